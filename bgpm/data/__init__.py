@@ -1,0 +1,1 @@
+"""Pools of answer pairs: reading, checking, splitting, and the tables that stages exchange."""

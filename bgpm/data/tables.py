@@ -1,0 +1,76 @@
+"""The tables that stages exchange, as parquet, read column by column into numpy.
+
+``data/pool`` and ``data/benchmark`` have one shape::
+
+    prompts.parquet    prompt_id, text, messages (JSON list of {role, content}), section, split
+    responses.parquet  response_id, prompt (row), text
+    pairs.parquet      pair_id, prompt (row), first (row), second (row), section, subset, split
+
+``split`` is ``pool``, ``heldout`` or ``benchmark``. Labels are in tables of their own (``data/truth``):
+pair_id, label (probability that ``first`` is better, NaN when unknown), margin (NaN when unknown).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bgpm.errors import StateError
+from bgpm.types import Pairs
+
+
+def read_table(path: Path, columns: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    """Columns of a parquet file as numpy arrays; text columns have dtype object.
+
+    Raises:
+        StateError: If the file is absent, damaged, or lacks a column.
+    """
+    try:
+        table = pq.read_table(path, columns=None if columns is None else list(columns))
+    except (OSError, pa.ArrowException) as error:
+        raise StateError(f"{path}: cannot be read ({error}); run `dvc repro` or `dvc checkout`") from error
+    missing = set(columns or []) - set(table.column_names)
+    if missing:
+        raise StateError(f"{path}: no column {', '.join(sorted(missing))}; it has {', '.join(table.column_names)}")
+    return {name: table.column(name).to_numpy() for name in table.column_names}
+
+
+def write_table(path: Path, columns: Mapping[str, np.ndarray | Sequence[object]]) -> None:
+    """Write columns as parquet, whole or not at all: a crash never leaves half a file under this name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    pq.write_table(pa.table({k: pa.array(v) for k, v in columns.items()}), part, compression="zstd")
+    os.replace(part, path)
+
+
+def concatenate(tables: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Tables of the same columns, one below the other."""
+    return {name: np.concatenate([t[name] for t in tables]) for name in tables[0]}
+
+
+def where(table: Mapping[str, np.ndarray], mask: np.ndarray) -> dict[str, np.ndarray]:
+    """The rows of a table at a mask or at row numbers."""
+    return {name: column[mask] for name, column in table.items()}
+
+
+def as_pairs(table: Mapping[str, np.ndarray]) -> Pairs:
+    """The index columns of a pairs table."""
+    return Pairs(*(np.asarray(table[name], np.int64) for name in ("first", "second", "prompt")))
+
+
+def rows_of(ids: np.ndarray, wanted: np.ndarray, where: str) -> np.ndarray:
+    """Row of each wanted id, int64.
+
+    Raises:
+        StateError: If an id is not there; ``where`` names the table in the message.
+    """
+    position = {value: row for row, value in enumerate(ids)}
+    try:
+        return np.fromiter((position[value] for value in wanted), np.int64, len(wanted))
+    except KeyError as error:
+        raise StateError(f"{where}: no row with id {error.args[0]!r}; the file belongs to another pool") from None

@@ -1,0 +1,43 @@
+"""The exception tree: everything bgpm raises on purpose.
+
+Each class is also the builtin a caller would expect, so ``except ValueError`` keeps working.
+A message says what is wrong, what was expected, what was found, and how to mend it.
+"""
+
+from __future__ import annotations
+
+
+class BgpmError(Exception):
+    """Base of every error raised on purpose; a stage prints it as one line and exits with 1."""
+
+
+class ConfigError(BgpmError, ValueError):
+    """A parameter is unknown, mistyped or out of range; names the file and the key."""
+
+
+class DataError(BgpmError, ValueError):
+    """Input data cannot be used; names the file and, where there is one, the line."""
+
+
+class MissingLabelError(DataError, LookupError):
+    """A label is needed (by the oracle or for the held-out set) and there is none."""
+
+
+class LabelsPendingError(BgpmError, LookupError):
+    """A person or service has not answered yet; the work so far is kept."""
+
+
+class WeightsError(BgpmError, OSError):
+    """Backbone weights are missing, unreadable or not the ones that were promised."""
+
+
+class ShapeError(BgpmError, ValueError):
+    """Tensor shapes do not fit together, or an embedding has an odd dimension."""
+
+
+class NumericsError(BgpmError, ArithmeticError):
+    """A number that must be finite is not, or an optimiser did not converge."""
+
+
+class StateError(BgpmError, RuntimeError):
+    """A file written by an earlier stage is absent, damaged or of another version."""

@@ -1,0 +1,1 @@
+"""Evaluation: accuracy, likelihood, calibration and benchmark rules, from score moments and labels."""

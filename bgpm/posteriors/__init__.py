@@ -1,0 +1,78 @@
+"""Posteriors: how sure the model is of each score.
+
+One file a posterior, found by its name (see `bgpm.registry`). `Posterior.fit` turns a model, features
+and labels into a `Fitted`, which gives moments, samples and a pair kernel, and is saved as safetensors
+plus JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bgpm.errors import ConfigError, StateError
+from bgpm.registry import Component, member
+from bgpm.types import Comparisons, Features, PairKernel, Pairs, ScoreMoments
+
+if TYPE_CHECKING:
+    import torch
+
+    from bgpm.heads import Head
+
+
+class Fitted(ABC):
+    """A trained preference model with its uncertainty."""
+
+    @abstractmethod
+    def moments(self, features: Features, pairs: Pairs) -> ScoreMoments:
+        """Mean and variance of every pair's score, [N]; the mean flips sign with the pair, exactly."""
+
+    @abstractmethod
+    def sample(self, features: Features, pairs: Pairs, n: int, *, generator: torch.Generator) -> torch.Tensor:
+        """n joint draws of the scores, float64 [n, N], with the moments that `moments` promises."""
+
+    def kernel(self, features: Features, pairs: Pairs) -> PairKernel:
+        """Covariance between pairs; ConfigError where this posterior knows none."""
+        raise ConfigError(f"{type(self).__name__} has no covariance between pairs: use posterior=laplace or ensemble")
+
+    @abstractmethod
+    def summary(self) -> dict[str, float | int | str]:
+        """What was learnt in numbers: tau, prior precision, active blocks, steps and the like."""
+
+    @abstractmethod
+    def save(self, stem: Path) -> None:
+        """Write ``stem.safetensors`` and ``stem.json``; the JSON names the posterior under ``posterior``."""
+
+    @classmethod
+    @abstractmethod
+    def restore(cls, stem: Path, description: dict[str, Any]) -> Fitted:
+        """The inverse of `save`, bit for bit; ``description`` is the parsed JSON."""
+
+
+class Posterior(Component):
+    """Base of every posterior's settings."""
+
+    def fit(self, head: Head, features: Features, data: Comparisons, *, seed: int) -> Fitted:
+        """Train from scratch on all labels; deterministic given ``seed``."""
+        raise NotImplementedError
+
+    @classmethod
+    def fitted_class(cls) -> type[Fitted]:
+        """The `Fitted` that this posterior makes, for loading."""
+        raise NotImplementedError
+
+
+def load(stem: Path) -> Fitted:
+    """A fitted model from ``stem.safetensors`` and ``stem.json``.
+
+    Raises:
+        StateError: If a file is missing or damaged.
+    """
+    path = stem.with_suffix(".json")
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise StateError(f"{path}: cannot be read as a model's description ({error}); train it again") from error
+    return member(Posterior, description["posterior"], "posterior").fitted_class().restore(stem, description)

@@ -1,0 +1,25 @@
+"""Print the ``rounds`` of params.yaml for a number of rounds.
+
+For the command line::
+
+    dvc exp run -S "rounds=$(python -m bgpm.rounds 12)"
+"""
+
+from __future__ import annotations
+
+import sys
+
+from bgpm.errors import ConfigError
+
+
+def rounds(n: int) -> str:
+    """n rounds as one line of YAML, which DVC's ``-S`` takes."""
+    if n < 1:
+        raise ConfigError(f"rounds: at least 1, got {n}")
+    return "[" + ", ".join(f"{{k: {k}, next: {k + 1}}}" for k in range(n)) + "]"
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2 or not sys.argv[1].isdigit():
+        sys.exit("usage: python -m bgpm.rounds NUMBER")
+    print(rounds(int(sys.argv[1])))

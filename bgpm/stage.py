@@ -1,0 +1,166 @@
+"""What every stage shares: where files lie, its parameters, one clear error, time and memory.
+
+Paths follow one convention, held here and in dvc.yaml only::
+
+    data/pool  data/benchmark  data/truth/{pool,heldout,benchmark}.parquet
+    data/embeddings/{pool,benchmark}  data/features/{pool,benchmark}
+    data/start/                 the seed labels and model 0, shared by every arm
+    data/<arm>/round-<k>/       labels.parquet  everything bought so far (column `round` says when)
+                                model/          trained on those labels
+                                evaluation/     the learning curve up to here
+                                scores.parquet  what model k thinks of every unlabelled pair
+                                batch.parquet   the pairs to be labelled next
+
+A stage runs as ``python -m stages.NAME ARGUMENTS`` in the repository's root.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import resource
+import shutil
+import sys
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from bgpm.errors import BgpmError, ConfigError, StateError
+
+DATA = Path("data")
+POOL = DATA / "pool"
+BENCHMARK = DATA / "benchmark"
+TRUTH = DATA / "truth"
+EMBEDDINGS = DATA / "embeddings"
+FEATURES = DATA / "features"
+ANNOTATIONS = DATA / "annotations"
+START = DATA / "start"
+REPORTS = Path("reports")
+TIMINGS = Path(".timings")  # side files: no stage depends on them, DVC does not know them
+
+log = logging.getLogger("bgpm")
+
+
+def round_dir(arm: str, k: int | str) -> Path:
+    """Folder of one arm's round; ``round_dir("start", 0)`` is the shared beginning."""
+    return START if arm == "start" else DATA / arm / f"round-{int(k)}"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 as PyYAML reads it, with the YAML 1.2 rule for floats (``1e-5`` is a number), as DVC has."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"""^(?:[-+]?(?:[0-9][0-9_]*)\.[0-9_]*(?:[eE][-+]?[0-9]+)?
+        |[-+]?(?:[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)
+        |\.[0-9_]+(?:[eE][-+]?[0-9]+)?
+        |[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$""",
+        re.X,
+    ),
+    list("-+0123456789."),
+)
+
+
+def read_params(path: Path = Path("params.yaml")) -> dict[str, Any]:
+    """params.yaml as plain values, read as DVC reads it.
+
+    Raises:
+        ConfigError: If the file is absent or is not a YAML mapping; names the line.
+    """
+    try:
+        params = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: not found; run stages from the repository's root") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is not valid YAML: {error}") from None
+    if not isinstance(params, dict):
+        raise ConfigError(f"{path}: expected a mapping of parameters, got {type(params).__name__}")
+    return params
+
+
+def setting(params: Mapping[str, Any], key: str) -> Any:
+    """A value of params.yaml by its dotted key; ConfigError when it is not there."""
+    value: Any = params
+    for step in key.split("."):
+        if not isinstance(value, Mapping) or step not in value:
+            raise ConfigError(f"params.yaml: {key}: missing; restore it from the defaults in the README")
+        value = value[step]
+    return value
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON with sorted keys, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A folder to write into that takes the name ``path`` only when the block ends without an error."""
+    part = path.with_name(path.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    yield part
+    shutil.rmtree(path, ignore_errors=True)
+    os.replace(part, path)
+
+
+def run(main: Callable[..., None]) -> None:
+    """Run a stage's ``main(*arguments)``: one clear error and exit code 1, or a line on time and memory."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for chatty in ("httpx", "transformers", "datasets", "filelock", "urllib3"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    name = "-".join([Path(sys.argv[0]).stem, *sys.argv[1:]])
+    began = time.perf_counter()
+    try:
+        main(*sys.argv[1:])
+    except (BgpmError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    _note_cost(
+        name,
+        {
+            "seconds": round(time.perf_counter() - began, 3),
+            "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 3),
+            "peak_mib": round(usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10), 1),
+        },
+    )
+
+
+def _note_cost(name: str, cost: Mapping[str, float]) -> None:
+    try:
+        write_json(TIMINGS / f"{name}.json", cost)
+    except OSError as error:  # a full disk must not fail work that is done
+        log.warning("time and memory of %s were not noted: %s", name, error)
+
+
+def generator(*parts: int | str) -> np.random.Generator:
+    """A random generator that depends on these parts alone, such as a seed, a stage's name and a round."""
+    words = [p if isinstance(p, int) else zlib.crc32(p.encode()) for p in parts]
+    return np.random.default_rng(np.random.SeedSequence(words))
+
+
+def seeds_of(model: Path) -> list[int]:
+    """Seeds that a round's model folder holds, sorted; StateError when it holds none."""
+    seeds = sorted(int(path.stem.removeprefix("seed-")) for path in model.glob("seed-*.json"))
+    if not seeds:
+        raise StateError(f"{model}: no model in it; run `dvc repro` or `dvc checkout`")
+    return seeds

@@ -1,0 +1,153 @@
+"""The nouns of the project, as frozen dataclasses of arrays.
+
+Shapes: R responses, Q prompts, N pairs, p features. Arrays on disk and at the
+borders between families are numpy; inside the maths they are torch tensors in float64. This module
+imports numpy only, so that a stage without maths starts at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from bgpm.errors import ShapeError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of answers to one prompt each, as rows of a table of responses.
+
+    Attributes:
+        first, second: int64 [N], rows of the response table. Which answer is first was decided by a
+            seeded shuffle when the pool was made and carries no information.
+        prompt: int64 [N], rows of the prompt table.
+    """
+
+    first: np.ndarray
+    second: np.ndarray
+    prompt: np.ndarray
+
+    def __post_init__(self) -> None:
+        if not self.first.shape == self.second.shape == self.prompt.shape or self.first.ndim != 1:
+            raise ShapeError(
+                f"pairs need three vectors of one length, got {self.first.shape}, {self.second.shape}, {self.prompt.shape}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def take(self, rows: np.ndarray) -> Pairs:
+        """The pairs at these rows (or where a boolean mask holds), in that order."""
+        return Pairs(self.first[rows], self.second[rows], self.prompt[rows])
+
+    def swapped(self) -> Pairs:
+        """The same pairs with the answers in the other order."""
+        return Pairs(self.second, self.first, self.prompt)
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the backbone says of each text.
+
+    Attributes:
+        responses: float32 [R, p], one row for each (prompt, answer).
+        prompts: float32 [Q, p] for the prompt alone; read by prompt gates and by `balpm`.
+    """
+
+    responses: np.ndarray
+    prompts: np.ndarray
+
+    @property
+    def dim(self) -> int:
+        """p, the number of features."""
+        return self.responses.shape[1]
+
+
+@dataclass(frozen=True)
+class Comparisons:
+    """Labelled pairs.
+
+    Attributes:
+        pairs: The pairs, [N].
+        label: float64 [N] in [0, 1], probability that the first answer is the better one; 0.5 is a tie.
+        margin: float64 [N] or None, how much better the winner is, >= 0, in units of the score.
+    """
+
+    pairs: Pairs
+    label: np.ndarray
+    margin: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.pairs) != len(self.label):
+            raise ShapeError(f"{len(self.pairs)} pairs but {len(self.label)} labels")
+        if len(self.label) and not (np.nanmin(self.label) >= 0 and np.nanmax(self.label) <= 1):
+            raise ShapeError("labels are probabilities: every one must be in [0, 1]")
+        if np.isnan(self.label).any():
+            raise ShapeError("a missing label cannot be trained on: drop the pair or label it")
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def swapped(self) -> Comparisons:
+        """The same facts with the answers of every pair in the other order."""
+        return Comparisons(self.pairs.swapped(), 1.0 - self.label, self.margin)
+
+
+@dataclass(frozen=True)
+class ScoreMoments:
+    """Posterior mean and variance of scores s, **before** division by the temperature.
+
+    Attributes:
+        mean: float64 [N], logits times tau.
+        variance: float64 [N], its square units, >= 0.
+        tau: Temperature of the likelihood P(first better) = sigmoid(s / tau).
+    """
+
+    mean: Tensor
+    variance: Tensor
+    tau: float
+
+
+class PairKernel(Protocol):
+    """Posterior covariance between the scores of pairs, rows on demand."""
+
+    def diagonal(self) -> Tensor:
+        """Variance of each pair's score, [N]."""
+        ...
+
+    def row(self, j: int) -> Tensor:
+        """Covariance of pair ``j`` with every pair, [N]."""
+        ...
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What an acquisition function or a selector may see: never a label, never a posterior.
+
+    Attributes:
+        pairs: The unlabelled pairs on offer, [N].
+        mean: float64 [N], posterior mean of each pair's score, before division by ``tau``.
+        variance: float64 [N], posterior variance of the score, before division by ``tau`` squared.
+        tau: Temperature of the likelihood.
+        features: Features of the pool's texts.
+        keys: str [N], a stable name for each pair that does not depend on the order of its answers:
+            ties are broken by a seeded hash of it.
+        kernel: Call it for covariance rows; raises ConfigError where the posterior has none.
+    """
+
+    pairs: Pairs
+    mean: np.ndarray
+    variance: np.ndarray
+    tau: float
+    features: Features
+    keys: np.ndarray
+    kernel: Callable[[], PairKernel]
+
+    def __len__(self) -> int:
+        return len(self.pairs)

@@ -1,0 +1,32 @@
+"""Stage reduce: stored states of every layer become features, by a map fitted on the unlabelled pool only."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bgpm.backbones import FeatureSettings
+from bgpm.backbones.reduction import Reduction
+from bgpm.data.tables import read_table
+from bgpm.registry import parse
+from bgpm.stage import DATA, EMBEDDINGS, FEATURES, POOL, read_params, run, setting, whole_folder
+
+
+def main() -> None:
+    settings = parse(FeatureSettings, setting(read_params(), "features"), "features")
+    states = np.load(EMBEDDINGS / "pool" / "responses.npy", mmap_mode="r")
+    responses = read_table(POOL / "responses.parquet", ["prompt", "text"])
+    split = read_table(POOL / "prompts.parquet", ["split"])["split"]
+    unlabelled = np.flatnonzero(split[responses["prompt"]] == "pool")
+    reduction = Reduction.fit(settings, states[unlabelled], responses["text"][unlabelled])
+    for which in ("pool", "benchmark"):
+        with whole_folder(FEATURES / which) as folder:
+            for name in ("responses", "prompts"):
+                texts = read_table(DATA / which / f"{name}.parquet", ["text"])["text"]
+                states = np.load(EMBEDDINGS / which / f"{name}.npy", mmap_mode="r")
+                np.save(folder / f"{name}.npy", reduction(states, texts))
+            if which == "pool":
+                reduction.save(folder / "reduction.npz")
+
+
+if __name__ == "__main__":
+    run(main)

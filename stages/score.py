@@ -1,0 +1,63 @@
+"""Stage score: what a label for each unlabelled pair would be worth under the round's model."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+
+from bgpm.acquisition import Acquisition
+from bgpm.data.tables import as_pairs, concatenate, read_table, where, write_table
+from bgpm.errors import NumericsError
+from bgpm.posteriors import load
+from bgpm.registry import build
+from bgpm.stage import FEATURES, POOL, generator, read_params, round_dir, run, seeds_of, setting
+from bgpm.types import Candidates, Features
+
+log = logging.getLogger("bgpm")
+
+
+def main(arm: str, k: str) -> None:
+    acquisition = build(Acquisition, arm, setting(read_params(), f"acquisitions.{arm}"), "acquisitions")
+    here = round_dir(arm, k)
+    features = Features(*(np.load(FEATURES / "pool" / f"{name}.npy") for name in ("responses", "prompts")))
+    table = read_table(POOL / "pairs.parquet")
+    bought = read_table(here / "labels.parquet", ["seed", "pair"])
+    out = []
+    for seed in seeds_of(here / "model"):
+        open_rows = np.setdiff1d(np.flatnonzero(table["split"] == "pool"), bought["pair"][bought["seed"] == seed])
+        pairs = as_pairs(where(table, open_rows))
+        model = load(here / "model" / f"seed-{seed}")
+        moments = model.moments(features, pairs)
+        candidates = Candidates(
+            pairs,
+            moments.mean.numpy(),
+            moments.variance.numpy(),
+            moments.tau,
+            features,
+            table["key"][open_rows],
+            lambda model=model, pairs=pairs: model.kernel(features, pairs),
+        )
+        values = acquisition(candidates, generator=generator("score", arm, seed, int(k)))
+        bad = np.flatnonzero(~np.isfinite(values))
+        if len(bad):
+            raise NumericsError(
+                f"{arm}, round {k}, seed {seed}: {len(bad)} of {len(values)} pairs have a value that is not finite, "
+                f"the first is pair {table['pair_id'][open_rows[bad[0]]]}; the model's moments there are "
+                f"{candidates.mean[bad[0]]} and {candidates.variance[bad[0]]}"
+            )
+        out.append(
+            {
+                "seed": np.full(len(open_rows), seed),
+                "pair": open_rows,
+                "mean": candidates.mean,
+                "variance": candidates.variance,
+                "tau": np.full(len(open_rows), moments.tau),
+                "value": values,
+            }
+        )
+    write_table(here / "scores.parquet", concatenate(out))
+
+
+if __name__ == "__main__":
+    run(main)
