@@ -23,7 +23,7 @@ install-dev: $(VENV)/.installed-dev  ## add the test tools and DeepSpeed
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	DS_BUILD_OPS=0 $(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation '.[deepspeed]'
+	DS_BUILD_OPS=0 $(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation deepspeed
 	@touch $@
 
 repro: install  ## run the whole loop: dvc repro

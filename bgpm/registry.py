@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -68,33 +68,37 @@ def build(base: type[C], kind: str, settings: Mapping[str, Any] | None, where: s
     return parse(member(base, kind, where), settings or {}, f"{where}.{kind}")
 
 
-def parse(model: type[S], settings: Mapping[str, Any], where: str) -> S:
-    """Settings as a typed, frozen object.
+def parse(model: type[S], settings: Mapping[str, Any], where: str, file: str = "params.yaml") -> S:
+    """Settings as a typed, frozen object; ``where`` and ``file`` say in a message what was wrong.
 
     Raises:
         ConfigError: Naming every key that is unknown, missing or of the wrong type.
     """
     if not isinstance(settings, Mapping):
-        raise ConfigError(f"params.yaml: {where}: expected a mapping of settings, got {settings!r}")
+        place = ": ".join(part for part in (file, where) if part)
+        raise ConfigError(f"{place}: expected a mapping of settings, got {settings!r}")
     try:
         return model.model_validate(dict(settings))
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(model, error.errors(), where))) from None
+        raise ConfigError("\n".join(_explain(model, error.errors(), where, file))) from None
 
 
-def _explain(model: type[BaseModel], problems: Iterable[Any], where: str) -> Iterable[str]:
+def _explain(model: type[BaseModel], problems: Iterable[Any], where: str, file: str) -> Iterable[str]:
     for problem in problems:
         key = ".".join([where, *map(str, problem["loc"])]).strip(".")
         if problem["type"] == "extra_forbidden":
             known = ", ".join(_fields_at(model, problem["loc"][:-1])) or "none"
-            yield f"params.yaml: {key}: unknown key; known here: {known}"
+            yield f"{file}: {key}: unknown key; known here: {known}"
         else:
             value = "" if problem["type"] == "missing" else f", got {problem['input']!r}"
-            yield f"params.yaml: {key}: {problem['msg']}{value}"
+            yield f"{file}: {key}: {problem['msg']}{value}"
 
 
-def _fields_at(model: Any, path: tuple[Any, ...]) -> list[str]:
+def _fields_at(annotation: Any, path: tuple[Any, ...]) -> list[str]:
     for step in path:
-        field = getattr(model, "model_fields", {}).get(step)
-        model = field.annotation if field else None
-    return [name for name in getattr(model, "model_fields", {}) if name != "kind"]
+        fields = getattr(annotation, "model_fields", None)
+        if fields is None:  # a list's items or a dict's values
+            annotation = next(reversed(get_args(annotation)), None)
+        else:
+            annotation = fields[step].annotation if step in fields else None
+    return [name for name in getattr(annotation, "model_fields", {}) if name != "kind"]

@@ -20,6 +20,6 @@ def rounds(n: int) -> str:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2 or not sys.argv[1].isdigit():
+    if len(sys.argv) != 2 or not sys.argv[1].isdecimal() or int(sys.argv[1]) < 1:
         sys.exit("usage: python -m bgpm.rounds NUMBER")
     print(rounds(int(sys.argv[1])))

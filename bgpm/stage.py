@@ -16,6 +16,7 @@ A stage runs as ``python -m stages.NAME ARGUMENTS`` in the repository's root.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -24,7 +25,6 @@ import resource
 import shutil
 import sys
 import time
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,7 +63,7 @@ _Loader.add_implicit_resolver(
     re.compile(
         r"""^(?:[-+]?(?:[0-9][0-9_]*)\.[0-9_]*(?:[eE][-+]?[0-9]+)?
         |[-+]?(?:[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)
-        |\.[0-9_]+(?:[eE][-+]?[0-9]+)?
+        |[-+]?\.[0-9][0-9_]*(?:[eE][-+][0-9]+)?
         |[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$""",
         re.X,
     ),
@@ -82,7 +82,7 @@ def read_params(path: Path = Path("params.yaml")) -> dict[str, Any]:
     except FileNotFoundError:
         raise ConfigError(f"{path}: not found; run stages from the repository's root") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is not valid YAML: {error}") from None
+        raise ConfigError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(params, dict):
         raise ConfigError(f"{path}: expected a mapping of parameters, got {type(params).__name__}")
     return params
@@ -117,7 +117,11 @@ def whole_folder(path: Path) -> Iterator[Path]:
     part = path.with_name(path.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    yield part
+    try:
+        yield part
+    except BaseException:  # Ctrl-C too
+        shutil.rmtree(part, ignore_errors=True)
+        raise
     shutil.rmtree(path, ignore_errors=True)
     os.replace(part, path)
 
@@ -153,9 +157,13 @@ def _note_cost(name: str, cost: Mapping[str, float]) -> None:
 
 
 def generator(*parts: int | str) -> np.random.Generator:
-    """A random generator that depends on these parts alone, such as a seed, a stage's name and a round."""
-    words = [p if isinstance(p, int) else zlib.crc32(p.encode()) for p in parts]
-    return np.random.default_rng(np.random.SeedSequence(words))
+    """A random generator that depends on these parts alone, such as a seed, a stage's name and a round.
+
+    Any other list of parts gives an independent one: parts are hashed, because numpy's own seeding takes
+    [1] and [1, 0], or [2**32 + 5] and [5, 1], for the same.
+    """
+    digest = hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).digest()
+    return np.random.default_rng(int.from_bytes(digest, "big"))
 
 
 def seeds_of(model: Path) -> list[int]:

@@ -86,10 +86,12 @@ class Comparisons:
     def __post_init__(self) -> None:
         if len(self.pairs) != len(self.label):
             raise ShapeError(f"{len(self.pairs)} pairs but {len(self.label)} labels")
-        if len(self.label) and not (np.nanmin(self.label) >= 0 and np.nanmax(self.label) <= 1):
-            raise ShapeError("labels are probabilities: every one must be in [0, 1]")
+        if self.margin is not None and len(self.pairs) != len(self.margin):
+            raise ShapeError(f"{len(self.pairs)} pairs but {len(self.margin)} margins")
         if np.isnan(self.label).any():
             raise ShapeError("a missing label cannot be trained on: drop the pair or label it")
+        if len(self.label) and not (self.label.min() >= 0 and self.label.max() <= 1):
+            raise ShapeError("labels are probabilities: every one must be in [0, 1]")
 
     def __len__(self) -> int:
         return len(self.label)

@@ -54,6 +54,7 @@ def main(arm: str, k: str) -> None:
                 "variance": candidates.variance,
                 "tau": np.full(len(open_rows), moments.tau),
                 "value": values,
+                "uniform": np.full(len(open_rows), acquisition.uniform),
             }
         )
     write_table(here / "scores.parquet", concatenate(out))

@@ -6,10 +6,9 @@ import logging
 
 import numpy as np
 
-from bgpm.acquisition import Acquisition
 from bgpm.data.tables import as_pairs, concatenate, read_table, where, write_table
 from bgpm.posteriors import load
-from bgpm.registry import build, member
+from bgpm.registry import build
 from bgpm.selection import Selection
 from bgpm.stage import FEATURES, POOL, generator, read_params, round_dir, run, setting
 from bgpm.types import Candidates, Features
@@ -21,12 +20,12 @@ def main(arm: str, k: str) -> None:
     params = read_params()
     kind = setting(params, "selection")
     selection = build(Selection, kind, setting(params, f"selections.{kind}"), "selections")
-    if member(Acquisition, arm, "acquisition").uniform:
-        selection = build(Selection, "top_k", {}, "selections")  # a uniform draw stays uniform
     here = round_dir(arm, k)
     features = Features(*(np.load(FEATURES / "pool" / f"{name}.npy") for name in ("responses", "prompts")))
     table = read_table(POOL / "pairs.parquet")
     scores = read_table(here / "scores.parquet")
+    if scores["uniform"].any():
+        selection = build(Selection, "top_k", {}, "selections")  # a uniform draw stays uniform
     batches = []
     for seed in np.unique(scores["seed"]).tolist():
         mine = where(scores, scores["seed"] == seed)

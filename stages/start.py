@@ -6,7 +6,7 @@ import numpy as np
 
 from bgpm.data.tables import as_pairs, concatenate, read_table, where, write_table
 from bgpm.registry import parse
-from bgpm.selection.seed_set import StartSettings, seed_set
+from bgpm.selection import StartSettings, seed_set
 from bgpm.stage import FEATURES, POOL, START, generator, read_params, run, setting
 from bgpm.types import Features
 

@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from bgpm.backbones import BackboneSettings
-from bgpm.errors import WeightsError
+from bgpm.errors import DataError, NumericsError, WeightsError
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +35,8 @@ class Tokens:
 
     Attributes:
         ids: Token ids, special tokens included.
-        start: Position of the first token that is pooled: the answer's first, or 0 for a prompt alone.
+        start: Position of the first token that is pooled: the answer's first, or of a prompt alone the first
+            after an opening special token. What a chat template puts between turns is part of a prompt.
         stop: One past the last pooled token; a closing special token is left out of a mean.
         cut_prompt, cut_answer: How many tokens truncation removed.
     """
@@ -76,7 +77,10 @@ def resolve(path: str) -> str:
     if not path.startswith("package:"):
         return path
     name = path.removeprefix("package:")
-    spec = importlib.util.find_spec(name)
+    try:
+        spec = importlib.util.find_spec(name)
+    except ImportError:  # of a parent package
+        spec = None
     if spec is None or not spec.submodule_search_locations:
         raise WeightsError(f"backbone.path: the package {name!r} is not installed; run `make install`")
     root = Path(spec.submodule_search_locations[0])
@@ -109,12 +113,14 @@ def load_backbone(settings: BackboneSettings) -> Backbone:
     """The frozen model, in evaluation mode, on a GPU if there is one.
 
     Raises:
-        WeightsError: If it cannot be found or loaded, or its weights are not the promised ones.
+        WeightsError: If it cannot be found or loaded, if its weights are not the promised ones, or if weights or the
+            tokeniser's vocabulary are missing, for which `transformers` would take random or empty ones.
     """
     folder = resolve(settings.path)
     if settings.sha256 is not None:
         verify(folder, settings.sha256)
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModel, AutoTokenizer
     from transformers.utils import logging as transformers_logging
 
@@ -122,14 +128,30 @@ def load_backbone(settings: BackboneSettings) -> Backbone:
     local = Path(folder).is_dir()
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=local)
-        model = AutoModel.from_pretrained(folder, dtype=getattr(torch, settings.dtype), local_files_only=local)
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"backbone.path: {settings.path!r} cannot be loaded: {error}") from error
+        model, loading = AutoModel.from_pretrained(
+            folder, dtype=getattr(torch, settings.dtype), local_files_only=local, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
+        raise WeightsError(f"backbone.path: {settings.path!r} cannot be loaded as a hub id or a folder: {error}") from error
+    random = sorted(name for name in loading["missing_keys"] if "pooler" not in name)  # a pooler is never read
+    if random:
+        raise WeightsError(
+            f"backbone.path: {settings.path!r} lacks {len(random)} weights of its model, the first is {random[0]}; "
+            "config.json and weights are not of one model"
+        )
+    words = model.config.get_text_config().vocab_size
+    if 2 * len(tokenizer) < words:
+        raise WeightsError(
+            f"backbone.path: the tokeniser of {settings.path!r} knows {len(tokenizer)} tokens, its model {words}; "
+            "add the tokeniser's files (tokenizer.json) to the folder"
+        )
     model.eval().requires_grad_(False)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     encoder = not is_causal(model)
     pooling = settings.pooling if settings.pooling != "auto" else ("mean" if encoder else "last")
-    room = min(settings.max_tokens, getattr(model.config, "max_position_embeddings", settings.max_tokens))
+    # Both: a RoBERTa has two position embeddings more than it has positions.
+    limits = getattr(model.config.get_text_config(), "max_position_embeddings", None), tokenizer.model_max_length
+    room = min(settings.max_tokens, *(limit for limit in limits if limit))
     log.info("backbone %s: %s, %s pooling, at most %d tokens", settings.path, type(model).__name__, pooling, room)
     return Backbone(model, tokenizer, pooling, room)
 
@@ -146,40 +168,66 @@ def tokens(backbone: Backbone, messages: Messages, answer: str | None) -> Tokens
 
     Prompt and answer are tokenised apart and joined, so that the boundary is exact. A chat template is
     used where the tokeniser has one; otherwise turns read ``Human: ...`` and ``Assistant: ...``, and a
-    single user turn stands as it is for an encoder.
+    single user turn stands as it is for an encoder. An opening special token stays when the prompt is cut.
+    Of an answer, and of a prompt without template, what is spelt like a special token is read as plain text.
+
+    Raises:
+        DataError: If the chat template refuses the conversation; some know no system turn.
     """
     tok = backbone.tokenizer
     causal = is_causal(backbone.model)
     if getattr(tok, "chat_template", None):
-        encoded = tok.apply_chat_template(list(messages), add_generation_prompt=answer is not None, return_dict=True)
-        prompt_ids, closing = list(encoded["input_ids"]), [tok.eos_token_id]
-        head: list[int] = []
+        prompt_ids = _templated(tok, messages, answer)
+        head = prompt_ids[:1] if prompt_ids[:1] == [tok.bos_token_id] else []
+        prompt_ids = prompt_ids[len(head) :]
+        ending = tok.eos_token_id
     else:
         plain = not causal and len(messages) == 1
         text = messages[0]["content"] if plain else transcript(messages)
         if causal and answer is not None:
             text += "\n\nAssistant:"
             answer = " " + answer
-        prompt_ids = tok(text, add_special_tokens=False, verbose=False)["input_ids"]
+        prompt_ids = _plain(tok, text)
         opening = tok.bos_token_id if causal else tok.cls_token_id
         ending = tok.eos_token_id if causal else tok.sep_token_id
         head = [opening] if opening is not None else []
-        closing = [ending] if ending is not None else []
+    closing = [ending] if ending is not None else []
     between = [] if causal else closing
     if answer is None:
         room = backbone.max_tokens - len(head) - len(closing)
         kept = prompt_ids[-room:]
         ids = [*head, *kept, *closing]
         return Tokens(ids, len(head), len(head) + max(len(kept), 1), len(prompt_ids) - len(kept))
-    answer_ids = tok(answer, add_special_tokens=False, verbose=False)["input_ids"]
+    answer_ids = _plain(tok, answer)
     room = backbone.max_tokens - len(head) - len(between) - len(closing)
     kept_answer = answer_ids[:room]
     left = room - len(kept_answer)
     kept_prompt = prompt_ids[len(prompt_ids) - min(left, len(prompt_ids)) :]
     ids = [*head, *kept_prompt, *between, *kept_answer, *closing]
-    start = len(head) + len(kept_prompt) + len(between)
+    # Of an empty answer the last token speaks: the closing one, where there is one.
+    start = min(len(head) + len(kept_prompt) + len(between), len(ids) - 1)
     stop = start + max(len(kept_answer), 1)
     return Tokens(ids, start, stop, len(prompt_ids) - len(kept_prompt), len(answer_ids) - len(kept_answer))
+
+
+def _plain(tokenizer: Any, text: str) -> list[int]:
+    """Ids of a text in which nothing is a special token."""
+    return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"])
+
+
+def _templated(tokenizer: Any, messages: Messages, answer: str | None) -> list[int]:
+    """Ids of a conversation in the tokeniser's own chat template, ready for an answer if there is one."""
+    from jinja2 import TemplateError
+
+    try:
+        encoded = tokenizer.apply_chat_template(list(messages), add_generation_prompt=answer is not None, return_dict=True)
+    except TemplateError as error:
+        roles = ", ".join(m["role"] for m in messages)
+        raise DataError(
+            f"the backbone's chat template refuses a conversation of {roles}: {error}; "
+            "leave such prompts out of the pool, or take a backbone whose template knows them"
+        ) from error
+    return list(encoded["input_ids"])
 
 
 def transcript(messages: Messages) -> str:
@@ -216,6 +264,9 @@ def embed(
 
     Returns:
         How many texts lost tokens of the prompt or of the answer to ``max_tokens``, and tokens in all.
+
+    Raises:
+        NumericsError: If a state is not finite; names the text's row.
     """
     import torch
 
@@ -229,7 +280,14 @@ def embed(
             ids = torch.tensor([t.ids + [pad] * (width - len(t.ids)) for t in chunk], device=device)
             mask = torch.tensor([[1] * len(t.ids) + [0] * (width - len(t.ids)) for t in chunk], device=device)
             states = backbone.model(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states
-            out[rows] = _pool(states, chunk, backbone.pooling).cpu().numpy()
+            pooled = _pool(states, chunk, backbone.pooling).cpu().numpy()
+            bad = np.flatnonzero(~np.isfinite(pooled).all((1, 2)))
+            if len(bad):
+                raise NumericsError(
+                    f"{title}: the backbone's states of text {rows[bad[0]]} are not finite; "
+                    "the weights are damaged, or backbone.dtype is too narrow for them: set it to float32"
+                )
+            out[rows] = pooled
             progress.update(len(rows))
     return {
         "texts": len(items),

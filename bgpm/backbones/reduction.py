@@ -6,6 +6,7 @@ What is fitted is fitted on the answers of the unlabelled pool, never on held-ou
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,8 +20,9 @@ class Reduction:
     """A fitted map from states [n, layers, width] and texts to features [n, p], float32.
 
     Attributes:
-        mean, scale: float64 [layers * width], standardisation of the states.
-        components: float64 [layers * width, p], what standardised states are multiplied by.
+        mean, scale: float64 [layers * width], standardisation of the states; a constant has the scale inf.
+        components: float64 [layers * width, p], what standardised states are multiplied by; without PCA
+            float64 [], one factor for all.
         statistics_mean, statistics_scale: The same for `text_statistics`; empty when they are off.
     """
 
@@ -36,41 +38,32 @@ class Reduction:
             NumericsError: If a state is not finite; names the row.
         """
         flat = _flat(settings, states)
-        bad = np.flatnonzero(~np.isfinite(flat).all(1))
-        if len(bad):
-            raise NumericsError(f"embeddings: {len(bad)} texts have states that are not finite, the first is row {bad[0]}")
-        mean = flat.mean(0, dtype=np.float64)
-        deviation = flat.std(0, dtype=np.float64)
-        scale = np.where(deviation > 1e-8 * max(deviation.max(initial=0.0), 1e-300), deviation, np.inf)
+        mean, scale = _standardisation(flat)
         standard = (flat - mean) / scale
-        if settings.pca is None:
-            components = np.eye(flat.shape[1])
-        else:
-            from sklearn.decomposition import PCA
-
-            kept = min(settings.pca, *standard.shape)
-            pca = PCA(kept, whiten=settings.whiten, random_state=0, svd_solver="auto").fit(standard)
-            components = pca.components_.T
-            if settings.whiten:
-                components = components / np.sqrt(np.maximum(pca.explained_variance_, 1e-12))
-        spread = np.sqrt(np.mean((standard @ components) ** 2))
+        components = np.ones(()) if settings.pca is None else _principal(standard, settings.pca, settings.whiten)
+        spread = np.sqrt(np.mean(_project(standard, components) ** 2))
         components = components / max(float(spread), 1e-12)
         counts = text_statistics(texts) if settings.text_statistics else np.zeros((len(flat), 0))
+        statistics_mean, statistics_scale = _standardisation(counts)
         return cls(
             settings,
             {
                 "mean": mean,
                 "scale": scale,
                 "components": components,
-                "statistics_mean": counts.mean(0),
-                "statistics_scale": np.maximum(counts.std(0), 1e-12),
+                "statistics_mean": statistics_mean,
+                "statistics_scale": statistics_scale,
             },
         )
 
     def __call__(self, states: np.ndarray, texts: Sequence[str]) -> np.ndarray:
-        """Features float32 [n, p] of any texts."""
+        """Features float32 [n, p] of any texts.
+
+        Raises:
+            NumericsError: If a state is not finite; names the row.
+        """
         a = self.arrays
-        features = ((_flat(self.settings, states) - a["mean"]) / a["scale"]) @ a["components"]
+        features = _project((_flat(self.settings, states) - a["mean"]) / a["scale"], a["components"])
         if self.settings.text_statistics:
             features = np.hstack([features, (text_statistics(texts) - a["statistics_mean"]) / a["statistics_scale"]])
         return features.astype(np.float32)
@@ -85,7 +78,7 @@ class Reduction:
         try:
             with np.load(path) as arrays:
                 return cls(settings, dict(arrays))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise StateError(f"{path}: is not a fitted reduction ({error}); run `dvc repro reduce`") from error
 
 
@@ -107,6 +100,35 @@ def text_statistics(texts: Sequence[str]) -> np.ndarray:
 
 
 def _flat(settings: FeatureSettings, states: np.ndarray) -> np.ndarray:
-    """[n, layers * width] of the layers asked for."""
+    """[n, layers * width] of the layers asked for, finite."""
     chosen = states if settings.layers == "all" else states[:, -1:]
-    return np.ascontiguousarray(chosen, np.float64).reshape(len(states), -1)
+    flat = np.ascontiguousarray(chosen, np.float64).reshape(len(states), -1)
+    bad = np.flatnonzero(~np.isfinite(flat).all(1))
+    if len(bad):
+        raise NumericsError(f"embeddings: {len(bad)} texts have states that are not finite, the first is row {bad[0]}")
+    return flat
+
+
+def _standardisation(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of columns; inf for a constant one, so that what differs later does not explode."""
+    mean, deviation = columns.mean(0), columns.std(0)
+    rounding = 1e-8 * np.maximum(deviation.max(initial=0.0), np.abs(mean))
+    return mean, np.where(deviation > rounding, deviation, np.inf)
+
+
+def _principal(standard: np.ndarray, kept: int, whiten: bool) -> np.ndarray:
+    """Principal directions as columns [layers * width, p]; those in which the fitted rows do not differ are dropped."""
+    from sklearn.decomposition import PCA
+
+    if not standard.any():  # every row is the same
+        return np.zeros((standard.shape[1], 1))
+    pca = PCA(min(kept, *standard.shape), random_state=0).fit(standard)
+    spread = np.sqrt(pca.explained_variance_)
+    real = spread > 1e-6 * spread[0]
+    directions = pca.components_[real].T
+    return directions / spread[real] if whiten else directions
+
+
+def _project(standard: np.ndarray, components: np.ndarray) -> np.ndarray:
+    """[n, p]; one factor instead of components leaves the columns as they are."""
+    return standard @ components if components.ndim else standard * components

@@ -9,19 +9,21 @@ noise; a pair's label is their majority. Majorities of unlike people can be cycl
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 import yaml
+from pydantic import AfterValidator, Field
 
+from bgpm.data.files import json_lines
 from bgpm.errors import DataError
 from bgpm.registry import Settings, parse
 
-ATTRIBUTES = ("correctness", "helpfulness", "harmlessness", "tone", "brevity", "clarity")
+Attribute = Literal["correctness", "helpfulness", "harmlessness", "tone", "brevity", "clarity"]
+ATTRIBUTES: tuple[Attribute, ...] = get_args(Attribute)
 
 
 class BenchmarkSampling(Settings):
@@ -39,13 +41,19 @@ class PoolSampling(Settings):
     close: float
 
 
+def _odd(annotators: dict[str, list[Attribute]]) -> dict[str, list[Attribute]]:
+    if len(annotators) % 2 == 0:
+        raise ValueError(f"expected an odd number of annotators, so that every pair has a majority, got {len(annotators)}")
+    return annotators
+
+
 class AnnotatorSettings(Settings):
     """annotators.yaml."""
 
-    annotators: dict[str, list[str]]
+    annotators: Annotated[dict[str, list[Attribute]], AfterValidator(_odd)]
     first: float
     decay: float
-    noise: float
+    noise: float = Field(gt=0)
     seed: int
     benchmark: BenchmarkSampling
     pool: PoolSampling
@@ -58,8 +66,9 @@ class CorpusPair:
     Attributes:
         prompt: Row of the prompt in the corpus.
         a, b: Rows of the answers within the prompt.
-        votes: Noisy votes for ``a``, of five.
-        clear: Votes for ``a`` without noise, of five.
+        votes: Noisy votes for ``a``.
+        clear: Votes for ``a`` without noise.
+        annotators: How many vote, an odd number.
     """
 
     prompt: int
@@ -67,6 +76,7 @@ class CorpusPair:
     b: int
     votes: int
     clear: int
+    annotators: int
 
 
 def read_corpus(folder: Path) -> list[dict[str, Any]]:
@@ -77,15 +87,16 @@ def read_corpus(folder: Path) -> list[dict[str, Any]]:
     """
     corpus = []
     for path in sorted(folder.glob("*.jsonl")):
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        for place, entry in json_lines(path):
             try:
-                entry = json.loads(line)
                 for answer in entry["answers"]:
+                    if not isinstance(answer["text"], str):
+                        raise ValueError("an answer's text is text")
                     if any(answer[name] not in (0, 1, 2, 3) for name in ATTRIBUTES):
                         raise ValueError("attributes are whole numbers from 0 to 3")
                 entry["prompt"], entry["section"], entry["subset"]
             except (ValueError, KeyError, TypeError) as error:
-                raise DataError(f"{path}:{number}: not a corpus entry: {error!r}") from None
+                raise DataError(f"{place}: not a corpus entry: {error!r}") from None
             corpus.append(entry)
     if not corpus:
         raise DataError(f"{folder}: no *.jsonl with prompts")
@@ -97,9 +108,9 @@ def read_annotators(folder: Path) -> AnnotatorSettings:
     path = folder / "annotators.yaml"
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
-    return parse(AnnotatorSettings, raw, str(path))
+    return parse(AnnotatorSettings, raw, "", str(path))
 
 
 def utilities(settings: AnnotatorSettings, answers: Sequence[Mapping[str, Any]]) -> np.ndarray:
@@ -119,11 +130,12 @@ def all_pairs(settings: AnnotatorSettings, corpus: Sequence[Mapping[str, Any]]) 
     for row, entry in enumerate(corpus):
         value = utilities(settings, entry["answers"])
         for a, b in itertools.combinations(range(len(entry["answers"])), 2):
-            gap = value[:, a] - value[:, b]
+            # Equal sums differ in the last bits, by the order in which a machine adds; they are ties all the same.
+            gap = np.round(value[:, a] - value[:, b], 9)
             coin = rng.random(len(gap))
-            votes = coin < 1 / (1 + np.exp(-gap / settings.noise))
+            votes = coin < 0.5 + 0.5 * np.tanh(gap / (2 * settings.noise))  # the logistic function, without overflow
             clear = np.where(gap == 0, coin < 0.5, gap > 0)
-            pairs.append(CorpusPair(row, a, b, int(votes.sum()), int(clear.sum())))
+            pairs.append(CorpusPair(row, a, b, int(votes.sum()), int(clear.sum()), len(gap)))
     return pairs
 
 
@@ -148,8 +160,11 @@ def split_corpus(
     """Pairs of the pool and pairs of the benchmark; the two share no prompt.
 
     Raises:
-        DataError: If a section has fewer prompts than the benchmark takes.
+        DataError: If a section has fewer prompts than the benchmark takes, or no share in ``pool.keep``.
     """
+    unknown = {entry["section"] for entry in corpus} - set(settings.pool.keep)
+    if unknown:
+        raise DataError(f"annotators.yaml: pool.keep: no share for section {', '.join(sorted(unknown))}")
     rng = np.random.default_rng(settings.seed + 1)
     chosen: set[int] = set()
     for section in sorted({entry["section"] for entry in corpus}):
@@ -185,7 +200,7 @@ def as_rows(pairs: Iterable[CorpusPair], corpus: Sequence[Mapping[str, Any]], *,
                 "prompt": entry["prompt"],
                 "response_a": entry["answers"][p.a]["text"],
                 "response_b": entry["answers"][p.b]["text"],
-                "label": float((p.clear if clear else p.votes) > 2),
+                "label": float(2 * (p.clear if clear else p.votes) > p.annotators),
                 "section": entry["section"],
                 "subset": entry["subset"],
             }

@@ -12,7 +12,6 @@ pair_id, label (probability that ``first`` is better, NaN when unknown), margin 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -31,12 +30,13 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> dict[str, np
         StateError: If the file is absent, damaged, or lacks a column.
     """
     try:
+        present = pq.read_schema(path).names
+        missing = sorted(set(columns or []) - set(present))
+        if missing:
+            raise StateError(f"{path}: no column {', '.join(missing)}; it has {', '.join(present)}; run `dvc repro`")
         table = pq.read_table(path, columns=None if columns is None else list(columns))
     except (OSError, pa.ArrowException) as error:
         raise StateError(f"{path}: cannot be read ({error}); run `dvc repro` or `dvc checkout`") from error
-    missing = set(columns or []) - set(table.column_names)
-    if missing:
-        raise StateError(f"{path}: no column {', '.join(sorted(missing))}; it has {', '.join(table.column_names)}")
     return {name: table.column(name).to_numpy() for name in table.column_names}
 
 
@@ -45,7 +45,7 @@ def write_table(path: Path, columns: Mapping[str, np.ndarray | Sequence[object]]
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     pq.write_table(pa.table({k: pa.array(v) for k, v in columns.items()}), part, compression="zstd")
-    os.replace(part, path)
+    part.replace(path)
 
 
 def concatenate(tables: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:

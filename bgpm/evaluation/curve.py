@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from bgpm import functional as F
-from bgpm.evaluation.rewardbench import SECTION_OF, overall, section_scores
+from bgpm.evaluation.rewardbench import SECTIONS, is_rewardbench, overall, section_scores
 from bgpm.types import ScoreMoments
 
 Row = tuple[str, str, str, float]
@@ -30,12 +30,18 @@ def probabilities(moments: ScoreMoments) -> np.ndarray:
     return F.expected_probability(moments.mean, moments.variance, moments.tau).numpy()
 
 
+def mean_nll(moments: ScoreMoments, label: np.ndarray) -> float:
+    """Mean negative log-likelihood of the labels, nats; from logits, so that a probability rounded to 1 may be wrong."""
+    logit = F.predictive_logit(moments.mean, moments.variance, moments.tau)
+    return float(F.pairwise_loss(logit, torch.from_numpy(label), tau=1.0).mean())
+
+
 def heldout_rows(moments: ScoreMoments, label: np.ndarray, section: np.ndarray) -> Iterator[Row]:
     """Accuracy, negative log-likelihood (nats), Brier score and ECE on held-out pairs, and accuracy by section."""
     right = correct(moments.mean.numpy(), label, tie=0.5)
     p, y = torch.from_numpy(probabilities(moments)), torch.from_numpy(label)
     yield "heldout", "all", "accuracy", float(np.nanmean(right))
-    yield "heldout", "all", "nll", float(F.negative_log_likelihood(p, y))
+    yield "heldout", "all", "nll", mean_nll(moments, label)
     yield "heldout", "all", "brier", float(F.brier(p, y))
     yield "heldout", "all", "ece", float(F.expected_calibration_error(p, y))
     yield "heldout", "all", "mean_probability_of_winner", float(np.nanmean(np.where(label > 0.5, p, 1 - p)[label != 0.5]))
@@ -48,23 +54,30 @@ def heldout_rows(moments: ScoreMoments, label: np.ndarray, section: np.ndarray) 
 def benchmark_rows(
     moments: ScoreMoments, label: np.ndarray, section: np.ndarray, subset: np.ndarray, *, xstest: str
 ) -> Iterator[Row]:
-    """Accuracy by subset, section and overall, and likelihood; a tie scores 0."""
+    """Accuracy by subset, section and overall, and likelihood; a tie scores 0.
+
+    Under RewardBench's rules ``missing_subsets`` says how many subsets a section lacks: it is partial if any.
+    """
     right = correct(moments.mean.numpy(), label, tie=0.0)
     names = sorted(set(subset))
     by_subset = {name: float(right[subset == name].mean()) for name in names}
-    if set(names) <= set(SECTION_OF):
+    missing: dict[str, int] = {}
+    if is_rewardbench(names):
         scores = section_scores(by_subset, xstest)
         by_section: Mapping[str, float] = {name: s.score for name, s in scores.items()}
+        missing = {name: len(SECTIONS[name].keys() - set(names)) for name in SECTIONS}
         total = overall(scores)
     else:
         by_section = {name: float(right[section == name].mean()) for name in sorted(set(section))}
         total = float(np.mean(list(by_section.values())))
     p, y = torch.from_numpy(probabilities(moments)), torch.from_numpy(label)
     yield "benchmark", "all", "accuracy", total
-    yield "benchmark", "all", "nll", float(F.negative_log_likelihood(p, y))
+    yield "benchmark", "all", "nll", mean_nll(moments, label)
     yield "benchmark", "all", "ece", float(F.expected_calibration_error(p, y))
     for name, value in by_section.items():
         yield "benchmark", name, "accuracy", value
+    for name, count in missing.items():
+        yield "benchmark", name, "missing_subsets", float(count)
     for name, value in by_subset.items():
         yield "benchmark", f"subset:{name}", "accuracy", value
 

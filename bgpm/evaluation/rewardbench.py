@@ -9,7 +9,7 @@ set's own counts (154 and 250).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 SECTIONS: dict[str, dict[str, int]] = {
@@ -53,6 +53,11 @@ class SectionScore:
 
     score: float
     missing: tuple[str, ...]
+
+
+def is_rewardbench(subsets: Iterable[str]) -> bool:
+    """Whether a benchmark is scored by RewardBench's rules: it has a subset of it. Other subsets then stand alone."""
+    return not SECTION_OF.keys().isdisjoint(subsets)
 
 
 def weights(section: str, xstest: str = "code") -> dict[str, int]:

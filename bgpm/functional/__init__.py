@@ -1,7 +1,17 @@
 """The maths: tensors in, tensors out, torch only.
 
-Submodules are imported at the first use of one of their names, so that importing a component's
-settings does not import torch.
+Works batched, on any device, in any floating dtype; a promise on precision holds for float64. Submodules are
+imported at the first use of one of their names, so that importing a component's settings does not import torch.
+
+| module | what it holds |
+|---|---|
+| `skew` | the score of a pair and its moments |
+| `kernel` | covariance between the scores of pairs under a posterior over weights |
+| `quadrature` | what a label is worth: entropies, mutual information, Fisher weight |
+| `information` | greedy choice of a batch by its joint information |
+| `likelihood` | the loss of labelled pairs |
+| `divergence` | Kullback-Leibler divergence of embeddings from their prior |
+| `calibration` | whether stated probabilities are kept |
 """
 
 from __future__ import annotations
@@ -10,17 +20,32 @@ import importlib
 from typing import Any
 
 _HOME = {
+    "apply_skew": "skew",
     "preference_score": "skew",
     "score_moments": "skew",
     "joint_score_moments": "skew",
     "last_layer_score_variance": "skew",
     "pair_kernel": "kernel",
+    "indexed_pair_kernel": "kernel",
+    "FullPosterior": "kernel",
+    "KroneckerPosterior": "kernel",
+    "LowRankPosterior": "kernel",
+    "LinearisedKernel": "kernel",
     "bernoulli_entropy": "quadrature",
     "expected_probability": "quadrature",
     "expected_entropy": "quadrature",
+    "predictive_entropy": "quadrature",
+    "predictive_logit": "quadrature",
     "bald": "quadrature",
     "fisher_weight": "quadrature",
     "greedy_logdet": "information",
+    "greedy_conditional": "information",
+    "pairwise_loss": "likelihood",
+    "variance_kl": "divergence",
+    "ece": "calibration",
+    "expected_calibration_error": "calibration",
+    "brier": "calibration",
+    "negative_log_likelihood": "calibration",
 }
 __all__ = sorted(_HOME)
 

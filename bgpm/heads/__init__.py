@@ -1,22 +1,48 @@
 """Preference models over features: Bradley-Terry, pairwise, general.
 
 One file a model, found by its name (see `bgpm.registry`); `params.yaml` calls the choice ``model``.
-A member holds the settings and builds the `HeadModule` that computes.
+A member holds the settings and builds the `bgpm.heads._modules.HeadModule` that computes. Settings
+can be read and checked without torch.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from bgpm.registry import Component
 
 if TYPE_CHECKING:
     import torch
 
+    from bgpm.heads._modules import HeadModule
+
 
 class Head(Component):
-    """Base of every preference model's settings."""
+    """Base of every preference model's settings.
 
-    def build(self, in_features: int, *, generator: torch.Generator) -> torch.nn.Module:
-        """A freshly initialised `HeadModule` for features of this dimension."""
+    Class attributes:
+        embeds: True where each answer has an embedding of its own, so that K answers cost K
+            evaluations; False where a score reads both answers at once.
+    """
+
+    embeds: ClassVar[bool] = True
+
+    @property
+    def free_blocks(self) -> int:
+        """Largest number of free two-dimensional blocks, beside the Bradley-Terry block."""
+        return 0
+
+    @property
+    def contains_bt(self) -> bool:
+        """True where the model with no free block is exactly Bradley-Terry."""
+        return False
+
+    def build(self, in_features: int, *, generator: torch.Generator, blocks: int | None = None) -> HeadModule:
+        """A freshly initialised module in float64.
+
+        Args:
+            in_features: p, the number of features.
+            generator: Draws the initial weights.
+            blocks: Free blocks to build, at most and by default `free_blocks`.
+        """
         raise NotImplementedError

@@ -50,7 +50,8 @@ def read_annotations(folder: Path) -> dict[str, dict[str, float]]:
     """
     answers: dict[str, dict[str, float]] = {}
     for path in sorted(folder.glob("*.jsonl")):
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        # Bytes are split at line ends only; str.splitlines would also split at a U+2028 inside a comment.
+        for number, line in enumerate(path.read_bytes().splitlines(), 1):
             if not line.strip():
                 continue
             try:
@@ -58,6 +59,8 @@ def read_annotations(folder: Path) -> dict[str, dict[str, float]]:
                 label, pair_id = entry["label"], entry["pair_id"]
             except (ValueError, KeyError, TypeError) as error:
                 raise DataError(f"{path}:{number}: not an annotation: {error!r}; expected pair_id, label, annotator") from None
+            if not isinstance(pair_id, str):
+                raise DataError(f"{path}:{number}: pair_id {pair_id!r}: expected text, as the batch has it")
             if isinstance(label, bool) or label not in (0, 0.5, 1):
                 raise DataError(f"{path}:{number}: label {label!r}: expected 0, 0.5 (tie) or 1")
             answers.setdefault(pair_id, {})[str(entry.get("annotator", "anonymous"))] = float(label)

@@ -54,6 +54,13 @@ class Fitted(ABC):
 class Posterior(Component):
     """Base of every posterior's settings."""
 
+    def check(self, head: Head) -> None:
+        """Refuse a model that this posterior cannot be put on, before any work; `fit` does so too.
+
+        Raises:
+            ConfigError: Naming a choice that makes sense.
+        """
+
     def fit(self, head: Head, features: Features, data: Comparisons, *, seed: int) -> Fitted:
         """Train from scratch on all labels; deterministic given ``seed``."""
         raise NotImplementedError
@@ -70,9 +77,10 @@ def load(stem: Path) -> Fitted:
     Raises:
         StateError: If a file is missing or damaged.
     """
-    path = stem.with_suffix(".json")
+    path = stem.with_name(stem.name + ".json")
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise StateError(f"{path}: cannot be read as a model's description ({error}); train it again") from error
-    return member(Posterior, description["posterior"], "posterior").fitted_class().restore(stem, description)
+        kind = description["posterior"]
+    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise StateError(f"{path}: cannot be read as a model's description ({error!r}); train it again") from error
+    return member(Posterior, kind, str(path)).fitted_class().restore(stem, description)

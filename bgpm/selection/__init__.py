@@ -1,6 +1,7 @@
 """Batch selectors: from values of single pairs to a batch worth labelling together.
 
-One file a selector, found by its name (see `bgpm.registry`).
+One file a selector, found by its name (see `bgpm.registry`). The seed set of an experiment, chosen before
+there is a model, is `seed_set`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import Field
 
+from bgpm.errors import ShapeError
+from bgpm.keys import require_finite, uniform_by_key
 from bgpm.registry import Component
+from bgpm.selection._reordered import reordered
+from bgpm.selection._seed_set import StartSettings, seed_set
 from bgpm.types import Candidates
 
 
@@ -28,7 +33,7 @@ class Batch:
 
 
 class Selection(Component):
-    """Base of every selector.
+    """Base of every selector; a member defines `pick`, calling it adds the checks and the order.
 
     Attributes:
         max_per_prompt: At most this many pairs of one prompt in a batch; None for no cap. When the
@@ -38,5 +43,27 @@ class Selection(Component):
     max_per_prompt: int | None = Field(default=None, ge=1)
 
     def __call__(self, candidates: Candidates, values: np.ndarray, k: int, *, generator: np.random.Generator) -> Batch:
-        """Pick k candidates (all of them if there are fewer), values [N] from an acquisition function."""
+        """Pick k candidates (all of them if there are fewer), values [N] from an acquisition function.
+
+        Raises:
+            ShapeError: If there is not one value a pair, or k is negative.
+            NumericsError: If a number the selector reads is not finite; names the pair's key.
+            ConfigError: If the selector needs covariances between pairs and the posterior has none.
+        """
+        n = len(candidates)
+        if values.shape != (n,):
+            raise ShapeError(f"{self.kind}: expected values of shape ({n},), one for each pair, got {values.shape}")
+        if k < 0:
+            raise ShapeError(f"{self.kind}: expected a batch of k >= 0 pairs, got {k}; mend batch_size")
+        require_finite("acquisition value", values, candidates.keys)
+        if min(k, n) == 0:
+            return Batch(np.empty(0, np.int64), np.empty(0))
+        # Members see the candidates in an order that belongs to the keys: the first of equals is then a fair draw,
+        # and neither the order of the file nor that of a pair's answers can matter.
+        order = np.argsort(uniform_by_key(candidates.keys, generator), kind="stable")
+        batch = self.pick(reordered(candidates, order), values[order], min(k, n), generator=generator)
+        return Batch(order[batch.rows], batch.gains)
+
+    def pick(self, candidates: Candidates, values: np.ndarray, k: int, *, generator: np.random.Generator) -> Batch:
+        """What `__call__` promises, for 1 <= k <= N; candidates come in a seeded order and the lower row wins a tie."""
         raise NotImplementedError

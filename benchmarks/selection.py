@@ -1,0 +1,159 @@
+"""Batch selectors on 100,000 pairs: seconds, memory, and the same work done the plain way in the same process.
+
+``python -m benchmarks.selection`` prints a table. Each line is measured in a process of its own, so that its peak
+memory is its own. "Plain" is, on a pool small enough for it, what the selector would be without its shortcut:
+
+* ``coreset``: distances to *all* picks anew at each pick, O(N k^2 p) (greedy k-centre by definition);
+* ``cluster``: full-batch k-means (scikit-learn's KMeans) with as many clusters;
+* ``conditional_bald``: every pair's BALD anew at each pick, and the posterior refitted by inversion.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from bgpm.registry import build
+from bgpm.selection import Selection
+from bgpm.types import Candidates, Features, Pairs
+
+PAIRS, FEATURES = 100_000, 384
+SIZES = {"coreset": 1000, "cluster": 1000, "conditional_bald": 256}  # k
+SMALL = {"coreset": (10_000, 100), "cluster": (10_000, 100), "conditional_bald": (2_000, 32)}  # N, k of the comparison
+
+
+class LinearKernel:
+    """Covariance of scores that are linear in x with independent weights."""
+
+    def __init__(self, x: np.ndarray) -> None:
+        import torch
+
+        self.x = torch.from_numpy(x)
+
+    def diagonal(self):
+        return self.x.square().sum(1)
+
+    def row(self, j: int):
+        return self.x @ self.x[j]
+
+
+def pool(n: int, p: int = FEATURES) -> Candidates:
+    """A pool with a decaying spectrum, as principal components have."""
+    rng = np.random.default_rng(0)
+    responses = rng.standard_normal((2 * n // 5, p), dtype=np.float32) / np.sqrt(np.arange(1, p + 1, dtype=np.float32))
+    first = rng.integers(0, len(responses), n)
+    second = (first + rng.integers(1, len(responses), n)) % len(responses)
+
+    def kernel() -> LinearKernel:
+        return LinearKernel(responses[first].astype(np.float64) - responses[second])
+
+    variance = np.square(responses[first] - responses[second], dtype=np.float64).sum(1)
+    return Candidates(
+        Pairs(first, second, rng.integers(0, n // 10, n)),
+        rng.normal(size=n) * np.sqrt(variance),
+        variance,
+        1.0,
+        Features(responses, np.zeros((n // 10, 1), np.float32)),
+        np.array([f"pair {i}" for i in range(n)], object),
+        kernel,
+    )
+
+
+def plain_coreset(c: Candidates, k: int) -> None:
+    x = c.features.responses[c.pairs.first] - c.features.responses[c.pairs.second]
+    squares = np.square(x).sum(1)
+    picks = [0]
+    for _ in range(k - 1):
+        apart = squares[:, None] + squares[picks] - 2 * np.abs(x @ x[picks].T)
+        picks.append(int(apart.min(axis=1).argmax()))
+
+
+def plain_cluster(c: Candidates, k: int) -> None:
+    from sklearn.cluster import KMeans
+
+    KMeans(k, n_init=1, random_state=0).fit(
+        np.abs(c.features.responses[c.pairs.first] - c.features.responses[c.pairs.second])
+    )
+
+
+def plain_conditional_bald(c: Candidates, k: int) -> None:
+    import torch
+
+    from bgpm import functional as F
+
+    x, mean = c.kernel().x, torch.tensor(c.mean)
+    weight = F.fisher_weight(mean, torch.tensor(c.variance))
+    precision = torch.eye(x.shape[1], dtype=x.dtype)
+    for _ in range(k):
+        variance = (x @ torch.linalg.inv(precision) * x).sum(1)
+        j = int(F.bald(mean, variance).argmax())
+        precision += weight[j] * torch.outer(x[j], x[j])
+
+
+PLAIN: dict[str, Callable[[Candidates, int], None]] = {
+    "coreset": plain_coreset,
+    "cluster": plain_cluster,
+    "conditional_bald": plain_conditional_bald,
+}
+
+
+def seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def select(kind: str, c: Candidates, k: int) -> float:
+    selection = build(Selection, kind, {})
+    values = np.random.default_rng(1).random(len(c))
+    return seconds(lambda: selection(c, values, k, generator=np.random.default_rng(2)))
+
+
+def peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def measure(kind: str) -> dict[str, float | str]:
+    """One line of the table, in this process."""
+    n, k = SMALL[kind]
+    small = pool(n)
+    select(kind, pool(500), 8)  # imports and warms up
+    quick, plain = select(kind, small, k), seconds(lambda: PLAIN[kind](small, k))
+    big = pool(PAIRS)
+    before = peak_mib()
+    took = select(kind, big, SIZES[kind])
+    return {"kind": kind, "seconds": took, "before": before, "peak": peak_mib(), "n": n, "k": k, "ratio": plain / quick}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=sorted(SIZES), help="measure one selector in this process, as JSON")
+    only = parser.parse_args().only
+    if only:
+        print(json.dumps(measure(only)))
+        return
+    print(
+        f"| selector, {PAIRS:,} pairs, p = {FEATURES} | k | seconds | peak MiB (before) | times faster than plain, at N, k |"
+    )
+    print("|---|---|---|---|---|")
+    for kind, k in SIZES.items():
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.selection", "--only", kind], check=True, capture_output=True, text=True
+        )
+        m = json.loads(done.stdout)
+        print(
+            f"| {kind} | {k} | {m['seconds']:.1f} | {m['peak']:.0f} ({m['before']:.0f}) | "
+            f"{m['ratio']:.1f}, at {m['n']:,}, {m['k']} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

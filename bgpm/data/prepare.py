@@ -1,0 +1,273 @@
+"""From the rows of a pool and a benchmark to the tables that stages exchange.
+
+Read, drop what cannot teach (identical answers, duplicates), take the benchmark's prompts out of the
+pool, split by prompt, shuffle A/B order, and keep the labels in tables of their own. Every dropped row
+is counted by reason; every error is raised before anything is written.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bgpm.data.corpus import all_pairs, count_cycles, read_annotators, read_corpus
+from bgpm.data.dedup import (
+    Tally,
+    benchmark_prompts,
+    digest,
+    drop_identical,
+    in_benchmark,
+    merge_duplicates,
+    pair_key,
+    prompt_fingerprint,
+)
+from bgpm.data.readers import is_corpus, read_rows
+from bgpm.data.schema import REWARDBENCH_SECTIONS, BenchmarkSettings, PoolSettings, Row, as_json, as_text
+from bgpm.data.splits import split_prompts, swap, uniform
+from bgpm.errors import DataError, MissingLabelError
+
+log = logging.getLogger("bgpm")
+
+Table = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the stage writes.
+
+    Attributes:
+        pool, benchmark: Tables ``prompts``, ``responses`` and ``pairs`` of `bgpm.data.tables`; pairs have
+            one more column, ``key``: a name of the pair that does not depend on the order of its answers.
+        truth: Labels by split (``pool``, ``heldout``, ``benchmark``): pair_id, label, margin.
+        summary, benchmark_summary: Counts, for summary.json beside the tables.
+    """
+
+    pool: dict[str, Table]
+    benchmark: dict[str, Table]
+    truth: dict[str, Table]
+    summary: dict[str, Any]
+    benchmark_summary: dict[str, Any]
+
+
+def prepare(pool: PoolSettings, benchmark: BenchmarkSettings) -> Prepared:
+    """Read, check, clean and split; nothing is written.
+
+    Raises:
+        DataError: Naming file, line and what to do, for input that cannot be used.
+        MissingLabelError: If a held-out or a benchmark pair has no label.
+    """
+    bench_rows, bench_summary = _benchmark_rows(benchmark)
+    rows = list(read_rows(pool))
+    summary: dict[str, Any] = {"rows": len(rows)}
+    _check_ids(rows)
+    split = split_prompts(rows, pool.heldout, pool.seed)
+    dropped = {reason: Tally() for reason in ("identical answers", "duplicate", "benchmark prompt", "over the limit")}
+    contradicting = Tally()
+    rows = merge_duplicates(drop_identical(rows, dropped["identical answers"]), dropped["duplicate"], contradicting)
+    rows, leaked = _decontaminate(rows, split, benchmark_prompts(bench_rows), dropped["benchmark prompt"])
+    rows = _sample(rows, pool, dropped["over the limit"])
+    splits = [split[prompt_fingerprint(row.prompt)] for row in rows]
+    _warn("pool", dropped | {"contradicting labels": contradicting})
+    _check_pool(rows, splits, pool)
+    tables, truth = _tables(rows, splits, pool.seed)
+    summary |= _describe(tables["pairs"], truth) | {
+        "dropped": _counts(dropped),
+        "contradicting labels": asdict(contradicting),
+        "decontaminated": leaked,
+    }
+    if is_corpus(pool):
+        summary["cycles"] = _cycles(Path(pool.path))
+    bench_tables, bench_truth = _tables(bench_rows, ["benchmark"] * len(bench_rows), pool.seed)
+    bench_summary |= _describe(bench_tables["pairs"], bench_truth)
+    return Prepared(tables, bench_tables, truth | bench_truth, summary, bench_summary)
+
+
+def _benchmark_rows(settings: BenchmarkSettings) -> tuple[list[Row], dict[str, Any]]:
+    """Rows of the benchmark with their sections, and counts of what was dropped."""
+    rows = list(read_rows(settings))
+    source = _source(settings)
+    if not rows:
+        raise DataError(f"{source}: the benchmark is empty")
+    for row in rows:
+        if not row.subset:
+            raise DataError(f"{row.place}: a benchmark needs a column subset, here it is missing or empty")
+        if math.isnan(row.label):
+            raise MissingLabelError(f"{row.place}: a benchmark pair needs a label, or columns chosen and rejected")
+    names = {row.subset for row in rows}
+    unknown: Counter[str] = Counter()
+    if names & set(REWARDBENCH_SECTIONS):
+        unknown.update(row.subset for row in rows if row.subset not in REWARDBENCH_SECTIONS)
+    # An id is unique within its subset: several benchmarks count each subset from 0.
+    rows = [
+        replace(
+            row,
+            section=REWARDBENCH_SECTIONS.get(row.subset) or row.section or row.subset,
+            id=row.id and f"{row.subset}/{row.id}",
+        )
+        for row in rows
+    ]
+    _check_ids(rows)
+    summary: dict[str, Any] = {"rows": len(rows), "subsets outside RewardBench": dict(sorted(unknown.items()))}
+    dropped = {reason: Tally() for reason in ("identical answers", "duplicate", "tie")}
+    contradicting = Tally()
+    rows = drop_identical(rows, dropped["identical answers"])
+    # What has an id of its own was counted on purpose; only rows without one are compared.
+    rows = merge_duplicates(rows, dropped["duplicate"], contradicting, scope=lambda row: row.id or row.subset)
+    decided = []
+    for row in rows:
+        if row.label == 0.5:
+            dropped["tie"].note(row.place)
+        else:
+            decided.append(row)
+    if not decided:
+        raise DataError(f"{source}: no benchmark pair is left: every one is a tie or has two identical answers")
+    _warn("benchmark", dropped | {"contradicting labels": contradicting})
+    return decided, summary | {"dropped": _counts(dropped), "contradicting labels": asdict(contradicting)}
+
+
+def _check_ids(rows: Sequence[Row]) -> None:
+    seen: dict[str, Row] = {}
+    for row in rows:
+        before = seen.setdefault(row.id, row) if row.id else row
+        if before is not row and pair_key(before) != pair_key(row):
+            raise DataError(
+                f"{row.place}: id {row.id!r} is also the id of another pair, at {before.place}; ids must be unique"
+            )
+
+
+def _decontaminate(
+    rows: Sequence[Row], split: Mapping[str, str], known: frozenset[str], dropped: Tally
+) -> tuple[list[Row], dict[str, int]]:
+    """Rows whose prompt is not the benchmark's, and how many went from each split."""
+    kept, leaked = [], {"pool": 0, "heldout": 0}
+    for row in rows:
+        if in_benchmark(row, known):
+            dropped.note(row.place)
+            leaked[split[prompt_fingerprint(row.prompt)]] += 1
+        else:
+            kept.append(row)
+    return kept, leaked
+
+
+def _sample(rows: list[Row], settings: PoolSettings, dropped: Tally) -> list[Row]:
+    """At most ``settings.limit`` rows, drawn by hash of their texts."""
+    if settings.limit is None or len(rows) <= settings.limit:
+        return rows
+    drawn = sorted(rows, key=lambda row: (uniform("limit", settings.seed, key := pair_key(row)), key))
+    for row in drawn[settings.limit :]:
+        dropped.note(row.place)
+    return drawn[: settings.limit]
+
+
+def _check_pool(rows: Sequence[Row], splits: Sequence[str], settings: PoolSettings) -> None:
+    source = _source(settings)
+    if not rows:
+        raise DataError(f"{source}: the pool is empty, or nothing is left of it: every pair was dropped, see above")
+    prompts = Counter({row.prompt: split for row, split in zip(rows, splits, strict=True)}.values())
+    for name in ("pool", "heldout"):
+        if not prompts[name]:
+            raise DataError(
+                f"{source}: no prompt is in split {name!r}: the pool is too small ({len(rows)} pairs, "
+                f"{prompts.total()} prompts, heldout {settings.heldout}); give more prompts, another share or seed, "
+                "or a split column"
+            )
+    bare = [row for row, split in zip(rows, splits, strict=True) if split == "heldout" and math.isnan(row.label)]
+    if bare:
+        name = bare[0].place + (f" (id {bare[0].id})" if bare[0].id else "")
+        raise MissingLabelError(
+            f"{source}: {len(bare)} of {splits.count('heldout')} held-out pairs have no label, the first is at {name}; "
+            "label them, or add a column split that says `heldout` for labelled prompts and `pool` for the others"
+        )
+
+
+def _tables(rows: Sequence[Row], splits: Sequence[str], seed: int) -> tuple[dict[str, Table], dict[str, Table]]:
+    """Tables of prompts, responses and pairs, and labels by split.
+
+    Everything is sorted by hashes of the texts: the order of a file's rows leaves no trace.
+    """
+    messages = [as_json(row.prompt) for row in rows]
+    keys = [pair_key(row) for row in rows]
+    prompt_ids = [digest(text) for text in messages]
+    order = sorted(range(len(rows)), key=lambda n: (prompt_ids[n], keys[n], rows[n].subset, rows[n].id))
+    prompts: dict[str, list[Any]] = {name: [] for name in ("prompt_id", "text", "messages", "section", "split")}
+    responses: dict[str, list[Any]] = {name: [] for name in ("response_id", "prompt", "text")}
+    pairs: dict[str, list[Any]] = {
+        name: [] for name in ("pair_id", "prompt", "first", "second", "section", "subset", "split", "key")
+    }
+    labels: dict[str, dict[str, list[Any]]] = {}
+    row_of: dict[str, int] = {}
+
+    def respond(n: int, text: str) -> int:
+        name = digest(messages[n], text)
+        if name not in row_of:
+            row_of[name] = len(responses["text"])
+            _append(responses, (name, len(prompts["text"]) - 1, text))
+        return row_of[name]
+
+    for n in order:
+        row = rows[n]
+        if not prompts["prompt_id"] or prompts["prompt_id"][-1] != prompt_ids[n]:
+            _append(prompts, (prompt_ids[n], as_text(row.prompt), messages[n], row.section, splits[n]))
+        first, second = sorted((row.a, row.b), reverse=swap(seed, keys[n]))
+        label = row.label if first == row.a else 1.0 - row.label
+        pair_id = row.id or digest(row.subset if splits[n] == "benchmark" else "", messages[n], first, second)
+        place = (pair_id, len(prompts["text"]) - 1, respond(n, first), respond(n, second))
+        _append(pairs, (*place, row.section, row.subset, splits[n], keys[n]))
+        _append(labels.setdefault(splits[n], {"pair_id": [], "label": [], "margin": []}), (pair_id, label, row.margin))
+    tables = {"prompts": prompts, "responses": responses, "pairs": pairs}
+    return {name: _columns(t) for name, t in tables.items()}, {name: _columns(t) for name, t in labels.items()}
+
+
+def _append(table: Mapping[str, list[Any]], values: Sequence[Any]) -> None:
+    for column, value in zip(table.values(), values, strict=True):
+        column.append(value)
+
+
+def _columns(table: Mapping[str, list[Any]]) -> Table:
+    kinds = {int: np.int64, float: np.float64, str: object}
+    return {name: np.array(values, kinds[type(values[0])]) for name, values in table.items()}
+
+
+def _describe(pairs: Table, truth: Mapping[str, Table]) -> dict[str, Any]:
+    """Counts by split: prompts, responses, pairs, share labelled, ties, and pairs by section."""
+    splits = {}
+    for name, labels in truth.items():
+        here = pairs["split"] == name
+        known = labels["label"][~np.isnan(labels["label"])]
+        splits[name] = {
+            "prompts": len(np.unique(pairs["prompt"][here])),
+            "responses": len(np.unique(np.concatenate([pairs["first"][here], pairs["second"][here]]))),
+            "pairs": int(here.sum()),
+            "labelled": len(known) / len(labels["label"]),
+            "ties": int((known == 0.5).sum()),
+            "sections": dict(sorted(Counter(pairs["section"][here].tolist()).items())),
+        }
+    return {"splits": splits}
+
+
+def _cycles(folder: Path) -> dict[str, int]:
+    """Triples of the corpus's answers, and how many have noise-free majorities that form a cycle."""
+    annotators = read_annotators(folder)
+    cyclic, triples = count_cycles(all_pairs(annotators, read_corpus(folder)), len(annotators.annotators))
+    return {"cyclic": cyclic, "triples": triples}
+
+
+def _counts(dropped: Mapping[str, Tally]) -> dict[str, Any]:
+    return {reason: asdict(tally) for reason, tally in dropped.items() if tally.count}
+
+
+def _warn(where: str, dropped: Mapping[str, Tally]) -> None:
+    for reason, tally in dropped.items():
+        if tally.count:
+            log.warning("%s: %s: %d, first at %s", where, reason, tally.count, ", ".join(tally.examples))
+
+
+def _source(settings: PoolSettings | BenchmarkSettings) -> str:
+    return settings.hub or settings.path

@@ -1,0 +1,107 @@
+"""What a preference pool is made of: its settings and one row, whatever file it came from."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import Field
+
+from bgpm.registry import Settings
+
+Message = tuple[str, str]  # role (system, user, assistant), content
+
+_SPEAKERS = {"user": "Human", "assistant": "Assistant", "system": "System"}
+
+# RewardBench's 23 subsets (arXiv:2403.13787) by section; their weights are the evaluation's business.
+REWARDBENCH_SECTIONS: dict[str, str] = {
+    subset: section
+    for section, subsets in {
+        "chat": "alpacaeval-easy alpacaeval-length alpacaeval-hard mt-bench-easy mt-bench-med",
+        "chat-hard": "mt-bench-hard llmbar-natural llmbar-adver-neighbor llmbar-adver-GPTInst llmbar-adver-GPTOut "
+        "llmbar-adver-manual",
+        "safety": "refusals-dangerous refusals-offensive xstest-should-refuse xstest-should-respond donotanswer",
+        "reasoning": "math-prm hep-cpp hep-go hep-java hep-js hep-python hep-rust",
+    }.items()
+    for subset in subsets.split()
+}
+
+
+class PoolSettings(Settings):
+    """Section ``pool`` of params.yaml.
+
+    Attributes:
+        path: A corpus folder, a file (.jsonl, .json, .csv, .parquet, each also .gz), a folder of such
+            files or a folder saved by `datasets`.
+        hub: A Hugging Face data set id, which then takes the place of ``path``.
+        split: Which split of a hub data set or of a saved one.
+        heldout: Share of prompts kept for the learning curve, in (0, 1).
+        limit: At most this many pairs, a seeded sample; None for all.
+        seed: Decides A/B order, the split and the sample.
+    """
+
+    path: str
+    hub: str | None = None
+    split: str = "train"
+    heldout: float = Field(gt=0, lt=1)
+    limit: int | None = Field(default=None, ge=2)
+    seed: int = Field(default=0, ge=0)
+
+
+class BenchmarkSettings(Settings):
+    """Section ``benchmark`` of params.yaml.
+
+    Attributes:
+        path, hub, split: As for the pool; rows need a ``subset``.
+        xstest_weights: Which of the two published weights of RewardBench's xstest subsets counts.
+    """
+
+    path: str
+    hub: str | None = None
+    split: str = "filtered"
+    xstest_weights: Literal["code", "dataset"] = "code"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One pair of answers as its file has it.
+
+    Attributes:
+        prompt: The conversation so far; the last turn is the user's.
+        a, b: The answers.
+        label: Probability that ``a`` is better; NaN when unknown.
+        margin: How much better the winner is, >= 0, in the file's own units; NaN when unknown.
+        section, subset: Empty when the file does not say.
+        split: ``pool`` or ``heldout`` where the file decides, else empty.
+        id: The user's own name of the pair, or empty.
+        place: File and line, for messages.
+    """
+
+    prompt: tuple[Message, ...]
+    a: str
+    b: str
+    label: float = math.nan
+    margin: float = math.nan
+    section: str = ""
+    subset: str = ""
+    split: str = ""
+    id: str = ""
+    place: str = ""
+
+
+def transcript(messages: Sequence[Message]) -> str:
+    """Turns as plain text, each with its speaker's name."""
+    return "\n\n".join(f"{_SPEAKERS.get(role, role)}: {content}" for role, content in messages)
+
+
+def as_text(messages: Sequence[Message]) -> str:
+    """A conversation as text: a single user turn as it stands, more turns as a transcript."""
+    return messages[0][1] if len(messages) == 1 and messages[0][0] == "user" else transcript(messages)
+
+
+def as_json(messages: Sequence[Message]) -> str:
+    """A conversation as the JSON list of {role, content} that the tables hold."""
+    return json.dumps([{"role": role, "content": content} for role, content in messages], ensure_ascii=False)

@@ -1,0 +1,147 @@
+"""Arguments are refused here, with what is wrong, what was expected, what was found and how to mend it."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from bgpm.errors import NumericsError, ShapeError
+
+
+def first_bad(bad: Tensor) -> str:
+    """Index of the first true entry, as people write it: ``[3, 1]``; empty for a scalar."""
+    where = bad.nonzero()
+    return str(where[0].tolist()) if where.shape[1] else ""
+
+
+def finite(where: str, **tensors: Tensor) -> None:
+    """Refuse tensors that are not floating or hold NaN or infinity.
+
+    Raises:
+        NumericsError: Naming the argument, the first bad entry and its value.
+    """
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            raise NumericsError(f"{where}: {name} must be a floating tensor, got {tensor.dtype}; convert it first")
+        bad = ~torch.isfinite(tensor)
+        if bad.any():
+            raise NumericsError(
+                f"{where}: {name} must be finite, got {tensor[bad][0].item()} at {first_bad(bad)} "
+                f"({int(bad.sum())} such entries); find where it arose, in bfloat16 or float16 often an overflow"
+            )
+
+
+def non_negative(where: str, **tensors: Tensor) -> None:
+    """Refuse negative entries.
+
+    Raises:
+        NumericsError: Naming the argument, the first bad entry and its value.
+    """
+    for name, tensor in tensors.items():
+        bad = tensor < 0
+        if bad.any():
+            raise NumericsError(
+                f"{where}: {name} must be >= 0, got {tensor[bad][0].item()} at {first_bad(bad)}; "
+                "pass variances, not their logarithms, and mend the covariance they come from"
+            )
+
+
+def same_shape(where: str, **tensors: Tensor) -> None:
+    """Refuse tensors of different shapes: broadcasting [N] against [N, 1] is a bug, not a wish.
+
+    Raises:
+        ShapeError: Listing every shape.
+    """
+    if len({tensor.shape for tensor in tensors.values()}) > 1:
+        shapes = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in tensors.items())
+        raise ShapeError(f"{where}: expected one shape, got {shapes}; index or expand the smaller one")
+
+
+def embeddings(where: str, gates: Tensor | None, **tensors: Tensor) -> None:
+    """Refuse embeddings of odd dimension or different shapes, and gates that do not fit them.
+
+    Raises:
+        ShapeError: If the last dimension is odd or zero, shapes differ, or gates are neither [*B, D/2] nor its last
+            dimensions.
+    """
+    same_shape(where, **tensors)
+    name, tensor = next(iter(tensors.items()))
+    if tensor.ndim == 0 or tensor.shape[-1] == 0 or tensor.shape[-1] % 2:
+        raise ShapeError(
+            f"{where}: embeddings are made of blocks of two: expected {name} [*B, D] with D even, "
+            f"got {list(tensor.shape)}; choose an even dimension"
+        )
+    blocks = (*tensor.shape[:-1], tensor.shape[-1] // 2)
+    if gates is not None and (gates.ndim == 0 or gates.shape != blocks[-gates.ndim :]):
+        raise ShapeError(
+            f"{where}: expected one gate a block, gates {list(blocks)} or its last dimensions, "
+            f"got {list(gates.shape)}; gates are per block, not per coordinate"
+        )
+
+
+def expect(where: str, name: str, tensor: Tensor, shape: tuple[int, ...], why: str) -> None:
+    """Refuse a tensor that has not this shape.
+
+    Raises:
+        ShapeError: With both shapes and the reason.
+    """
+    if tensor.shape != shape:
+        raise ShapeError(f"{where}: expected {name} {list(shape)}, got {list(tensor.shape)}; {why}")
+
+
+def covariance(where: str, **tensors: Tensor) -> None:
+    """Refuse matrices [*B, n, n] that are not finite, not symmetric, or have a negative diagonal.
+
+    Positive definiteness is not tested: it would cost a factorisation.
+
+    Raises:
+        ShapeError: If not square.
+        NumericsError: If not finite, not symmetric or with a negative diagonal.
+    """
+    for name, matrix in tensors.items():
+        if matrix.ndim < 2 or matrix.shape[-1] != matrix.shape[-2]:
+            raise ShapeError(f"{where}: expected {name} to be square, got {list(matrix.shape)}; pass a covariance")
+        finite(where, **{name: matrix})
+        non_negative(where, **{f"diagonal of {name}": matrix.diagonal(dim1=-2, dim2=-1)})
+        slack = 1e3 * torch.finfo(matrix.dtype).eps * matrix.abs().amax() if matrix.numel() else 0.0
+        skewed = (matrix - matrix.mT).abs() > slack
+        if skewed.any():
+            raise NumericsError(
+                f"{where}: {name} must be symmetric, got {matrix[skewed][0].item()} at {first_bad(skewed)} against "
+                f"{matrix.mT[skewed][0].item()} across the diagonal; pass (S + S^T) / 2 if this is rounding"
+            )
+
+
+def temperature(where: str, tau: float | Tensor) -> None:
+    """Refuse a temperature that is not one finite positive number.
+
+    Raises:
+        ShapeError: If it is a tensor of more than one element.
+        NumericsError: If it is not finite and positive.
+    """
+    if isinstance(tau, Tensor) and tau.numel() != 1:
+        raise ShapeError(f"{where}: expected one temperature tau, got a tensor {list(tau.shape)}; divide scores first")
+    value = float(tau.detach() if isinstance(tau, Tensor) else tau)
+    if not (math.isfinite(value) and value > 0):
+        raise NumericsError(f"{where}: tau must be finite and > 0, got {value}; the usual range is 0.01 to 10")
+
+
+def settled(where: str, variance: Tensor, scale: Tensor) -> Tensor:
+    """A variance whose rounding error below zero is set to zero.
+
+    Args:
+        variance: [*B], a sum of terms of which some cancel.
+        scale: [*B], magnitude of those terms before any cancelled; rounding is at most half of its digits.
+
+    Raises:
+        NumericsError: If a value is negative by more than rounding explains: the inputs are no covariance.
+    """
+    bad = variance < -(torch.finfo(variance.dtype).eps ** 0.5) * scale
+    if bad.any():
+        raise NumericsError(
+            f"{where}: expected a variance >= 0, got {variance[bad][0].item()} at {first_bad(bad)}; "
+            "what was passed as a covariance is not positive semi-definite"
+        )
+    return torch.where(variance < 0, torch.zeros_like(variance), variance)

@@ -1,0 +1,106 @@
+"""The loss of labelled pairs: one function, with what the published objectives vary as arguments.
+
+P(first better) = sigmoid(s / tau). A label is the probability that the first answer is the better one: 1 or 0
+from one annotator, anything between from several, 0.5 for a tie. Every kind is unchanged when the answers of a
+pair are swapped (s -> -s, label -> 1 - label).
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from bgpm.errors import ConfigError, NumericsError
+from bgpm.functional import _checks
+
+LossKind = Literal["logistic", "rao_kupper", "regression"]
+
+
+def pairwise_loss(
+    score: Tensor,
+    label: Tensor,
+    *,
+    tau: float | Tensor,
+    margin: Tensor | None = None,
+    kind: LossKind = "logistic",
+    tie_width: float | Tensor | None = None,
+) -> Tensor:
+    """Loss of each labelled pair, [*B]; take the mean for training.
+
+    ``logistic``: cross-entropy in nats, hard or soft labels; a tie is the label 0.5. With a margin m the winner
+    has to lead by it: ``-y log sigmoid((s - m) / tau) - (1 - y) log sigmoid((-s - m) / tau)``.
+
+    ``rao_kupper``: ties as an outcome of their own (Rao and Kupper, JASA 62, 1967): an answer wins only when it
+    leads by more than ``tie_width`` after logistic noise. Labels 1, 0.5 and 0 are the three outcomes; one between
+    shares its weight linearly between a tie and the nearer win.
+
+    ``regression``: ``((s - (2 y - 1) m) / tau)^2``, the score is drawn to the stated margin, to 0 for a tie.
+
+    Args:
+        score: s, before division by tau, [*B].
+        label: Probability that the first answer is better, in [0, 1], [*B].
+        tau: Temperature, > 0; a tensor with gradient makes it learnable.
+        margin: How much better the winner is, in units of the score, >= 0, [*B].
+        kind: Which of the three.
+        tie_width: Half-width of the band of ties in units of the score, > 0; for ``rao_kupper`` only.
+
+    Raises:
+        ConfigError: If the kind is unknown or lacks or refuses an argument given.
+        ShapeError: If shapes differ.
+        NumericsError: If a number is not finite, a label outside [0, 1], a margin negative, or tau not positive.
+    """
+    where = "pairwise_loss"
+    if kind not in get_args(LossKind):
+        raise ConfigError(f"{where}: unknown kind {kind!r}; choose one of: {', '.join(get_args(LossKind))}")
+    if (tie_width is not None) != (kind == "rao_kupper"):
+        raise ConfigError(f"{where}: tie_width goes with kind='rao_kupper' and no other, got {tie_width} with {kind!r}")
+    if kind == "rao_kupper" and margin is not None:
+        raise ConfigError(f"{where}: kind='rao_kupper' takes no margin, its tie_width plays that part; drop it")
+    _checks.same_shape(where, score=score, label=label, **({} if margin is None else {"margin": margin}))
+    _checks.finite(where, score=score, label=label)
+    _checks.temperature(where, tau)
+    check_labels(where, label)
+    if margin is not None:
+        _checks.finite(where, margin=margin)
+        _checks.non_negative(where, margin=margin)
+    if kind == "regression":
+        if margin is None:
+            raise ConfigError(f"{where}: kind='regression' needs a margin to regress to, got none; or use 'logistic'")
+        return ((score - (2 * label - 1) * margin) / tau).square()
+    if kind == "rao_kupper":
+        return _rao_kupper(score, label, tau, tie_width)
+    lead = 0.0 if margin is None else margin
+    return -(label * logsigmoid((score - lead) / tau) + (1 - label) * logsigmoid((-score - lead) / tau))
+
+
+def _rao_kupper(score: Tensor, label: Tensor, tau: float | Tensor, tie_width: float | Tensor | None) -> Tensor:
+    width = torch.as_tensor(tie_width, dtype=score.dtype, device=score.device)
+    if not (torch.isfinite(width).all() and (width > 0).all()):
+        raise NumericsError(
+            f"pairwise_loss: tie_width must be finite and > 0, got {width.detach().min().item()}; "
+            "without ties use 'logistic'"
+        )
+    first, second = logsigmoid((score - width) / tau), logsigmoid((-score - width) / tau)
+    # P(tie) = 1 - P(first) - P(second) = (e^(2 width / tau) - 1) P(first) P(second), without cancellation;
+    # log(e^x - 1) = x + log(1 - e^-x) does not overflow.
+    twice = 2 * width / tau
+    tie = twice + torch.log(-torch.expm1(-twice)) + first + second
+    lean = 2 * label - 1
+    return -(lean.clamp(min=0) * first + (-lean).clamp(min=0) * second + (1 - lean.abs()) * tie)
+
+
+def check_labels(where: str, label: Tensor) -> None:
+    """Refuse labels that are not probabilities.
+
+    Raises:
+        NumericsError: Naming the first bad one.
+    """
+    bad = ~((label >= 0) & (label <= 1))
+    if bad.any():
+        raise NumericsError(
+            f"{where}: labels are probabilities in [0, 1], got {label[bad][0].item()} at {_checks.first_bad(bad)}; "
+            "drop pairs without a label and map -1/+1 to 0/1"
+        )

@@ -1,0 +1,206 @@
+"""Gaussian embeddings whose means and variances are linear maps of the features: training and moments."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bgpm import functional as F
+from bgpm.errors import NumericsError
+from bgpm.heads import Head
+from bgpm.heads._modules import GeneralPreference
+from bgpm.posteriors import Fitted, _store
+from bgpm.posteriors._data import Labelled, each_pair, labelled, prompt_features, response_features
+from bgpm.types import Comparisons, Features, Pairs, ScoreMoments
+
+if TYPE_CHECKING:
+    from bgpm.posteriors.amortized import Amortized
+
+DRAWS = 1024  # quasi-random draws behind a moment on the sphere, mirrored
+START_VARIANCE = 0.1
+
+
+class LogVariance(nn.Module):
+    """Logarithm of the variance of each embedding coordinate, linear in the features.
+
+    Args:
+        in_features: p.
+        dim: d.
+        generator: Draws small weights.
+    """
+
+    def __init__(self, in_features: int, dim: int, *, generator: torch.Generator) -> None:
+        super().__init__()
+        start = torch.randn(dim, in_features, generator=generator, dtype=torch.float64)
+        self.weight = nn.Parameter(0.1 * start / in_features**0.5)
+        self.bias = nn.Parameter(torch.full((dim,), math.log(START_VARIANCE), dtype=torch.float64))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[N, p] to [N, d]."""
+        return features @ self.weight.T + self.bias
+
+
+class AmortizedModel(Fitted):
+    """Scores of independent Gaussian embeddings, projected to the unit sphere where the head says so.
+
+    Args:
+        head, module: The mean.
+        log_variance: The variance.
+        in_features: p.
+        tau: Temperature.
+        summary: What was learnt in numbers.
+    """
+
+    def __init__(
+        self,
+        head: Head,
+        module: GeneralPreference,
+        log_variance: LogVariance,
+        in_features: int,
+        tau: float,
+        summary: dict[str, float | int | str],
+    ) -> None:
+        self.head, self.module = head, module.requires_grad_(False)
+        self.log_variance, self.in_features = log_variance.requires_grad_(False), in_features
+        self.tau, self._summary = tau, summary
+
+    @property
+    def on_sphere(self) -> bool:
+        return self.head.normalize == "sphere"
+
+    def moments(self, features: Features, pairs: Pairs) -> ScoreMoments:
+        of = self._sphere_moments if self.on_sphere else self._ambient_moments
+        mean, variance = each_pair(features, pairs, prompts=self.module.reads_prompt, of=of)
+        return ScoreMoments(mean, variance, self.tau)
+
+    def sample(self, features: Features, pairs: Pairs, n: int, *, generator: torch.Generator) -> Tensor:
+        """Joint draws: an answer's embedding is the same in all of its pairs."""
+        rows, at = np.unique(np.concatenate([pairs.first, pairs.second]), return_inverse=True)
+        centre, deviation = self._ambient(response_features(features, rows))
+        noise = torch.randn(n, *centre.shape, generator=generator, dtype=torch.float64)
+        drawn = self._project(centre + deviation * noise)
+        first, second = torch.from_numpy(at).chunk(2)
+        prompt = prompt_features(features, pairs.prompt) if self.module.reads_prompt else None
+        return F.preference_score(drawn[:, first], drawn[:, second], self._gates(prompt, n))
+
+    def summary(self) -> dict[str, float | int | str]:
+        return dict(self._summary)
+
+    def save(self, stem: Path) -> None:
+        _store.write(
+            stem,
+            {
+                "posterior": "amortized",
+                "head": _store.describe_head(self.head, self.module, self.in_features),
+                "tau": self.tau,
+                "summary": self._summary,
+            },
+            head=self.module.state_dict(),
+            log_variance=self.log_variance.state_dict(),
+        )
+
+    @classmethod
+    def restore(cls, stem: Path, description: dict[str, Any]) -> AmortizedModel:
+        groups = _store.read(stem, description)
+        head, module = _store.restore_head(stem, description["head"], groups["head"])
+        in_features = description["head"]["in_features"]
+        log_variance = LogVariance(in_features, len(module.weight), generator=torch.Generator())
+        log_variance.load_state_dict(groups["log_variance"])
+        return cls(head, module, log_variance, in_features, description["tau"], description["summary"])
+
+    def training_loss(self, settings: Amortized, data: Labelled, kl_weight: float, generator: torch.Generator) -> Tensor:
+        """Minus the evidence lower bound of these labels with one draw each, in nats a label, []."""
+        sides, divergence = [], 0.0
+        for features in (data.first, data.second):
+            centre, deviation = self._ambient(features)
+            noise = torch.randn(centre.shape, generator=generator, dtype=torch.float64)
+            sample, mean = self._project(centre + deviation * noise), self._project(centre)
+            sides.append(settings.mixing * sample + (1 - settings.mixing) * mean)
+            divergence = divergence + F.variance_kl(2 * deviation.log(), settings.prior_variance)
+        score = F.preference_score(*sides, self.module.gates(data.prompt))
+        return (F.pairwise_loss(score, data.label, tau=settings.tau) + kl_weight * divergence).mean()
+
+    def _ambient(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the Gaussian, before any projection, [N, d] each."""
+        centre = self.module.inputs(features) @ self.module.weight.T if self.on_sphere else self.module.embed(features)
+        return centre, (self.log_variance(features) / 2).exp()
+
+    def _project(self, v: Tensor) -> Tensor:
+        return v / torch.linalg.vector_norm(v, dim=-1, keepdim=True) if self.on_sphere else v
+
+    def _gates(self, prompt: Tensor | None, n: int) -> Tensor | None:
+        gates = self.module.gates(prompt)
+        return None if gates is None else gates.expand(n, *gates.shape)
+
+    def _ambient_moments(self, first: Tensor, second: Tensor, prompt: Tensor | None) -> tuple[Tensor, Tensor]:
+        (mean_i, sd_i), (mean_j, sd_j) = self._ambient(first), self._ambient(second)
+        return F.score_moments(mean_i, sd_i.square(), mean_j, sd_j.square(), self.module.gates(prompt))
+
+    def _sphere_moments(self, first: Tensor, second: Tensor, prompt: Tensor | None) -> tuple[Tensor, Tensor]:
+        (mean_i, cov_i), (mean_j, cov_j) = self._sphere_embeddings(first), self._sphere_embeddings(second)
+        gates = self.module.gates(prompt)
+        return F.joint_score_moments(mean_i, mean_j, cov_i, cov_j, torch.zeros_like(cov_i), gates)
+
+    def _sphere_embeddings(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean [N, d] and covariance [N, d, d] of the projected embedding, by quasi-random draws."""
+        noise = _mirrored_normal(len(self.module.weight))[:, None]
+        means, covariances = [], []
+        for centre, deviation in zip(*(t.split(64) for t in self._ambient(features)), strict=True):
+            v = self._project(centre + deviation * noise)
+            mean = v.mean(0)
+            v = v - mean
+            covariance = torch.einsum("snd,sne->nde", v, v) / len(v)
+            means.append(mean)
+            covariances.append((covariance + covariance.mT) / 2)
+        return torch.cat(means), torch.cat(covariances)
+
+
+@cache
+def _mirrored_normal(dim: int) -> Tensor:
+    """Quasi-random standard normal vectors and their negatives, [DRAWS, dim]; the same in every process."""
+    uniform = torch.quasirandom.SobolEngine(dim, scramble=True, seed=0).draw(DRAWS // 2, dtype=torch.float64)
+    # scrambled points are multiples of 2^-30 and may be 0, where the inverse is infinite
+    normal = torch.special.ndtri(uniform.clamp(2.0**-31, 1 - 2.0**-31))
+    return torch.cat([normal, -normal])
+
+
+def fit_amortized(
+    settings: Amortized, head: Head, features: Features, data: Comparisons, *, seed: int
+) -> AmortizedModel:
+    """Train both networks by AdamW on minibatches of the labels.
+
+    Raises:
+        ConfigError: If the head has no free embeddings.
+        NumericsError: If training diverges.
+    """
+    settings.check(head)
+    generator = torch.Generator().manual_seed(seed)
+    module = head.build(features.dim, generator=generator)
+    log_variance = LogVariance(features.dim, len(module.weight), generator=generator)
+    seen = labelled(features, data, prompts=module.reads_prompt, margins=False)
+    model = AmortizedModel(head, module, log_variance, features.dim, settings.tau, {})
+    trained = [*module.requires_grad_().parameters(), *log_variance.requires_grad_().parameters()]
+    optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    size = min(settings.batch_size, len(seen))
+    for step in range(settings.steps):
+        if step * size % len(seen) < size:
+            order = torch.randperm(len(seen), generator=generator)
+        rows = order[torch.arange(step * size, (step + 1) * size) % len(seen)]
+        kl_weight = settings.kl_weight * min(1.0, step / max(1.0, settings.warmup * settings.steps))
+        loss = model.training_loss(settings, seen.take(rows), kl_weight, generator)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    if not all(torch.isfinite(parameter).all() for parameter in trained):
+        raise NumericsError(
+            f"training diverged within {settings.steps} steps on {len(seen)} labels; "
+            f"lower learning_rate, now {settings.learning_rate}"
+        )
+    summary = {"tau": settings.tau, "steps": settings.steps, "loss": loss.item()}
+    return AmortizedModel(head, module, log_variance, features.dim, settings.tau, summary)

@@ -1,0 +1,110 @@
+"""What switched-off blocks leave open: the posterior of a cyclic preference that no label has shown yet.
+
+A free block adds w(phi_i, phi_j) = P'(phi_i phi_j' - phi_j phi_i')Q to the score. At zero its linearised
+variance is zero, so that acquisition would never look where it could be switched on. Its exact second-order
+variance is not: with P, Q ~ N(0, I / alpha) the score is a random field with mean 0 and covariance
+2 / alpha^2 <phi_i ^ phi_j, phi_k ^ phi_l>, with the wedge product's inner product
+
+    <x ^ y, u ^ v> = (x'u)(y'v) - (x'v)(y'u).
+
+The prior is scaled to a stated variance at the average labelled pair, and conditioned on the labels as a
+Gaussian field: exactly for the part of the wedge product within the q leading directions of the labelled
+features, not at all outside them, which overstates what is still open there. Posterior correlation with
+the reward is left out.
+
+Shapes: N pairs, p features, q directions, m = q (q - 1) / 2 wedge coordinates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bgpm.posteriors._blocks import leading_subspace
+from bgpm.posteriors._data import Labelled
+
+DIRECTIONS = 12
+
+
+@dataclass(frozen=True)
+class OffBlocks:
+    """Gaussian field over pairs, odd in their answers.
+
+    Attributes:
+        scale: kappa, prior covariance of two pairs over the inner product of their wedge products, [].
+        directions: [q, p], orthonormal rows.
+        covariance: [m, m], posterior covariance of the field's weights on wedge coordinates.
+    """
+
+    scale: Tensor
+    directions: Tensor
+    covariance: Tensor
+
+    def variance(self, first: Tensor, second: Tensor) -> Tensor:
+        """Variance of every pair's cyclic score, [N]."""
+        seen = self.coordinates(first, second)
+        # the part outside the directions is a squared length: below zero by rounding only
+        outside = (_wedge_product(first, second, first, second) - seen.square().sum(-1)).clamp_min(0)
+        return self.scale * outside + ((seen @ self.covariance) * seen).sum(-1)
+
+    def row(self, first: Tensor, second: Tensor, j: int) -> Tensor:
+        """Covariance of pair ``j`` with every pair, [N]."""
+        seen = self.coordinates(first, second)
+        outside = _wedge_product(first, second, first[j], second[j]) - seen @ seen[j]
+        return self.scale * outside + seen @ (self.covariance @ seen[j])
+
+    def draw(self, n: int, *, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """n draws of the field: [n, m] weights inside, and [n, 2, p] vectors P, Q for the part outside."""
+        root = torch.linalg.cholesky(self.covariance)
+        inside = torch.randn(n, len(root), generator=generator, dtype=torch.float64) @ root.T
+        outside = torch.randn(n, 2, self.directions.shape[1], generator=generator, dtype=torch.float64)
+        return inside, outside * (self.scale / 2) ** 0.25
+
+    def evaluate(self, drawn: tuple[Tensor, Tensor], first: Tensor, second: Tensor) -> Tensor:
+        """The drawn fields at every pair, [n, N]."""
+        inside, outside = drawn
+        projected = (outside @ self.directions.T) @ self.directions
+        return inside @ self.coordinates(first, second).T + _forms(outside, first, second) - _forms(projected, first, second)
+
+    def coordinates(self, first: Tensor, second: Tensor) -> Tensor:
+        """Wedge product of both answers within the directions, [N, m]."""
+        x, y = first @ self.directions.T, second @ self.directions.T
+        low, high = torch.triu_indices(len(self.directions), len(self.directions), 1)
+        return x[..., low] * y[..., high] - x[..., high] * y[..., low]
+
+
+def off_blocks(data: Labelled, curvature: Tensor, variance: float, *, generator: torch.Generator) -> OffBlocks | None:
+    """The field after these labels; None where no labelled pair could be cyclic (all have parallel features).
+
+    Args:
+        data: Labelled pairs.
+        curvature: Second derivative of each label's loss in its score, [N].
+        variance: Prior variance at the average labelled pair, logits squared.
+        generator: Draws the starting subspace.
+    """
+    size = _wedge_product(data.first, data.second, data.first, data.second).mean()
+    if size <= 1e-12 * data.first.square().sum(-1).mean() * data.second.square().sum(-1).mean():
+        return None
+    scale = variance / size
+
+    def second_moment(q: Tensor) -> Tensor:
+        return data.first.T @ (data.first @ q) + data.second.T @ (data.second @ q)
+
+    basis = leading_subspace(second_moment, data.first.shape[1], DIRECTIONS, generator=generator).T.contiguous()
+    prior = OffBlocks(scale, basis, torch.empty(0, dtype=torch.float64))
+    seen = prior.coordinates(data.first, data.second)
+    precision = seen.T @ (curvature[:, None] * seen)
+    precision.diagonal().add_(1 / scale)
+    covariance = torch.cholesky_inverse(torch.linalg.cholesky(precision))
+    return OffBlocks(scale, basis, ((covariance + covariance.T) / 2).contiguous())
+
+
+def _wedge_product(x: Tensor, y: Tensor, u: Tensor, v: Tensor) -> Tensor:
+    return (x * u).sum(-1) * (y * v).sum(-1) - (x * v).sum(-1) * (y * u).sum(-1)
+
+
+def _forms(vectors: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    p, q = vectors[:, 0], vectors[:, 1]
+    return (p @ first.T) * (q @ second.T) - (q @ first.T) * (p @ second.T)

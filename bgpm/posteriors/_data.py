@@ -1,0 +1,151 @@
+"""From tables to float64 tensors: the border where features are checked and pairs get one direction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bgpm.errors import DataError, NumericsError, ShapeError
+from bgpm.types import Comparisons, Features, Pairs
+
+CHUNK = 4096  # pairs at a time: bounds memory, and is small enough for the gradient of a chunk to stay in cache
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Labelled pairs as tensors.
+
+    Attributes:
+        first, second: float64 [N, p], features of the answers.
+        prompt: float64 [N, p'] features of the prompts, or None where the model does not read them.
+        label: float64 [N] in [0, 1].
+        margin: float64 [N] >= 0, or None.
+        group: int64 [N], the prompt's row: folds never divide a prompt.
+    """
+
+    first: Tensor
+    second: Tensor
+    prompt: Tensor | None
+    label: Tensor
+    margin: Tensor | None
+    group: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def take(self, rows: Tensor) -> Labelled:
+        """The comparisons at these rows."""
+        return Labelled(
+            self.first[rows],
+            self.second[rows],
+            None if self.prompt is None else self.prompt[rows],
+            self.label[rows],
+            None if self.margin is None else self.margin[rows],
+            self.group[rows.numpy()],
+        )
+
+
+def labelled(features: Features, data: Comparisons, *, prompts: bool, margins: bool) -> Labelled:
+    """Labelled pairs as tensors, each in the direction of its rows, so that swapping answers changes nothing.
+
+    Args:
+        prompts: Read the prompts' features too.
+        margins: Read the margins; every one must be known.
+
+    Raises:
+        DataError: If there is no label at all, or a margin is asked for and not known.
+        NumericsError: If a feature is NaN or infinite; names the row.
+    """
+    if not len(data):
+        raise DataError("cannot train on no labels: label at least one pair, or raise start.labels")
+    margin = None
+    if margins:
+        if data.margin is None or not np.isfinite(data.margin).all() or (data.margin < 0).any():
+            known = 0 if data.margin is None else int((np.isfinite(data.margin) & (data.margin >= 0)).sum())
+            raise DataError(
+                f"margin was asked for, but only {known} of {len(data)} labels have one that is >= 0; "
+                "set margin: ignore, or use data with a margin column"
+            )
+        margin = torch.from_numpy(np.asarray(data.margin, np.float64))
+    flipped = data.pairs.first > data.pairs.second
+    first, second, prompt = _rows(features, _directed(data.pairs, flipped), prompts)
+    label = np.where(flipped, 1.0 - data.label, data.label)
+    return Labelled(first, second, prompt, torch.from_numpy(label), margin, data.pairs.prompt)
+
+
+def each_pair(
+    features: Features, pairs: Pairs, *, prompts: bool, of: Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, ...]]
+) -> tuple[Tensor, ...]:
+    """Quantities of every pair, [N] each, computed chunk by chunk on pairs in the direction of their rows.
+
+    Args:
+        of: From features of first and second answers and prompts to quantities whose *first* flips its
+            sign with the pair and whose others do not; a last dimension runs over pairs.
+    """
+    flipped = pairs.first > pairs.second
+    directed = _directed(pairs, flipped)
+    starts = range(0, max(len(pairs), 1), CHUNK)  # one empty chunk where there is no pair
+    parts = [of(*_rows(features, directed.take(slice(at, at + CHUNK)), prompts)) for at in starts]
+    odd, *even = (torch.cat(column, -1) for column in zip(*parts, strict=True))
+    return torch.where(torch.from_numpy(flipped), -odd, odd), *even
+
+
+def pair_features(features: Features, pairs: Pairs, *, prompts: bool) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+    """Features of all pairs in the direction of their rows, and the sign [N] that undoes the direction."""
+    flipped = pairs.first > pairs.second
+    sign = torch.from_numpy(np.where(flipped, -1.0, 1.0))
+    return *_rows(features, _directed(pairs, flipped), prompts), sign
+
+
+def response_features(features: Features, rows: np.ndarray) -> Tensor:
+    """Features of responses, float64 [N, p]; NumericsError names a row that is not finite."""
+    return _finite(features.responses, rows, "response")
+
+
+def prompt_features(features: Features, rows: np.ndarray) -> Tensor:
+    """Features of prompts, likewise."""
+    return _finite(features.prompts, rows, "prompt")
+
+
+def folds(group: np.ndarray, n: int, *, generator: np.random.Generator) -> list[tuple[Tensor, Tensor]]:
+    """Rows of (training, held-out) for n folds that keep a prompt whole; fewer folds where prompts are few.
+
+    One prompt alone cannot be divided by prompt: then pairs are.
+    """
+    names, member = np.unique(group, return_inverse=True)
+    if len(names) == 1:
+        names, member = np.arange(len(group)), np.arange(len(group))
+    n = min(n, len(names))
+    fold = (generator.permutation(len(names)) % max(n, 1))[member]
+    rows = [torch.from_numpy(np.flatnonzero(fold == k)) for k in range(n)]
+    rest = [torch.from_numpy(np.flatnonzero(fold != k)) for k in range(n)]
+    return [(train, held) for train, held in zip(rest, rows, strict=True) if len(train) and len(held)]
+
+
+def _directed(pairs: Pairs, flipped: np.ndarray) -> Pairs:
+    return Pairs(np.where(flipped, pairs.second, pairs.first), np.where(flipped, pairs.first, pairs.second), pairs.prompt)
+
+
+def _rows(features: Features, pairs: Pairs, prompts: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+    first, second = response_features(features, pairs.first), response_features(features, pairs.second)
+    return first, second, prompt_features(features, pairs.prompt) if prompts else None
+
+
+def _finite(table: np.ndarray, rows: np.ndarray, what: str) -> Tensor:
+    if table.ndim != 2:
+        raise ShapeError(f"{what} features must be a matrix [rows, features], got shape {table.shape}")
+    if len(rows) and (rows.min() < 0 or rows.max() >= len(table)):
+        raise ShapeError(f"a pair points at {what} row {rows.max()}, but there are features for {len(table)} rows")
+    # into the allocator's memory: products of tensors with another alignment round differently
+    chosen = torch.from_numpy(table[rows]).to(torch.float64, copy=True)
+    if not torch.isfinite(chosen).all():
+        bad, column = torch.nonzero(~torch.isfinite(chosen))[0].tolist()
+        raise NumericsError(
+            f"{what} row {rows[bad]}: feature {column} is {chosen[bad, column].item()}, expected finite numbers; "
+            "embed this text again or drop it"
+        )
+    return chosen

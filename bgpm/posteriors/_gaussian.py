@@ -1,0 +1,175 @@
+"""A head with a Gaussian around its last layer's weights, or around nothing: `laplace` and `point`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from bgpm import functional as F
+from bgpm.errors import ConfigError
+from bgpm.functional.kernel import WeightPosterior
+from bgpm.heads import Head
+from bgpm.heads._modules import HeadModule
+from bgpm.posteriors import Fitted, _covariance, _store
+from bgpm.posteriors._cyclic import OffBlocks, off_blocks
+from bgpm.posteriors._data import Labelled, each_pair, labelled, pair_features
+from bgpm.posteriors._map import fit_map, score
+from bgpm.posteriors._newton import derivatives
+from bgpm.posteriors._settings import MapSettings
+from bgpm.types import Comparisons, Features, PairKernel, Pairs, ScoreMoments
+
+if TYPE_CHECKING:
+    from bgpm.posteriors.laplace import Laplace
+
+
+class GaussianModel(Fitted):
+    """Scores of a head whose last layer is Gaussian, linearised at the mean: exact along gauge directions.
+
+    Args:
+        kind: The posterior that made it.
+        head, module: The model at its mean weights.
+        tau: Temperature.
+        weights: Covariance of the last layer; None for a point.
+        off: What blocks that are switched off leave open; None for nothing.
+        summary: What was learnt in numbers.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        head: Head,
+        module: HeadModule,
+        in_features: int,
+        tau: float,
+        weights: WeightPosterior | None,
+        off: OffBlocks | None,
+        summary: dict[str, float | int | str],
+    ) -> None:
+        self.kind, self.head, self.module, self.in_features = kind, head, module.requires_grad_(False), in_features
+        self.tau, self.weights, self.off, self._summary = tau, weights, off, summary
+
+    def moments(self, features: Features, pairs: Pairs) -> ScoreMoments:
+        def of(first: Tensor, second: Tensor, prompt: Tensor | None) -> tuple[Tensor, Tensor]:
+            mean = self.module(first, second, prompt)
+            if self.weights is None:
+                return mean, torch.zeros_like(mean)
+            return mean, self._kernel(first, second, prompt).diagonal()
+
+        mean, variance = each_pair(features, pairs, prompts=self.module.reads_prompt, of=of)
+        return ScoreMoments(mean, variance, self.tau)
+
+    def sample(self, features: Features, pairs: Pairs, n: int, *, generator: torch.Generator) -> Tensor:
+        deviation = None if self.weights is None else _covariance.draw(self.weights, n, generator=generator).flatten(1)
+        field = None if self.off is None else self.off.draw(n, generator=generator)
+
+        def of(first: Tensor, second: Tensor, prompt: Tensor | None) -> tuple[Tensor]:
+            drawn = self.module(first, second, prompt).expand(n, -1)
+            if deviation is not None:
+                drawn = drawn + deviation @ self.module.design(first, second, prompt).gradients().T
+            if field is not None:
+                drawn = drawn + self.off.evaluate(field, first, second)
+            return (drawn,)
+
+        return each_pair(features, pairs, prompts=self.module.reads_prompt, of=of)[0]
+
+    def kernel(self, features: Features, pairs: Pairs) -> PairKernel:
+        if self.weights is None:
+            return super().kernel(features, pairs)
+        first, second, prompt, sign = pair_features(features, pairs, prompts=self.module.reads_prompt)
+        return replace(self._kernel(first, second, prompt), sign=sign)
+
+    def summary(self) -> dict[str, float | int | str]:
+        return dict(self._summary)
+
+    def save(self, stem: Path) -> None:
+        form, covariance = (None, {}) if self.weights is None else _covariance.tensors(self.weights)
+        _store.write(
+            stem,
+            {
+                "posterior": self.kind,
+                "head": _store.describe_head(self.head, self.module, self.in_features),
+                "tau": self.tau,
+                "covariance": form,
+                "summary": self._summary,
+            },
+            head=self.module.state_dict(),
+            covariance=covariance,
+            off={} if self.off is None else vars(self.off),
+        )
+
+    @classmethod
+    def restore(cls, stem: Path, description: dict[str, Any]) -> GaussianModel:
+        groups = _store.read(stem, description)
+        head, module = _store.restore_head(stem, description["head"], groups["head"])
+        form = description["covariance"]
+        return cls(
+            description["posterior"],
+            head,
+            module,
+            description["head"]["in_features"],
+            description["tau"],
+            None if form is None else _covariance.restore(form, groups["covariance"]),
+            OffBlocks(**groups["off"]) if "off" in groups else None,
+            description["summary"],
+        )
+
+    def _kernel(self, first: Tensor, second: Tensor, prompt: Tensor | None) -> _ScoreKernel:
+        design = self.module.design(first, second, prompt)
+        weights = F.LinearisedKernel(design.a, design.b, (design.x, design.y), None, self.weights)
+        return _ScoreKernel(weights, self.off, first, second)
+
+
+@dataclass(frozen=True)
+class _ScoreKernel:
+    """Covariance of scores: the weights', and that of blocks that are off; both are odd in the answers."""
+
+    weights: F.LinearisedKernel
+    off: OffBlocks | None
+    first: Tensor
+    second: Tensor
+    sign: Tensor | float = 1.0
+
+    def diagonal(self) -> Tensor:
+        """Variance of each pair's score, [N]."""
+        variance = self.weights.diagonal()
+        return variance if self.off is None else variance + self.off.variance(self.first, self.second)
+
+    def row(self, j: int) -> Tensor:
+        """Covariance of pair ``j`` with every pair, [N]."""
+        covariance = self.weights.row(j)
+        if self.off is not None:
+            covariance = covariance + self.off.row(self.first, self.second, j)
+        return covariance if isinstance(self.sign, float) else self.sign[j] * self.sign * covariance
+
+
+def fit_point(settings: MapSettings, head: Head, features: Features, data: Comparisons, *, seed: int) -> GaussianModel:
+    """The maximum a posteriori, without uncertainty."""
+    fit = fit_map(settings, head, labelled_for(settings, head, features, data), seed=seed)
+    return GaussianModel(settings.kind, head, fit.module, features.dim, fit.tau, None, None, fit.summary)
+
+
+def fit_laplace(settings: Laplace, head: Head, features: Features, data: Comparisons, *, seed: int) -> GaussianModel:
+    """The maximum a posteriori with a Gaussian of the likelihood's curvature around it."""
+    seen = labelled_for(settings, head, features, data)
+    fit = fit_map(settings, head, seen, seed=seed)
+    with torch.no_grad():
+        design = fit.module.design(seen.first, seen.second, seen.prompt)
+    _, _, curvature = derivatives(partial(fit.loss, data=seen), score(fit.module, seen))
+    form = _covariance.choose(settings.structure, len(seen), design.a.shape[1], design.x.shape[1])
+    weights = _covariance.make(form, design, curvature, fit.row_precision)
+    off = None
+    if fit.blocks_off and settings.off_variance:
+        generator = torch.Generator().manual_seed(seed)
+        off = off_blocks(seen, curvature, settings.off_variance, generator=generator)
+    summary = {**fit.summary, "structure": form}
+    return GaussianModel(settings.kind, head, fit.module, features.dim, fit.tau, weights, off, summary)
+
+
+def labelled_for(settings: MapSettings, head: Head, features: Features, data: Comparisons) -> Labelled:
+    """Labelled pairs with what this model and these settings read."""
+    return labelled(features, data, prompts=getattr(head, "prompt_gates", False), margins=settings.margin)

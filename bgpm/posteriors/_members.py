@@ -1,0 +1,162 @@
+"""Models with the same head and different weights: their spread is the uncertainty."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
+
+from bgpm.heads import Head
+from bgpm.heads._modules import HeadModule
+from bgpm.posteriors import Fitted, _store
+from bgpm.posteriors._blocks import module_of
+from bgpm.posteriors._data import Labelled, each_pair
+from bgpm.posteriors._gaussian import labelled_for
+from bgpm.posteriors._lbfgs import minimise
+from bgpm.posteriors._map import MapFit, fit_map
+from bgpm.posteriors._newton import LinearProblem
+from bgpm.types import Comparisons, Features, PairKernel, Pairs, ScoreMoments
+
+if TYPE_CHECKING:
+    from bgpm.posteriors.ensemble import Ensemble
+
+
+class EnsembleModel(Fitted):
+    """Scores of several members; their mean, their unbiased variance and their empirical covariance.
+
+    Args:
+        head: Settings that all members share.
+        modules: The members.
+        in_features: p.
+        tau: Temperature.
+        summary: What was learnt in numbers.
+    """
+
+    def __init__(
+        self,
+        head: Head,
+        modules: Sequence[HeadModule],
+        in_features: int,
+        tau: float,
+        summary: dict[str, float | int | str],
+    ) -> None:
+        self.head, self.modules = head, [module.requires_grad_(False) for module in modules]
+        self.in_features, self.tau, self._summary = in_features, tau, summary
+
+    def moments(self, features: Features, pairs: Pairs) -> ScoreMoments:
+        scores = self.scores(features, pairs)
+        return ScoreMoments(scores.mean(0), scores.var(0), self.tau)
+
+    def sample(self, features: Features, pairs: Pairs, n: int, *, generator: torch.Generator) -> Tensor:
+        """Gaussian draws with the members' mean and covariance: there are too few members to draw from."""
+        scores = self.scores(features, pairs)
+        weights = torch.randn(n, len(scores), generator=generator, dtype=torch.float64)
+        return scores.mean(0) + weights @ _deviations(scores)
+
+    def kernel(self, features: Features, pairs: Pairs) -> PairKernel:
+        return _Empirical(_deviations(self.scores(features, pairs)))
+
+    def scores(self, features: Features, pairs: Pairs) -> Tensor:
+        """Every member's scores, float64 [members, N]."""
+
+        def of(first: Tensor, second: Tensor, prompt: Tensor | None) -> tuple[Tensor]:
+            return (torch.stack([module(first, second, prompt) for module in self.modules]),)
+
+        return each_pair(features, pairs, prompts=self.modules[0].reads_prompt, of=of)[0]
+
+    def summary(self) -> dict[str, float | int | str]:
+        return dict(self._summary)
+
+    def save(self, stem: Path) -> None:
+        _store.write(
+            stem,
+            {
+                "posterior": "ensemble",
+                "head": _store.describe_head(self.head, self.modules[0], self.in_features),
+                "tau": self.tau,
+                "members": len(self.modules),
+                "summary": self._summary,
+            },
+            **{f"member{k}": module.state_dict() for k, module in enumerate(self.modules)},
+        )
+
+    @classmethod
+    def restore(cls, stem: Path, description: dict[str, Any]) -> EnsembleModel:
+        groups = _store.read(stem, description)
+        restored = [
+            _store.restore_head(stem, description["head"], groups.get(f"member{k}", {}))
+            for k in range(description["members"])
+        ]
+        return cls(
+            restored[0][0],
+            [module for _, module in restored],
+            description["head"]["in_features"],
+            description["tau"],
+            description["summary"],
+        )
+
+
+@dataclass(frozen=True)
+class _Empirical:
+    """Covariance of the members' scores, from deviations [members, N]."""
+
+    deviations: Tensor
+
+    def diagonal(self) -> Tensor:
+        """Variance of each pair's score, [N]."""
+        return self.deviations.square().sum(0)
+
+    def row(self, j: int) -> Tensor:
+        """Covariance of pair ``j`` with every pair, [N]."""
+        return self.deviations[:, j] @ self.deviations
+
+
+def _deviations(scores: Tensor) -> Tensor:
+    return (scores - scores.mean(0)) / (len(scores) - 1) ** 0.5
+
+
+def fit_ensemble(
+    settings: Ensemble, head: Head, features: Features, data: Comparisons, *, seed: int
+) -> EnsembleModel:
+    """One fit decides on priors and blocks; every member then has labels and prior of its own."""
+    seen = labelled_for(settings, head, features, data)
+    fit = fit_map(settings, head, seen, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    _, group = np.unique(seen.group, return_inverse=True)
+    modules = []
+    for _ in range(settings.members):
+        loss = fit.loss
+        if settings.bootstrap:
+            weight = torch.empty(int(group.max()) + 1, dtype=torch.float64).exponential_(generator=generator)
+            loss = replace(loss, weight=(weight / weight.mean())[torch.from_numpy(group)])
+        modules.append(_member(settings, head, seen, fit, loss, generator))
+    summary = {**fit.summary, "members": settings.members}
+    return EnsembleModel(head, modules, features.dim, fit.tau, summary)
+
+
+def _member(
+    settings: Ensemble, head: Head, data: Labelled, fit: MapFit, loss, generator: torch.Generator
+) -> HeadModule:
+    parameters = dict(fit.module.named_parameters())
+    centre = torch.zeros(sum(p.numel() for p in parameters.values()), dtype=torch.float64)
+    if fit.centre is not None:
+        centre = fit.centre
+    if settings.perturb_prior:
+        alpha = torch.cat([torch.as_tensor(fit.priors[name]).expand_as(p).flatten() for name, p in parameters.items()])
+        noise = torch.randn(len(centre), generator=generator, dtype=torch.float64)
+        centre = centre + alpha.double().rsqrt() * noise
+    if head.contains_bt and len(fit.module.weight) == 1:
+        problem = LinearProblem(data.first - data.second, partial(loss, data=data), anchor=centre)
+        return module_of(problem.solve(fit.row_precision[0].item()).weight[None])
+    # the fit's own minimum is the start: members are to differ by what is uncertain, not by where a search ends
+    module = head.build(data.first.shape[1], generator=generator, blocks=getattr(fit.module, "blocks", None))
+    vector_to_parameters(parameters_to_vector(fit.module.parameters()), module.parameters())
+    minimise(module, data, loss, fit.priors, centre=centre)
+    return module

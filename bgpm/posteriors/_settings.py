@@ -1,0 +1,58 @@
+"""Settings that every posterior around a maximum a posteriori shares; reading them does not import torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from bgpm.errors import ConfigError
+from bgpm.heads import Head
+from bgpm.posteriors import Posterior
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+class MapSettings(Posterior):
+    """Loss, prior and the choice of free blocks.
+
+    Attributes:
+        prior_precision: Precision of the weights' Gaussian prior: a number; ``heldout``, by cross-validated
+            likelihood; or ``evidence``, by Laplace evidence, which is a little better with very few labels and
+            too sure with many where the reward is not linear. Models without a Bradley-Terry block have no
+            usable evidence (their gauge volume is not counted): ``evidence`` is ``heldout`` for them.
+        tau: Temperature of P(first better) = sigmoid(s / tau), or ``heldout`` to calibrate it by
+            cross-validated likelihood, or ``learn`` to fit it with the weights, which needs a normalised
+            embedding: elsewhere the weights' own scale does its work.
+        loss: ``logistic``; ``rao_kupper``, ties as an outcome of their own; ``regression`` to the margin.
+        margin: Use the margin column: the winner has to lead by it (logistic), or the score is to equal it
+            (regression). Every label must have one.
+        tie_width: Half-width of the band of ties under ``rao_kupper``, in units of the score.
+        folds: Folds of every cross-validation, by prompt.
+        off_variance: Prior variance, in logits squared, that the free blocks which are switched off give to the
+            score of the average labelled pair: what is left to explore of cyclic preferences. 0 for none.
+    """
+
+    prior_precision: Literal["evidence", "heldout"] | Positive = "heldout"
+    tau: Literal["heldout", "learn"] | Positive = 1.0
+    loss: Literal["logistic", "rao_kupper", "regression"] = "logistic"
+    margin: bool = False
+    tie_width: Positive = 0.5
+    folds: int = Field(default=5, ge=2)
+    off_variance: float = Field(default=0.1, ge=0)
+
+    @model_validator(mode="after")
+    def _the_loss_and_the_margin_agree(self) -> MapSettings:
+        if self.loss == "regression" and not self.margin:
+            raise ValueError("loss: regression regresses to the margin column; set margin: true")
+        if self.loss == "rao_kupper" and self.margin:
+            raise ValueError("loss: rao_kupper takes no margin; set margin: false")
+        return self
+
+    def check(self, head: Head) -> None:
+        if self.tau == "learn" and getattr(head, "normalize", "none") == "none":
+            raise ConfigError(
+                f"params.yaml: posteriors.{self.kind}.tau: 'learn' needs a model whose scores have a fixed scale, "
+                f"but {head.kind} scales them by its weights; use a number or 'heldout', "
+                "or model gpm with bt_block: false and normalize: mean"
+            )

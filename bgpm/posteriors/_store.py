@@ -1,0 +1,84 @@
+"""Fitted models on disk: ``stem.safetensors`` holds the tensors, ``stem.json`` says what they are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from bgpm.errors import StateError
+from bgpm.heads import Head
+from bgpm.heads._modules import HeadModule
+from bgpm.registry import build
+
+VERSION = 1
+
+
+def write(stem: Path, description: Mapping[str, Any], **groups: Mapping[str, Tensor]) -> None:
+    """Write named groups of tensors and their description.
+
+    Args:
+        stem: Path without suffix.
+        description: JSON values; ``posterior`` names the kind that restores them.
+    """
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {f"{group}.{name}": value.detach().contiguous() for group, named in groups.items() for name, value in named.items()}
+    save_file(tensors, with_suffix(stem, ".safetensors"))
+    text = json.dumps({**description, "version": VERSION}, indent=2, sort_keys=True, allow_nan=False)
+    with_suffix(stem, ".json").write_text(text + "\n", encoding="utf-8")
+
+
+def read(stem: Path, description: Mapping[str, Any]) -> dict[str, dict[str, Tensor]]:
+    """The groups of tensors that `write` wrote.
+
+    Raises:
+        StateError: If the file is missing, damaged, or of another version.
+    """
+    path = with_suffix(stem, ".safetensors")
+    if description.get("version") != VERSION:
+        raise StateError(
+            f"{with_suffix(stem, '.json')}: written as version {description.get('version')!r}, "
+            f"this code reads version {VERSION}; train the model again"
+        )
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise StateError(f"{path}: cannot be read ({error}); train the model again or run `dvc checkout`") from error
+    groups: dict[str, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        group, name = key.split(".", 1)
+        # a copy lies where the allocator puts it: products of unaligned tensors round differently
+        groups.setdefault(group, {})[name] = value.clone()
+    return groups
+
+
+def describe_head(head: Head, module: HeadModule, in_features: int) -> dict[str, Any]:
+    """What `restore_head` needs besides the weights."""
+    return {"settings": head.model_dump(), "in_features": in_features, "blocks": getattr(module, "blocks", 0)}
+
+
+def restore_head(stem: Path, description: Mapping[str, Any], weights: Mapping[str, Tensor]) -> tuple[Head, HeadModule]:
+    """A head's settings and its module with these weights.
+
+    Raises:
+        StateError: If the weights do not fit the description.
+    """
+    settings = dict(description["settings"])
+    head = build(Head, settings.pop("kind"), settings, "models")
+    module = head.build(description["in_features"], generator=torch.Generator(), blocks=description["blocks"])
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        raise StateError(f"{with_suffix(stem, '.safetensors')}: {error}; train the model again") from error
+    return head, module.requires_grad_(False)
+
+
+def with_suffix(stem: Path, suffix: str) -> Path:
+    """``stem`` plus a suffix, also where the stem's name has a dot in it."""
+    return stem.with_name(stem.name + suffix)

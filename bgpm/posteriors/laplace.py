@@ -1,0 +1,40 @@
+"""Last-layer Laplace posterior: a Gaussian of the likelihood's curvature around the maximum a posteriori.
+
+The generalised Gauss-Newton form, linearised (arXiv:2008.08400, arXiv:2106.14806): scores have the variance
+g' Sigma g, blind to the directions v -> Q v along which no score changes; exact second-order moments would
+carry the prior along them for ever.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from bgpm.posteriors import Fitted
+from bgpm.posteriors._settings import MapSettings
+from bgpm.types import Comparisons, Features
+
+if TYPE_CHECKING:
+    from bgpm.heads import Head
+
+
+class Laplace(MapSettings):
+    """Settings of the Laplace posterior, beside those of `MapSettings`.
+
+    Attributes:
+        structure: ``full`` or ``low_rank`` (over the labels), both exact; ``kronecker``, an approximation
+            except for Bradley-Terry; ``auto`` takes the smaller exact one, or Kronecker where neither is small.
+    """
+
+    kind: Literal["laplace"] = "laplace"
+    structure: Literal["auto", "full", "low_rank", "kronecker"] = "auto"
+
+    def fit(self, head: Head, features: Features, data: Comparisons, *, seed: int) -> Fitted:
+        from bgpm.posteriors._gaussian import fit_laplace
+
+        return fit_laplace(self, head, features, data, seed=seed)
+
+    @classmethod
+    def fitted_class(cls) -> type[Fitted]:
+        from bgpm.posteriors._gaussian import GaussianModel
+
+        return GaussianModel

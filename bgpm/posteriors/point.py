@@ -1,0 +1,29 @@
+"""No uncertainty: the maximum a posteriori alone, with variance 0. For baselines and for speed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from bgpm.posteriors import Fitted
+from bgpm.posteriors._settings import MapSettings
+from bgpm.types import Comparisons, Features
+
+if TYPE_CHECKING:
+    from bgpm.heads import Head
+
+
+class Point(MapSettings):
+    """Settings of the point estimate: those of `MapSettings`."""
+
+    kind: Literal["point"] = "point"
+
+    def fit(self, head: Head, features: Features, data: Comparisons, *, seed: int) -> Fitted:
+        from bgpm.posteriors._gaussian import fit_point
+
+        return fit_point(self, head, features, data, seed=seed)
+
+    @classmethod
+    def fitted_class(cls) -> type[Fitted]:
+        from bgpm.posteriors._gaussian import GaussianModel
+
+        return GaussianModel

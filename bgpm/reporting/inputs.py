@@ -1,0 +1,165 @@
+"""What the stages wrote, as arrays: learning curves, held-out answers by prompt, labels as they were bought."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bgpm.data.tables import read_table
+from bgpm.errors import StateError
+from bgpm.reporting.savings import Trials
+
+COLUMNS = ("seed", "round", "labels", "split", "section", "metric", "value")
+Key = tuple[str, str, str]  # split, section, metric
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured number of a learning curve."""
+
+    seed: int
+    round: int
+    labels: int
+    split: str
+    section: str
+    metric: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Everything measured along one arm.
+
+    Attributes:
+        name: The acquisition function.
+        seeds: Its replications, sorted, S.
+        rounds, labels: int64 [T], the points of the curve and the labels bought until then.
+        rows: Every number, in the order of the file.
+        values: float64 [S, T] for each (split, section, metric); NaN where it was not measured.
+        trials: Held-out answers by prompt.
+        bought: Table of labels: seed, round, pair, label, value, mean, variance and so on.
+    """
+
+    name: str
+    seeds: np.ndarray
+    rounds: np.ndarray
+    labels: np.ndarray
+    rows: tuple[Row, ...]
+    values: Mapping[Key, np.ndarray]
+    trials: Trials
+    bought: Mapping[str, np.ndarray]
+
+    def curve(self, split: str, section: str, metric: str) -> np.ndarray | None:
+        """Values [S, T], or None where any is missing."""
+        values = self.values.get((split, section, metric))
+        return None if values is None or np.isnan(values).any() else values
+
+    def sections(self, split: str, metric: str) -> list[str]:
+        """Sections of a split beside ``all`` and single subsets, in the order of the file."""
+        return [
+            section
+            for s, section, m in self.values
+            if s == split and m == metric and section != "all" and not section.startswith("subset:")
+        ]
+
+
+def read_arm(name: str, folder: Path) -> Arm:
+    """An arm from the folder of its last round.
+
+    Raises:
+        StateError: If a file is missing or damaged, or seeds and rounds do not form a full grid.
+    """
+    path = folder / "evaluation" / "curve.csv"
+    rows = tuple(_rows(path))
+    if not rows:
+        raise StateError(f"{path}: has no rows; run `dvc repro`")
+    seeds, rounds = (np.unique([getattr(row, field) for row in rows]) for field in ("seed", "round"))
+    shape = len(seeds), len(rounds)
+    at = {(seed, k): (i, j) for i, seed in enumerate(seeds.tolist()) for j, k in enumerate(rounds.tolist())}
+    values: dict[Key, np.ndarray] = {}
+    counts = np.full(shape, -1)
+    for row in rows:
+        cell = at[row.seed, row.round]
+        values.setdefault((row.split, row.section, row.metric), np.full(shape, np.nan))[cell] = row.value
+        counts[cell] = row.labels
+    if (counts != counts[0]).any() or (counts < 0).any():
+        raise StateError(
+            f"{path}: every seed needs the same label count in every round, got {counts.tolist()} for seeds "
+            f"{seeds.tolist()} in rounds {rounds.tolist()}; run the arm again"
+        )
+    labels = counts[0]
+    grew = np.concatenate([[True], np.diff(labels) > 0])  # an exhausted pool adds no point
+    trials = _trials(folder / "evaluation" / "prompts.parquet", seeds, rounds, labels)
+    return Arm(
+        name,
+        seeds,
+        rounds[grew],
+        labels[grew],
+        rows,
+        {key: value[:, grew] for key, value in values.items()},
+        Trials(labels[grew].astype(np.float64), trials[0][:, grew], trials[1]),
+        read_table(folder / "labels.parquet", ["seed", "round", "pair", "label", "value", "mean", "variance"]),
+    )
+
+
+def _rows(path: Path) -> Iterator[Row]:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            if tuple(reader.fieldnames or ()) != COLUMNS:
+                raise StateError(
+                    f"{path}: expected columns {', '.join(COLUMNS)}, got {reader.fieldnames}; run `dvc repro`"
+                )
+            for line in reader:
+                value = float(line["value"] or "nan")
+                if math.isinf(value):
+                    raise StateError(f"{path}:{reader.line_num}: {line['metric']} is infinite; the model diverged")
+                numbers = (int(line[name]) for name in ("seed", "round", "labels"))
+                yield Row(*numbers, line["split"], line["section"], line["metric"], value)
+    except (OSError, ValueError, TypeError) as error:
+        if isinstance(error, StateError):
+            raise
+        raise StateError(f"{path}: cannot be read as a learning curve ({error}); run `dvc repro`") from error
+
+
+def _trials(path: Path, seeds: np.ndarray, rounds: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Right answers [S, T, Q] and pairs [Q] from one row a seed, round and prompt."""
+    table = read_table(path, ["seed", "round", "prompt", "pairs", "right"])
+    names, prompt = np.unique(table["prompt"], return_inverse=True)
+    cells = np.searchsorted(seeds, table["seed"]), np.searchsorted(rounds, table["round"])
+    expected = len(seeds) * len(rounds) * len(names)
+    known = np.isin(table["seed"], seeds).all() and np.isin(table["round"], rounds).all()
+    if not len(names) or len(prompt) != expected or not known:
+        raise StateError(
+            f"{path}: expected one row for each of {len(seeds)} seeds, {len(rounds)} rounds and {len(names)} held-out "
+            f"prompts ({expected}), got {len(prompt)}; it belongs to another run than curve.csv"
+        )
+    right, pairs = np.full((2, len(seeds), len(rounds), len(names)), np.nan)
+    right[cells[0], cells[1], prompt], pairs[cells[0], cells[1], prompt] = table["right"], table["pairs"]
+    if np.isnan(right).any() or (pairs != pairs[0, 0]).any():
+        raise StateError(f"{path}: held-out prompts differ between seeds or rounds; run the arm again")
+    return right, pairs[0, 0]
+
+
+def read_optional(path: Path) -> dict[str, Any]:
+    """A JSON object that an earlier stage wrote; empty where that stage has not run.
+
+    Raises:
+        StateError: If the file is there and is not a JSON object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise StateError(f"{path}: cannot be read ({error}); run `dvc repro`") from error
+    if not isinstance(value, dict):
+        raise StateError(f"{path}: expected a JSON object, got {type(value).__name__}; run `dvc repro`")
+    return value

@@ -1,0 +1,189 @@
+"""The result as csv, JSON and Markdown; the same inputs give the same bytes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from bgpm.reporting.inputs import COLUMNS, Arm
+from bgpm.reporting.result import Result, caveats, count, ends, percent, sentence, share_words, verdict
+from bgpm.reporting.savings import Comparison, Difference, Interval, aulc, band, isotonic
+
+
+def as_csv(arms: Iterable[Arm]) -> str:
+    """Every measured number of every arm, tidy; an empty value was not measured."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["arm", *COLUMNS])
+    for arm in arms:
+        for row in arm.rows:
+            values = [getattr(row, name) for name in COLUMNS]
+            writer.writerow([arm.name, *values[:-1], "" if math.isnan(row.value) else repr(row.value)])
+    return out.getvalue()
+
+
+def plot_csv(arm: Arm) -> str:
+    """Means over seeds, one row a point, for `dvc plots`; an empty value was not measured by every seed."""
+    curves = {
+        f"{split}_{metric}": arm.curve(split, "all", metric)
+        for split, section, metric in arm.values
+        if section == "all" and split != "model"
+    }
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["labels", *curves])
+    for at, labels in enumerate(arm.labels.tolist()):
+        writer.writerow([labels, *("" if c is None else number(c[:, at].mean()) for c in curves.values())])
+    return out.getvalue()
+
+
+def number(value: float | None, digits: int = 6) -> float | None:
+    """A number for JSON: rounded, null where it is not finite."""
+    return None if value is None or not math.isfinite(value) else round(float(value), digits)
+
+
+def metrics(result: Result) -> dict[str, float | int | None]:
+    """The numbers that `dvc metrics` compares; null where a target was not reached or nothing was measured."""
+    c, interval = result.headline, result.headline.interval if result.headline else None
+
+    def last(arm: Arm | None, split: str, metric: str) -> float | None:
+        curve = None if arm is None else arm.curve(split, "all", metric)
+        return None if curve is None else number(curve[:, -1].mean())
+
+    def area(arm: Arm | None) -> float | None:
+        return None if arm is None else number(float(aulc(arm.trials.labels, arm.trials.curves.mean(0))))
+
+    return {
+        "label_savings": number(c.saving) if c else None,
+        "label_savings_low": number(interval.low) if interval else None,
+        "label_savings_high": number(interval.high) if interval else None,
+        "labels_to_target": number(c.labels_arm, 2) if c else None,
+        "baseline_labels_to_target": number(c.labels_baseline, 2) if c else None,
+        "target": number(c.target) if c else None,
+        "labels": int(result.arm.labels[-1]),
+        "final_accuracy": last(result.arm, "heldout", "accuracy"),
+        "baseline_final_accuracy": last(result.baseline, "heldout", "accuracy"),
+        "aulc": area(result.arm),
+        "baseline_aulc": area(result.baseline),
+        "ece": last(result.arm, "heldout", "ece"),
+        "benchmark_accuracy": last(result.arm, "benchmark", "accuracy"),
+        "baseline_benchmark_accuracy": last(result.baseline, "benchmark", "accuracy"),
+    }
+
+
+def as_json(result: Result) -> dict[str, Any]:
+    """Everything the statistics found; null is a number that does not exist, most often a target not reached."""
+    return {
+        "acquisition": result.arm.name,
+        "baseline": result.baseline.name if result.baseline else None,
+        "seeds": result.arm.seeds.tolist(),
+        "labels": result.arm.labels.tolist(),
+        "heldout": {"prompts": len(result.arm.trials.pairs), "pairs": int(result.arm.trials.pairs.sum())},
+        "verdict": verdict(result),
+        "sentence": sentence(result),
+        "caveats": caveats(result),
+        "indicative": result.indicative,
+        "saturated": result.saturated if result.baseline else None,
+        "targets": [_comparison(c) for c in result.comparisons],
+        "aulc_difference": _difference(result.area),
+        "baseline_gain": _difference(result.gain),
+        "accuracy": {arm.name: _curve(arm) for arm in result.arms},
+    }
+
+
+def _comparison(c: Comparison) -> dict[str, Any]:
+    null = c.null
+    return {
+        "share": number(c.share),
+        "target": number(c.target),
+        "labels": number(c.labels_arm, 2),
+        "baseline_labels": number(c.labels_baseline, 2),
+        "saving": number(c.saving),
+        "reached": math.isfinite(c.labels_arm),
+        "interval": _interval(c.interval),
+        "draws_reached": number(c.reached),
+        "null_control": null
+        and {
+            "median": number(null.median),
+            "low": number(null.low),
+            "high": number(null.high),
+            "draws_reached": number(null.reached),
+        },
+    }
+
+
+def _difference(difference: Difference | None) -> dict[str, Any] | None:
+    return difference and {"value": number(difference.value), "interval": _interval(difference.interval)}
+
+
+def _interval(interval: Interval | None) -> dict[str, Any] | None:
+    if interval is None:
+        return None
+    out = {"low": number(interval.low), "high": number(interval.high), "method": interval.method}
+    return out | ({"reason": interval.reason} if interval.reason else {})
+
+
+def _curve(arm: Arm) -> dict[str, Any]:
+    mean, half = band(arm.trials.curves)
+    rows = {"mean": mean, "smoothed": isotonic(mean), "low": mean - half, "high": mean + half}
+    return {name: [number(v) for v in values] for name, values in rows.items()}
+
+
+def interval_words(interval: Interval | None) -> str:
+    """An interval as text."""
+    return "single seed" if interval is None else ends(interval.low, interval.high)
+
+
+def as_markdown(result: Result) -> str:
+    """The answer, the caveats, labels to each target and where the curves end."""
+    arm, base = result.arm, result.baseline
+    title = f"{arm.name} against {base.name}" if base else arm.name
+    lines = [f"# Label efficiency: {title}", "", f"**{sentence(result)}**", ""]
+    lines += [f"- {text}" for text in caveats(result)]
+    if base:
+        lines += [
+            "",
+            "## Labels to target",
+            "",
+            f"Target: held-out accuracy at a share of {base.name}'s own gain. Saving = 1 - labels of {arm.name} / "
+            f"labels of {base.name}; curves are smoothed by isotonic regression, nothing is extrapolated.",
+            "",
+            f"| share of gain | accuracy | labels, {arm.name} | labels, {base.name} | saving | 95% interval "
+            "| null control, 95% range |",
+            "|---:|---:|---:|---:|---:|---:|---:|",
+        ]
+        for c in result.comparisons:
+            null = ends(c.null.low, c.null.high) if c.null else "single seed"
+            saving = "no gain" if math.isnan(c.saving) else percent(c.saving)
+            labels = f"{count(c.labels_arm)} | {count(c.labels_baseline)}"
+            where = f"{share_words(c.share)} | {percent(c.target, 1)}"
+            lines.append(f"| {where} | {labels} | {saving} | {interval_words(c.interval)} | {null} |")
+    names = " | ".join(a.name for a in result.arms)
+    lines += ["", f"## After {count(arm.labels[-1])} labels", "", f"| measure | {names} |"]
+    lines.append("|---|" + "---:|" * len(result.arms))
+    for name, split, section, metric in _endings(arm):
+        curves = [a.curve(split, section, metric) for a in result.arms]
+        shown = ["not measured" if c is None else f"{c[:, -1].mean():.3f}" for c in curves]
+        lines.append(f"| {name} | " + " | ".join(shown) + " |")
+    areas = [f"{float(aulc(a.trials.labels, a.trials.curves.mean(0))):.3f}" for a in result.arms]
+    lines.append("| area under the curve (mean held-out accuracy) | " + " | ".join(areas) + " |")
+    seeds = len(arm.seeds)
+    over = f"Means over {seeds} seeds" if seeds > 1 else "One seed"
+    lines += ["", f"{over}; {count(len(arm.trials.pairs))} held-out prompts."]
+    return "\n".join(lines) + "\n"
+
+
+def _endings(arm: Arm) -> list[tuple[str, str, str, str]]:
+    rows = [
+        ("held-out accuracy", "heldout", "all", "accuracy"),
+        ("held-out negative log-likelihood, nats", "heldout", "all", "nll"),
+        ("held-out ECE", "heldout", "all", "ece"),
+        ("length rule at the same labels", "heldout", "all", "length_rule"),
+        ("benchmark accuracy", "benchmark", "all", "accuracy"),
+    ]
+    for name in arm.sections("benchmark", "accuracy"):
+        rows.append((f"benchmark accuracy, {name}", "benchmark", name, "accuracy"))
+    return [row for row in rows if row[1:] in arm.values]

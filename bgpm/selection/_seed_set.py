@@ -1,0 +1,71 @@
+"""The pairs that model 0 is trained on, chosen before there is a model or a label."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from bgpm import functional as F
+from bgpm.errors import ConfigError, NumericsError
+from bgpm.registry import Settings
+from bgpm.types import Features, Pairs
+
+
+class StartSettings(Settings):
+    """How the seed set is chosen.
+
+    Attributes:
+        labels: How many pairs.
+        design: ``random``, a uniform draw, or ``doptimal``, the pairs whose labels would determine a linear score
+            best: greedy D-optimal design on feature differences. The latter has no randomness but for ties, so every
+            seed starts from the same pairs; it prefers large differences, outliers included.
+    """
+
+    labels: int = Field(default=32, ge=1)
+    design: Literal["random", "doptimal"] = "random"
+
+
+def seed_set(
+    settings: StartSettings, features: Features, pairs: Pairs, *, generator: np.random.Generator
+) -> np.ndarray:
+    """Rows of the pairs to label first, int64 [labels], all different; never looks at a label.
+
+    Raises:
+        ConfigError: If there are fewer pairs than labels wanted.
+        NumericsError: If a feature is not finite (``doptimal`` only); names the response's row.
+    """
+    if settings.labels > len(pairs):
+        raise ConfigError(
+            f"params.yaml: start.labels: expected at most {len(pairs)}, the pairs in the pool, got {settings.labels}; "
+            "ask for fewer or enlarge the pool"
+        )
+    if settings.design == "random":
+        return generator.choice(len(pairs), settings.labels, replace=False)
+    return _doptimal(features, pairs, settings.labels, generator)
+
+
+def _doptimal(features: Features, pairs: Pairs, k: int, generator: np.random.Generator) -> np.ndarray:
+    """Greedy D-optimal design for a Bradley-Terry score w . (phi_first - phi_second), w Gaussian around 0.
+
+    At w = 0 a label's Fisher information is 1/4 whatever the pair. The prior's scale is such that the average score
+    has variance 1.
+    """
+    import torch
+
+    bad = np.flatnonzero(~np.isfinite(features.responses).all(axis=1))
+    if len(bad):
+        raise NumericsError(f"features of response row {bad[0]}: expected finite numbers ({len(bad)} rows are not)")
+    phi = torch.tensor(features.responses, dtype=torch.float64)
+    apart = phi[torch.tensor(pairs.first)] - phi[torch.tensor(pairs.second)]
+    variance = apart.square().sum(1)
+    scale = variance.mean() if variance.any() else 1.0
+    rows, _ = F.greedy_logdet(
+        variance / scale,
+        lambda j: apart @ apart[j] / scale,
+        torch.full_like(variance, 0.25),
+        k,
+        priority=torch.tensor(generator.random(len(pairs))),
+    )
+    return rows.numpy()

@@ -1,0 +1,41 @@
+"""BALD of each pick given the picks before it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from bgpm import functional as F
+from bgpm.selection import Batch, Selection
+from bgpm.selection._conditioning import greedy
+from bgpm.selection._quota import Quota
+from bgpm.types import Candidates
+
+
+class ConditionalBald(Selection):
+    """Greedy: the pair of highest H(E p) - E H(p) at its variance given labels at the earlier picks; gains in nats.
+
+    Approximates BatchBALD (arXiv:1906.08158) without its sampling: the picks' labels narrow the posterior by their
+    expected Fisher information, as in `logdet`, and do not move its mean. The first pick is the one `bald` ranks first.
+
+    It reads moments and covariances only: **values of the acquisition function are not used.** ConfigError for
+    a posterior without covariances between pairs.
+    """
+
+    kind: Literal["conditional_bald"] = "conditional_bald"
+
+    def pick(self, candidates: Candidates, values: np.ndarray, k: int, *, generator: np.random.Generator) -> Batch:
+        import torch
+
+        kernel = candidates.kernel()
+        mean = torch.tensor(candidates.mean, dtype=torch.float64)
+        variance = kernel.diagonal()
+        return greedy(
+            kernel,
+            variance,
+            F.fisher_weight(mean, variance, candidates.tau),
+            k,
+            Quota(candidates.pairs.prompt, self.max_per_prompt),
+            lambda rows, left: F.bald(mean[rows], left, candidates.tau),
+        )

@@ -1,0 +1,43 @@
+"""A batch that covers the pool: greedy k-centre (Sener and Savarese, arXiv:1708.00489)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from bgpm.selection import Batch, Selection
+from bgpm.selection._pair_features import differences
+from bgpm.selection._quota import Quota
+from bgpm.types import Candidates
+
+
+class Coreset(Selection):
+    """Each pick is the pair farthest from all earlier picks.
+
+    The distance of two pairs is min(|x - y|, |x + y|) for x, y = phi_first - phi_second, so a pair and its swap are
+    one point. The first pick is the pair of highest value; after it values do not matter, and outliers are
+    bought early. Greedy k-centre covers the pool within twice the smallest possible radius. It starts from nothing:
+    what was bought in earlier rounds is not a centre.
+
+    Gains are distances to the nearest earlier pick, in the unit of the features; for the first pick, to x = 0. In
+    float32, with one vector of smallest distances: O(N p) memory and O(N p) time a pick.
+    """
+
+    kind: Literal["coreset"] = "coreset"
+
+    def pick(self, candidates: Candidates, values: np.ndarray, k: int, *, generator: np.random.Generator) -> Batch:
+        points = differences(candidates)
+        squares = np.einsum("np,np->n", points, points)
+        nearest = np.full(len(points), np.inf, np.float32)  # squared distance to the nearest pick
+        quota = Quota(candidates.pairs.prompt, self.max_per_prompt)
+        rows, gains = np.empty(k, np.int64), np.empty(k)
+        for t in range(k):
+            preference = nearest if t else values
+            j = int(np.argmax(np.where(quota.open(), preference, -np.inf)))
+            rows[t], gains[t] = j, np.sqrt(nearest[j] if t else squares[j])
+            quota.take(j)
+            # min(|x - y|^2, |x + y|^2) = |x|^2 + |y|^2 - 2 |x . y|
+            apart = squares + squares[j] - 2 * np.abs(points @ points[j])
+            np.minimum(nearest, np.maximum(apart, 0), out=nearest)
+        return Batch(rows, gains)

@@ -1,0 +1,25 @@
+"""The most valuable pairs, each by itself."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from bgpm.selection import Batch, Selection
+from bgpm.selection._quota import Quota
+from bgpm.types import Candidates
+
+
+class TopK(Selection):
+    """The k highest values; gains are the values.
+
+    Pairs that tell the same thing are bought together: `logdet` and `conditional_bald` are not fooled by that.
+    """
+
+    kind: Literal["top_k"] = "top_k"
+
+    def pick(self, candidates: Candidates, values: np.ndarray, k: int, *, generator: np.random.Generator) -> Batch:
+        ranked = np.argsort(-values, kind="stable")
+        rows = Quota(candidates.pairs.prompt, self.max_per_prompt).first(ranked, k)
+        return Batch(rows, values[rows])

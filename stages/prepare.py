@@ -1,0 +1,31 @@
+"""Stage prepare: pool and benchmark become tables, split by prompt, with the labels apart."""
+
+from __future__ import annotations
+
+from bgpm.data.prepare import prepare
+from bgpm.data.schema import BenchmarkSettings, PoolSettings
+from bgpm.data.tables import write_table
+from bgpm.registry import parse
+from bgpm.stage import BENCHMARK, POOL, TRUTH, read_params, run, setting, whole_folder, write_json
+
+
+def main() -> None:
+    params = read_params()
+    prepared = prepare(
+        parse(PoolSettings, setting(params, "pool"), "pool"),
+        parse(BenchmarkSettings, setting(params, "benchmark"), "benchmark"),
+    )
+    for path, tables, summary in (
+        (POOL, prepared.pool, prepared.summary),
+        (BENCHMARK, prepared.benchmark, prepared.benchmark_summary),
+    ):
+        with whole_folder(path) as folder:
+            for name, table in tables.items():
+                write_table(folder / f"{name}.parquet", table)
+            write_json(folder / "summary.json", summary)
+    for split, labels in prepared.truth.items():
+        write_table(TRUTH / f"{split}.parquet", labels)
+
+
+if __name__ == "__main__":
+    run(main)

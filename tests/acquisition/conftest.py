@@ -1,0 +1,88 @@
+"""A pool whose scores are linear in the features, with Gaussian weights: every covariance is one dense product."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+
+from bgpm.types import Candidates, Features, Pairs
+
+
+@dataclass(frozen=True)
+class DenseKernel:
+    """A covariance that is there as a whole."""
+
+    covariance: torch.Tensor
+
+    def diagonal(self) -> torch.Tensor:
+        return self.covariance.diagonal().clone()
+
+    def row(self, j: int) -> torch.Tensor:
+        return self.covariance[j].clone()
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Candidates of a linear-Gaussian model: s = w . (phi_first - phi_second), w ~ N(mean, covariance)."""
+
+    features: Features
+    pairs: Pairs
+    keys: np.ndarray
+    weight_mean: np.ndarray
+    weight_covariance: np.ndarray
+    tau: float
+
+    def candidates(self) -> Candidates:
+        phi = self.features.responses.astype(np.float64)
+        apart = phi[self.pairs.first] - phi[self.pairs.second]
+        covariance = apart @ self.weight_covariance @ apart.T
+        return Candidates(
+            self.pairs,
+            apart @ self.weight_mean,
+            np.diag(covariance).copy(),
+            self.tau,
+            self.features,
+            self.keys,
+            lambda: DenseKernel(torch.from_numpy(covariance)),
+        )
+
+    def swapped(self, mask: np.ndarray) -> Pool:
+        """The same pairs, the answers in the other order where the mask holds."""
+        first, second = self.pairs.first, self.pairs.second
+        turned = Pairs(np.where(mask, second, first), np.where(mask, first, second), self.pairs.prompt)
+        return replace(self, pairs=turned)
+
+    def permuted(self, order: np.ndarray) -> Pool:
+        """The same pairs in another order of rows."""
+        return replace(self, pairs=self.pairs.take(order), keys=self.keys[order])
+
+
+@pytest.fixture
+def make_pool() -> Callable[..., Pool]:
+    """A pool of all pairs of the answers to each prompt; ``spread`` is the standard deviation of a typical score."""
+
+    def make(prompts: int = 12, answers: int = 4, dim: int = 6, spread: float = 1.0, seed: int = 0) -> Pool:
+        rng = np.random.default_rng(seed)
+        duels = list(itertools.combinations(range(answers), 2))
+        first, second, prompt = np.array(
+            [(q * answers + a, q * answers + b, q) for q in range(prompts) for a, b in duels], np.int64
+        ).T
+        root = rng.normal(size=(dim, dim))
+        return Pool(
+            Features(
+                rng.normal(size=(prompts * answers, dim)).astype(np.float32),
+                rng.normal(size=(prompts, dim)).astype(np.float32),
+            ),
+            Pairs(first, second, prompt),
+            np.array([f"prompt {q}: {i} and {j}" for i, j, q in zip(first, second, prompt, strict=True)], object),
+            rng.normal(size=dim),
+            spread**2 * root @ root.T / (2 * dim * dim),
+            0.7,
+        )
+
+    return make

@@ -1,0 +1,221 @@
+"""What each acquisition function computes, against slow and obvious references."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from bgpm.acquisition import Acquisition
+from bgpm.acquisition.bald import Bald
+from bgpm.acquisition.balpm import Balpm
+from bgpm.acquisition.dopt import Dopt
+from bgpm.acquisition.entropy import Entropy
+from bgpm.acquisition.epig import Epig
+from bgpm.acquisition.margin import Margin
+from bgpm.acquisition.mv import Mv
+from bgpm.acquisition.random import Random
+from bgpm.acquisition.ucb import Ucb
+from bgpm.errors import ConfigError, NumericsError
+from bgpm.registry import build
+from bgpm.types import Features
+
+
+def rng():
+    return np.random.default_rng(5)
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def entropy(p, other):
+    """Of a coin with these two probabilities."""
+    return -p * np.log(p) - other * np.log(other)
+
+
+def expectation(function, mean, sd):
+    """E function(x) for x ~ N(mean, sd^2) by a fine Riemann sum, [N]."""
+    z = np.linspace(-10, 10, 4001)
+    density = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi) * (z[1] - z[0])
+    return np.array([(function(m + s * z) * density).sum() for m, s in zip(mean, sd, strict=True)])
+
+
+def test_the_closed_forms_are_what_they_say(make_pool):
+    c = make_pool().candidates()
+    np.testing.assert_array_equal(Mv()(c, generator=rng()), c.variance)
+    np.testing.assert_array_equal(Margin()(c, generator=rng()), -np.abs(c.mean))
+    np.testing.assert_allclose(Ucb(kappa=0.3)(c, generator=rng()), np.abs(c.mean) + 0.3 * np.sqrt(c.variance))
+    np.testing.assert_allclose(Ucb()(c, generator=rng()), np.abs(c.mean) + np.sqrt(c.variance))
+
+
+@pytest.mark.parametrize("spread", [0.05, 1.0, 4.0])
+def test_bald_entropy_and_dopt_agree_with_a_fine_sum(make_pool, spread):
+    c = make_pool(spread=spread).candidates()
+    mean, sd = c.mean / c.tau, np.sqrt(c.variance) / c.tau
+    p = expectation(sigmoid, mean, sd)
+    label = entropy(p, expectation(lambda x: sigmoid(-x), mean, sd))
+    noise = expectation(lambda x: entropy(sigmoid(x), sigmoid(-x)), mean, sd)
+    weight = expectation(lambda x: sigmoid(x) * sigmoid(-x), mean, sd) / c.tau**2
+    np.testing.assert_allclose(Entropy()(c, generator=rng()), label, rtol=1e-8)
+    np.testing.assert_allclose(Bald()(c, generator=rng()), label - noise, rtol=1e-6, atol=1e-12)
+    np.testing.assert_allclose(Dopt()(c, generator=rng()), weight * c.variance, rtol=1e-8)
+
+
+def test_bald_prefers_an_open_question_to_a_decided_one_of_the_same_variance(make_pool):
+    c = make_pool().candidates()
+    c = replace(c, mean=np.linspace(0, 5, len(c)), variance=np.ones(len(c)))
+    assert (np.diff(Bald()(c, generator=rng())) < 0).all()
+    assert (np.diff(Mv()(c, generator=rng())) == 0).all()
+    assert (np.diff(Ucb()(c, generator=rng())) > 0).all()
+
+
+def test_random_draws_each_pair_equally_often(make_pool):
+    c = make_pool(prompts=3).candidates()
+    draws, k = 2000, 4
+    counts = Counter()
+    for seed in range(draws):
+        counts.update(np.argsort(-Random()(c, generator=np.random.default_rng(seed)))[:k].tolist())
+    share = np.array([counts[n] for n in range(len(c))]) / draws
+    expected = k / len(c)
+    error = np.sqrt(expected * (1 - expected) / draws)
+    assert np.abs(share - expected).max() < 4 * error
+    assert 0.5 * error < share.std() < 1.6 * error  # neither a fixed choice nor a stratified one
+
+
+def test_kappa_must_be_a_finite_number_of_zero_or_more():
+    for bad in (-0.1, float("nan"), float("inf"), "1"):
+        with pytest.raises(ConfigError, match=r"acquisitions.ucb.kappa"):
+            build(Acquisition, "ucb", {"kappa": bad}, "acquisitions")
+
+
+# --- epig ------------------------------------------------------------------------------------------------------------
+
+
+def epig_by_double_sum(c):
+    """Mean over all other pairs of the labels' mutual information, from 2 x 2 tables by quadrature in the plane."""
+    z, w = np.polynomial.hermite_e.hermegauss(60)
+    w = w / w.sum()
+    covariance = c.kernel().covariance.numpy() / c.tau**2
+    mean = c.mean / c.tau
+    out = np.zeros(len(c))
+    for n in range(len(c)):
+        for t in set(range(len(c))) - {n}:
+            pair = np.array([[covariance[n, n], covariance[n, t]], [covariance[t, n], covariance[t, t]]])
+            sd = np.sqrt(pair[0, 0])
+            slope = pair[0, 1] / pair[0, 0]
+            rest = np.sqrt(max(0.0, pair[1, 1] - slope * pair[0, 1]))
+            x = mean[n] + sd * z[:, None]
+            y = mean[t] + slope * (x - mean[n]) + rest * z[None, :]
+            weights = w[:, None] * w[None, :]
+            cells = [(weights * sigmoid(a * x) * sigmoid(b * y)).sum() for a in (1, -1) for b in (1, -1)]
+            table = np.array(cells).reshape(2, 2)
+            independent = table.sum(1, keepdims=True) * table.sum(0, keepdims=True)
+            out[n] += (table * np.log(table / independent)).sum() / (len(c) - 1)
+    return out
+
+
+@pytest.mark.parametrize(("spread", "rtol"), [(0.05, 1e-5), (0.7, 1e-5), (2.0, 2e-3)])
+def test_epig_agrees_with_a_double_sum_over_both_scores(make_pool, spread, rtol):
+    c = make_pool(prompts=3, answers=3, spread=spread).candidates()
+    found = Epig(targets=100)(c, generator=rng())
+    np.testing.assert_allclose(found, epig_by_double_sum(c), rtol=rtol, atol=1e-10)
+
+
+def test_epig_is_never_negative_and_at_most_the_information_about_the_score(make_pool):
+    c = make_pool(spread=6.0).candidates()
+    found = Epig()(c, generator=rng())
+    assert (found >= 0).all()
+    assert (found <= Bald()(c, generator=rng()) + 1e-12).all()
+
+
+def test_epig_ignores_a_pair_that_tells_nothing_about_the_others(make_pool):
+    c = make_pool(prompts=4, spread=1.0).candidates()
+    covariance = c.kernel().covariance.clone()
+    covariance[0, 1:] = covariance[1:, 0] = 0
+    covariance[0, 0] = 50.0
+    kernel = type(c.kernel())(covariance)
+    lonely = replace(c, variance=covariance.diagonal().numpy().copy(), kernel=lambda: kernel)
+    assert Bald()(lonely, generator=rng()).argmax() == 0
+    assert Epig()(lonely, generator=rng())[0] == 0
+
+
+def test_epig_samples_its_targets_by_seed_and_approaches_the_mean_over_all(make_pool):
+    c = make_pool(prompts=20).candidates()
+    whole = Epig(targets=1000)(c, generator=rng())
+    few = [Epig(targets=12)(c, generator=np.random.default_rng(seed)) for seed in range(40)]
+    assert np.ptp(few, axis=0).min() > 0
+    error = np.std(few, axis=0) / np.sqrt(len(few))
+    assert np.abs(np.mean(few, axis=0) - whole).max() < 4.5 * error.max()
+
+
+def test_epig_stays_finite_where_a_probability_underflows(make_pool):
+    c = make_pool().candidates()
+    c = replace(c, mean=c.mean * 1e4)
+    found = Epig()(c, generator=rng())
+    assert np.isfinite(found).all()
+    assert (found >= 0).all()
+
+
+def test_epig_refuses_a_kernel_that_contradicts_itself(make_pool):
+    c = make_pool().candidates()
+    covariance = c.kernel().covariance.clone()
+    covariance[2] *= 40
+    kernel = type(c.kernel())(covariance - torch.diag(covariance.diagonal()) + torch.diag(c.kernel().diagonal()))
+    with pytest.raises(NumericsError, match=r"expected a correlation in \[-1, 1\]"):
+        Epig()(replace(c, kernel=lambda: kernel), generator=rng())
+
+
+# --- balpm -----------------------------------------------------------------------------------------------------------
+
+
+def rarity_by_sorting(points, k):
+    points = points.astype(np.float64)
+    distance = np.sqrt(((points[:, None] - points[None]) ** 2).sum(-1))
+    kth = np.sort(distance, axis=1)[:, k]  # column 0 is the point itself
+    return np.log(kth / kth.min())
+
+
+@pytest.mark.parametrize("k", [1, 3, 11])
+def test_balpm_adds_the_log_distance_to_the_kth_prompt(make_pool, k):
+    c = make_pool().candidates()
+    bonus = Balpm(entropy_weight=0.3, neighbours=k)(c, generator=rng()) - Bald()(c, generator=rng())
+    expected = 0.3 * rarity_by_sorting(c.features.prompts, k)[c.pairs.prompt]
+    np.testing.assert_allclose(bonus, expected, atol=1e-12)
+
+
+def test_balpm_without_weight_is_bald(make_pool):
+    c = make_pool().candidates()
+    np.testing.assert_array_equal(Balpm(entropy_weight=0.0)(c, generator=rng()), Bald()(c, generator=rng()))
+
+
+def test_balpm_reads_only_prompts_that_are_on_offer(make_pool):
+    pool = make_pool()
+    c = pool.permuted(np.flatnonzero(pool.pairs.prompt != 4)).candidates()
+    strange = c.features.prompts.copy()
+    strange[4] = np.nan  # a held-out prompt, say
+    seen = Balpm()(replace(c, features=Features(c.features.responses, strange)), generator=rng())
+    np.testing.assert_array_equal(seen, Balpm()(c, generator=rng()))
+
+
+def test_balpm_copes_with_copies_of_prompts_and_with_a_single_prompt(make_pool):
+    c = make_pool().candidates()
+    copies = c.features.prompts.copy()
+    copies[1:5] = copies[0]
+    found = Balpm(neighbours=2)(replace(c, features=Features(c.features.responses, copies)), generator=rng())
+    bonus = found - Bald()(c, generator=rng())
+    np.testing.assert_allclose(bonus[c.pairs.prompt < 5], 0, atol=1e-12)
+    assert bonus[c.pairs.prompt >= 5].max() > 0
+    alone = make_pool(prompts=1).candidates()
+    np.testing.assert_array_equal(Balpm()(alone, generator=rng()), Bald()(alone, generator=rng()))
+
+
+def test_balpm_refuses_prompt_features_that_are_not_finite(make_pool):
+    c = make_pool().candidates()
+    c.features.prompts[2, 0] = np.inf
+    key = c.keys[np.flatnonzero(c.pairs.prompt == 2)[0]]
+    with pytest.raises(NumericsError, match=f"prompt features of pair '{key}'"):
+        Balpm()(c, generator=rng())

@@ -1,0 +1,182 @@
+"""Shared fixtures: a tiny pool, a tiny random backbone, and a project folder of their own to run DVC in."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+SUBJECTS = "river clock bread engine garden letter winter copper market violin".split()
+QUALITIES = {"good": "clear useful kind exact helpful", "bad": "vague rude wrong broken useless"}
+
+
+def tiny_pool(prompts: int = 24, answers: int = 4, seed: int = 0) -> list[dict[str, Any]]:
+    """Pairs whose better answer has more good words than bad ones: learnable from word embeddings."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for n in range(prompts):
+        texts, goodness = [], []
+        for k in range(answers):
+            good = int(rng.integers(0, 7))
+            words = [*rng.choice(QUALITIES["good"].split(), good), *rng.choice(QUALITIES["bad"].split(), 6 - good)]
+            rng.shuffle(words)
+            texts.append(f"{SUBJECTS[(n + k) % 10]} " + " ".join(words) + f" number{n} answer{k}")
+            goodness.append(good)
+        for a, b in itertools.combinations(range(answers), 2):
+            if goodness[a] != goodness[b]:
+                rows.append(
+                    {
+                        "prompt": f"tell me about the {SUBJECTS[n % 10]} number{n}",
+                        "response_a": texts[a],
+                        "response_b": texts[b],
+                        "label": int(goodness[a] > goodness[b]),
+                        "section": ["east", "west"][n % 2],
+                    }
+                )
+    return rows
+
+
+def tiny_benchmark() -> list[dict[str, Any]]:
+    """Chosen and rejected answers in two subsets, on prompts the pool does not have."""
+    return [
+        {
+            "prompt": "question about the " + row["prompt"],
+            "chosen": row["response_a" if row["label"] else "response_b"],
+            "rejected": row["response_b" if row["label"] else "response_a"],
+            "subset": ["alpha", "beta"][n % 2],
+        }
+        for n, row in enumerate(tiny_pool(8, 3, seed=1))
+    ]
+
+
+def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def write_tiny_bert(folder: Path) -> Path:
+    """A random two-layer encoder with a word-level vocabulary, saved as a local model folder."""
+    import torch
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    folder.mkdir(parents=True, exist_ok=True)
+    words = {w for row in [*tiny_pool(40), *tiny_benchmark()] for v in row.values() for w in str(v).split()}
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted(words)]
+    tokenizer = BertTokenizerFast(vocab={word: number for number, word in enumerate(vocabulary)})
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+        max_position_embeddings=128,
+    )  # fmt: skip
+    BertModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+class Project:
+    """A copy of this repository, as a fresh clone would be, with a tiny pool and two rounds."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.env = {
+            **{k: v for k, v in os.environ.items() if not k.startswith(("GIT_", "DVC_"))},
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "GIT_CONFIG_GLOBAL": os.devnull,  # a machine without a git identity
+            "GIT_CONFIG_SYSTEM": os.devnull,
+            "HF_HUB_OFFLINE": "1",
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(folder),
+        }
+
+    def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a command in the project; ``python`` is this interpreter."""
+        words = [sys.executable if w == "python" else w for w in command]
+        done = subprocess.run(words, cwd=self.folder, env=self.env, capture_output=True, text=True, check=False)
+        if check and done.returncode != 0:
+            pytest.fail(f"{' '.join(command)} exited with {done.returncode}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}")
+        return done
+
+    def dvc(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return self.run("python", "-m", "dvc", *arguments, check=check)
+
+    def stage(self, name: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return self.run("python", "-m", f"stages.{name}", *arguments, check=check)
+
+    def params(self, **changes: Any) -> None:
+        """Change params.yaml: keys are dotted with double underscores, ``pool__path=...``."""
+        path = self.folder / "params.yaml"
+        params = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for key, value in changes.items():
+            *parents, last = key.split("__")
+            target = params
+            for parent in parents:
+                target = target[parent]
+            target[last] = value
+        path.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
+
+    def commit(self, message: str) -> None:
+        self.run("git", "add", "-A")
+        self.run("git", "-c", "user.name=t", "-c", "user.email=t@t.invalid", "commit", "-qm", message)
+
+    def read(self, path: str) -> bytes:
+        return (self.folder / path).read_bytes()
+
+    def clone(self, folder: Path) -> Project:
+        """Another copy with everything in it, caches too."""
+        shutil.copytree(self.folder, folder, symlinks=True)
+        return Project(folder)
+
+
+def make_project(folder: Path) -> Project:
+    listing = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True
+    )
+    for name in listing.stdout.decode().split("\0"):
+        if name and (ROOT / name).is_file() and not name.startswith(("reports/", "tests/")) and name != "dvc.lock":
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    project = Project(folder)
+    write_jsonl(folder / "tiny" / "pool.jsonl", tiny_pool())
+    write_jsonl(folder / "tiny" / "benchmark.jsonl", tiny_benchmark())
+    write_tiny_bert(folder / "tiny" / "backbone")
+    project.params(
+        pool__path="tiny/pool.jsonl",
+        benchmark__path="tiny/benchmark.jsonl",
+        backbone__path="tiny/backbone",
+        backbone__sha256=None,
+        seeds=[0, 1],
+        rounds=[{"k": 0, "next": 1}, {"k": 1, "next": 2}],
+        batch_size=6,
+        start__labels=8,
+        features__pca=16,
+        report__resamples=200,
+    )
+    project.run("git", "init", "-q", "-b", "main")
+    project.commit("a tiny pool")
+    return project
+
+
+@pytest.fixture(scope="session")
+def fresh_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Nothing has run in it; tests that change it work on a clone."""
+    return make_project(tmp_path_factory.mktemp("fresh") / "project")
+
+
+@pytest.fixture(scope="session")
+def finished_project(fresh_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """`dvc repro` has run once, and its results are committed; tests that change it work on a clone."""
+    project = fresh_project.clone(tmp_path_factory.mktemp("finished") / "project")
+    project.dvc("repro")
+    project.commit("results")
+    return project

@@ -1,0 +1,228 @@
+"""Greedy batches against brute force, a refitted posterior and exhaustive search."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from bgpm import functional as F
+from bgpm.errors import NumericsError, ShapeError
+
+N, DIM = 14, 8
+
+
+def draw(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+class Problem:
+    """Pairs with Jacobian g over weights with covariance sigma: K = g sigma g'."""
+
+    def __init__(self, n: int = N, seed: int = 0) -> None:
+        self.g = draw(n, DIM, seed=seed)
+        root = draw(DIM, DIM, seed=seed + 1)
+        self.sigma = root @ root.T / DIM
+        self.weight = draw(n, seed=seed + 2).abs()
+
+    @property
+    def k(self) -> torch.Tensor:
+        return self.g @ self.sigma @ self.g.T
+
+    def worth(self, rows: list[int]) -> float:
+        """1/2 log det(I + L^1/2 K L^1/2) of a batch, by a dense determinant."""
+        root = self.weight[rows].sqrt()
+        inside = torch.eye(len(rows), dtype=torch.float64) + root[:, None] * self.k[rows][:, rows] * root
+        return 0.5 * torch.logdet(inside).item()
+
+    def refitted(self, rows: list[int]) -> torch.Tensor:
+        """Variance of every pair after these labels: the precision is summed and inverted anew."""
+        precision = torch.linalg.inv(self.sigma) + self.g[rows].T @ (self.weight[rows, None] * self.g[rows])
+        return (self.g @ torch.linalg.inv(precision) * self.g).sum(-1)
+
+    def greedy(self, k: int, **keywords):
+        return F.greedy_logdet(self.k.diagonal(), lambda j: self.k[j], self.weight, k, **keywords)
+
+
+def test_picks_and_gains_are_those_of_brute_force_greedy() -> None:
+    problem = Problem()
+    picks, gains = problem.greedy(6)
+    chosen: list[int] = []
+    for pick, gain in zip(picks.tolist(), gains.tolist(), strict=True):
+        worth = {j: problem.worth([*chosen, j]) for j in range(N) if j not in chosen}
+        best = max(worth, key=lambda j: worth[j])
+        assert pick == best
+        assert gain == pytest.approx(worth[best] - problem.worth(chosen), rel=1e-10)
+        chosen.append(pick)
+    assert gains.sum().item() == pytest.approx(problem.worth(chosen), rel=1e-12)
+    assert (gains.diff() <= 0).all()
+
+
+def test_each_gain_is_that_of_the_refitted_posterior() -> None:
+    problem = Problem(seed=10)
+    picks, gains = problem.greedy(8)
+    for t, (pick, gain) in enumerate(zip(picks.tolist(), gains.tolist(), strict=True)):
+        left = problem.refitted(picks[:t].tolist())
+        assert gain == pytest.approx(0.5 * math.log1p(problem.weight[pick] * left[pick]), rel=1e-11)
+
+
+def test_the_variances_left_are_those_of_the_refitted_posterior() -> None:
+    problem, seen = Problem(seed=20), []
+
+    def value(left: torch.Tensor) -> torch.Tensor:
+        seen.append(left.clone())
+        return left.clamp(min=0)
+
+    picks, _ = F.greedy_conditional(problem.k.diagonal(), lambda j: problem.k[j], problem.weight, 7, value)
+    # one call before the first pick measures rounding
+    for t, left in enumerate(seen[1:]):
+        torch.testing.assert_close(left, problem.refitted(picks[:t].tolist()), rtol=1e-11, atol=1e-14)
+
+
+def test_conditional_bald_picks_the_most_informative_pair_of_the_refitted_posterior() -> None:
+    problem, mean, tau = Problem(seed=30), 2 * draw(N, seed=33), 0.8
+    weight = F.fisher_weight(mean, problem.k.diagonal(), tau)
+    problem.weight = weight
+    picks, gains = F.greedy_conditional(
+        problem.k.diagonal(), lambda j: problem.k[j], weight, 5, lambda left: F.bald(mean, left, tau)
+    )
+    for t in range(5):
+        earlier = picks[:t].tolist()
+        value = F.bald(mean, problem.refitted(earlier), tau)
+        value[earlier] = -1
+        assert picks[t] == value.argmax()
+        assert gains[t].item() == pytest.approx(value.max().item(), rel=1e-9)
+
+
+def test_greedy_is_close_to_the_best_batch_and_better_than_the_best_single_pairs() -> None:
+    for seed in range(0, 50, 10):
+        problem = Problem(seed=seed)
+        picks, _ = problem.greedy(3)
+        best = max(problem.worth(list(rows)) for rows in itertools.combinations(range(N), 3))
+        assert problem.worth(picks.tolist()) >= (1 - 1 / math.e) * best
+        top = (problem.weight * problem.k.diagonal()).topk(3).indices.tolist()
+        assert problem.worth(picks.tolist()) >= problem.worth(top) - 1e-12
+
+
+def test_a_kernel_on_demand_gives_the_picks_of_its_dense_matrix() -> None:
+    mean_i, mean_j, phi_i, phi_j = draw(40, 4, seed=1), draw(40, 4, seed=2), draw(40, 3, seed=3), draw(40, 3, seed=4)
+    root = draw(12, 12, seed=5)
+    kernel = F.pair_kernel(mean_i, mean_j, phi_i, phi_j, F.FullPosterior(root @ root.T))
+    dense = torch.stack([kernel.row(j) for j in range(40)])
+    weight = draw(40, seed=6).abs()
+    lazy = F.greedy_logdet(kernel.diagonal(), kernel.row, weight, 12)
+    full = F.greedy_logdet(dense.diagonal(), lambda j: dense[j], weight, 12)
+    assert torch.equal(lazy[0], full[0])
+    torch.testing.assert_close(lazy[1], full[1], rtol=1e-9, atol=0)
+
+
+def twins() -> tuple[torch.Tensor, torch.Tensor]:
+    """Four pairs, each there three times, some with their answers swapped."""
+    sign = torch.tensor([1.0, -1.0, 1.0], dtype=torch.float64).repeat(4)
+    g = draw(4, DIM, seed=7).repeat_interleave(3, 0) * sign[:, None]
+    return g @ g.T, torch.ones(12, dtype=torch.float64)
+
+
+def test_ties_go_to_the_lower_row_without_a_generator() -> None:
+    k, weight = twins()
+    picks, _ = F.greedy_logdet(k.diagonal(), lambda j: k[j], weight, 4)
+    assert (picks % 3 == 0).all()
+
+
+def test_ties_are_broken_by_the_generator_alone() -> None:
+    k, weight = twins()
+
+    def run(seed: int) -> list[int]:
+        generator = torch.Generator().manual_seed(seed)
+        return F.greedy_logdet(k.diagonal(), lambda j: k[j], weight, 4, generator)[0].tolist()
+
+    assert run(3) == run(3)
+    runs = [run(seed) for seed in range(60)]
+    groups = {tuple(j // 3 for j in picks) for picks in runs}
+    assert len(groups) == 1  # which pair is best does not depend on the seed
+    for place in range(4):
+        copies = [picks[place] % 3 for picks in runs]
+        assert all(8 <= copies.count(c) <= 32 for c in range(3))  # 20 expected, 3.65 standard deviation
+
+
+def test_ties_broken_by_a_priority_do_not_depend_on_the_order_of_rows() -> None:
+    k, weight = twins()
+    priority = torch.rand(12, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    picks, _ = F.greedy_logdet(k.diagonal(), lambda j: k[j], weight, 6, priority=priority)
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(2))
+    shuffled = k[order][:, order]
+    again, _ = F.greedy_logdet(shuffled.diagonal(), lambda j: shuffled[j], weight[order], 6, priority=priority[order])
+    assert order[again].tolist() == picks.tolist()
+
+
+def test_swapping_answers_changes_neither_picks_nor_gains() -> None:
+    problem = Problem(seed=40)
+    before = problem.greedy(6)
+    problem.g = problem.g * torch.where(torch.arange(N) % 3 == 0, -1.0, 1.0)[:, None]
+    after = problem.greedy(6)
+    assert torch.equal(before[0], after[0])
+    torch.testing.assert_close(before[1], after[1], rtol=1e-13, atol=0)
+
+
+def test_a_pair_of_weight_zero_gains_nothing_and_teaches_nothing() -> None:
+    problem = Problem(seed=50)
+    problem.weight[:] = 0
+    problem.weight[4] = 1
+    picks, gains = problem.greedy(N)
+    assert picks[0] == 4
+    assert sorted(picks.tolist()) == list(range(N))
+    assert gains[0].item() == pytest.approx(0.5 * math.log1p(problem.k[4, 4]))
+    assert torch.equal(gains[1:], torch.zeros(N - 1, dtype=torch.float64))
+
+
+def test_more_labels_than_directions_leave_no_negative_variance() -> None:
+    problem = Problem(n=60, seed=60)
+    problem.weight = 1e9 * torch.ones(60, dtype=torch.float64)
+    picks, gains = problem.greedy(60)
+    assert len(set(picks.tolist())) == 60
+    assert (gains >= 0).all()
+    # every direction is worth a lot once, and next to nothing again
+    assert gains[:DIM].min() > 5
+    assert gains[DIM:].max() < 1
+
+
+def test_none_asked_none_given() -> None:
+    picks, gains = Problem().greedy(0)
+    assert picks.shape == gains.shape == (0,)
+    assert picks.dtype == torch.int64
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "says"),
+    [
+        ({"k": N + 1}, ShapeError, "between 0 and the number of pairs 14, got 15"),
+        ({"k": -1}, ShapeError, "got -1"),
+        ({"weight": torch.ones(N - 1).double()}, ShapeError, r"variance \[14\], weight \[13\]"),
+        ({"weight": -torch.ones(N).double()}, NumericsError, "weight must be >= 0, got -1.0"),
+        ({"weight": torch.full((N,), torch.nan)}, NumericsError, "weight must be finite"),
+        ({"variance": -torch.ones(N).double()}, NumericsError, "variance must be >= 0"),
+        ({"variance": torch.ones(N, 1).double(), "weight": torch.ones(N, 1).double()}, ShapeError, r"variance \[N\]"),
+        ({"priority": torch.ones(3).double()}, ShapeError, r"priority \[3\]"),
+        (
+            {"variance": torch.full((N,), 40.0).double()},
+            NumericsError,
+            r"kernel_row\(12\)\[12\] to be variance\[12\] = 40",
+        ),
+        ({"kernel_row": lambda j: torch.ones(N - 1).double()}, ShapeError, r"kernel_row\(\d+\) \[14\], got \[13\]"),
+        ({"kernel_row": lambda j: torch.full((N,), torch.inf)}, NumericsError, r"kernel_row\(\d+\) must be finite"),
+        (
+            {"kernel_row": lambda j: 9 * Problem().k[j] - 8 * Problem().k[j] * (torch.arange(N) == j)},
+            NumericsError,
+            "not positive semi-definite",
+        ),
+    ],
+)
+def test_an_argument_that_cannot_be_right_is_refused_by_name(change, error, says) -> None:
+    problem = Problem()
+    arguments = {
+        "variance": problem.k.diagonal(), "kernel_row": lambda j: problem.k[j], "weight": problem.weight, "k": 5,
+    }  # fmt: skip
+    with pytest.raises(error, match=says):
+        F.greedy_logdet(**{**arguments, **change})

@@ -1,0 +1,121 @@
+"""Labels from people: averaged, corrected, awaited, and never guessed."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bgpm.errors import DataError, LabelsPendingError
+from bgpm.oracles import OracleFiles, Question
+from bgpm.oracles.human import Human, read_annotations
+
+
+@pytest.fixture()
+def files(tmp_path: Path) -> OracleFiles:
+    (tmp_path / "annotations").mkdir()
+    return OracleFiles(tmp_path / "truth.parquet", tmp_path / "annotations", tmp_path / "batch.parquet")
+
+
+def write(files: OracleFiles, name: str, *entries: Any) -> None:
+    lines = (entry if isinstance(entry, str) else json.dumps(entry, ensure_ascii=False) for entry in entries)
+    (files.annotations / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def said(pair_id: str, label: float, annotator: str = "ada", **more: Any) -> dict[str, Any]:
+    return {"pair_id": pair_id, "label": label, "annotator": annotator, **more}
+
+
+def ask(files: OracleFiles, *pair_ids: str) -> list[float]:
+    label, margin = Human()([Question(pair_id, 0) for pair_id in pair_ids], files)
+    assert label.dtype == np.float64
+    assert np.isnan(margin).all()
+    assert len(margin) == len(label)
+    return label.tolist()
+
+
+def test_several_annotators_of_a_pair_are_averaged(files: OracleFiles) -> None:
+    write(files, "one.jsonl", said("p", 1), said("q", 0.5), said("p", 0, "bo"))
+    write(files, "two.jsonl", said("p", 0, "cy"), said("p", 0.5, "di"), said("q", 1.0, "bo"))
+    assert ask(files, "q", "p") == [0.75, 0.375]
+
+
+def test_the_last_word_of_an_annotator_counts(files: OracleFiles) -> None:
+    write(files, "2024-01.jsonl", said("p", 1), said("p", 0, "bo"), said("p", 0))
+    assert ask(files, "p") == [0.0]
+    write(files, "2024-02.jsonl", said("p", 1))  # files are read in the order of their names
+    assert ask(files, "p") == [0.5]
+
+
+def test_a_pair_nobody_answered_stops_with_what_to_do(files: OracleFiles) -> None:
+    write(files, "one.jsonl", said("p", 1), said("other", 1))
+    with pytest.raises(LabelsPendingError) as caught:
+        ask(files, "p", "q", "r")
+    message = str(caught.value)
+    assert message.startswith(f"2 of 3 pairs of {files.batch} wait for a label, the first is q: ")
+    assert '{"pair_id": ..., "label": 0 | 0.5 | 1, "annotator": ...}' in message
+    assert message.endswith(f"{files.annotations}/ and run `dvc repro` again")
+
+
+def test_without_any_file_everybody_waits(files: OracleFiles) -> None:
+    with pytest.raises(LabelsPendingError, match="1 of 1 pairs"):
+        ask(files, "p")
+    (files.annotations / "README.md").write_text("not labels")
+    files.annotations.joinpath("notes.json").write_text("{")
+    assert read_annotations(files.annotations) == {}
+    assert read_annotations(files.annotations / "absent") == {}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "not an annotation"),
+        ("[1]", "not an annotation"),
+        ("3", "not an annotation"),
+        ('{"label": 1}', "not an annotation: KeyError('pair_id'); expected pair_id, label, annotator"),
+        ('{"pair_id": "p"}', "not an annotation: KeyError('label')"),
+        (json.dumps(said("p", 0.7)), "label 0.7: expected 0, 0.5 (tie) or 1"),
+        (json.dumps(said("p", 2)), "label 2: expected"),
+        (json.dumps(said("p", -1)), "label -1: expected"),
+        ('{"pair_id": "p", "label": true}', "label True: expected"),
+        ('{"pair_id": "p", "label": "1"}', "label '1': expected"),
+        ('{"pair_id": "p", "label": null}', "label None: expected"),
+        ('{"pair_id": "p", "label": [1]}', "label [1]: expected"),
+        ('{"pair_id": "p", "label": NaN}', "label nan: expected"),
+        ('{"pair_id": 7, "label": 1}', "pair_id 7: expected text"),
+        ('{"pair_id": ["p"], "label": 1}', "pair_id ['p']: expected text"),
+    ],
+)
+def test_a_broken_line_is_named_and_stops_everything(files: OracleFiles, line: str, message: str) -> None:
+    write(files, "a.jsonl", said("p", 1), "", line, said("q", 1))
+    place = f"{files.annotations / 'a.jsonl'}:3: "
+    with pytest.raises(DataError, match=re.escape(place + message)):
+        ask(files, "p", "q")
+
+
+def test_a_file_that_is_not_utf8_is_named_with_its_line(files: OracleFiles) -> None:
+    (files.annotations / "a.jsonl").write_bytes(json.dumps(said("p", 1)).encode() + b'\n{"pair_id": "\xe9", "label": 1}\n')
+    with pytest.raises(DataError, match=r"a\.jsonl:2: not an annotation"):
+        ask(files, "p")
+
+
+def test_windows_line_ends_blank_lines_and_separators_in_comments_do_no_harm(files: OracleFiles) -> None:
+    comment = json.dumps(said("p", 1, comment="one\u2028two\x85three\x0cfour"), ensure_ascii=False)
+    (files.annotations / "a.jsonl").write_bytes(f"\ufeff{comment}\r\n\r\n  \r\n{json.dumps(said('q', 0))}".encode())
+    assert ask(files, "p", "q") == [1.0, 0.0]
+
+
+def test_an_answer_without_a_name_is_one_anonymous_persons(files: OracleFiles) -> None:
+    write(files, "a.jsonl", {"pair_id": "p", "label": 0}, {"pair_id": "p", "label": 1}, said("p", 0, "bo"))
+    assert ask(files, "p") == [0.5]
+
+
+def test_people_are_paid_and_one_pair_may_be_asked_twice(files: OracleFiles) -> None:
+    assert Human().paid
+    assert not Human().allow_many
+    write(files, "a.jsonl", said("p", 1))
+    assert ask(files, "p", "p") == [1.0, 1.0]

@@ -1,0 +1,222 @@
+"""The pipeline as its users run it: real DVC, real stages, a tiny pool and a tiny random backbone."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import Project, tiny_pool, write_jsonl
+
+RESULTS = ["reports/metrics.json", "reports/label_efficiency.csv", "reports/label_efficiency.json"]
+
+
+def ran(output: str) -> list[str]:
+    """Names of the stages that a repro executed."""
+    return re.findall(r"Running stage '([^']+)'", output)
+
+
+@pytest.fixture()
+def project(finished_project: Project, tmp_path: Path) -> Project:
+    return finished_project.clone(tmp_path / "project")
+
+
+@pytest.mark.slow
+def test_an_unchanged_repro_runs_nothing_and_the_curve_is_complete(project: Project) -> None:
+    assert ran(project.dvc("repro").stdout) == []
+    metrics = json.loads(project.read("reports/metrics.json"))
+    assert {"label_savings", "labels_to_target", "target", "final_accuracy", "aulc", "ece"} <= set(metrics)
+    curve = project.read("reports/label_efficiency.csv").decode().splitlines()
+    assert curve[0] == "arm,seed,round,labels,split,section,metric,value"
+    accuracy = [row.split(",") for row in curve if ",heldout,all,accuracy," in row]
+    assert {(r[0], r[1], r[2], r[3]) for r in accuracy} == {
+        (arm, seed, str(k), str(8 + 6 * k)) for arm in ("entropy", "random") for seed in "01" for k in range(3)
+    }
+
+
+@pytest.mark.slow
+def test_another_acquisition_reruns_its_own_arm_only(project: Project) -> None:
+    before = project.read("data/random/round-2/evaluation/curve.csv")
+    again = ran(project.dvc("exp", "run", "-S", "acquisition=ucb").stdout)
+    loop = {f"{s}@ucb-round{k}" for s in ("score", "select", "label", "train", "evaluate") for k in (0, 1)}
+    assert set(again) == {"check", "fork@ucb", "report", *loop}
+    assert project.read("data/random/round-2/evaluation/curve.csv") == before
+    assert b"\nucb,0,1," in project.read("reports/label_efficiency.csv")
+    one_arm = ran(project.dvc("exp", "run", "-S", "acquisition=random").stdout)
+    assert set(one_arm) == {"check", "report"}
+
+
+@pytest.mark.slow
+def test_one_more_round_runs_that_round_only(project: Project) -> None:
+    rounds = project.run("python", "-m", "bgpm.rounds", "3").stdout.strip()
+    again = ran(project.dvc("exp", "run", "-S", f"rounds={rounds}").stdout)
+    new = {f"{s}@{arm}-round2" for s in ("score", "select", "label", "train", "evaluate") for arm in ("entropy", "random")}
+    assert set(again) == {"check", "report", *new}
+    rounds = project.run("python", "-m", "bgpm.rounds", "1").stdout.strip()
+    assert set(ran(project.dvc("exp", "run", "-S", f"rounds={rounds}").stdout)) == {"check", "report"}
+
+
+@pytest.mark.slow
+def test_lost_outputs_come_back_from_the_cache_without_running(project: Project) -> None:
+    before = {name: project.read(name) for name in RESULTS}
+    for name in ("pool", "start", "entropy", "features"):
+        shutil.rmtree(project.folder / "data" / name)
+    assert ran(project.dvc("repro").stdout) == []
+    shutil.rmtree(project.folder / "data" / "entropy")
+    project.dvc("checkout")
+    assert (project.folder / "data/entropy/round-2/model/seed-0.safetensors").is_file()
+    assert {name: project.read(name) for name in RESULTS} == before
+
+
+@pytest.mark.slow
+def test_every_round_can_be_pushed_and_pulled_by_someone_else(project: Project, tmp_path: Path) -> None:
+    project.dvc("remote", "add", "-d", "shared", str(tmp_path / "remote"))
+    project.commit("remote")
+    project.dvc("push")
+    project.run("git", "clone", "-q", str(project.folder), str(tmp_path / "colleague"))
+    colleague = Project(tmp_path / "colleague")
+    colleague.dvc("pull", "train@entropy-round1")
+    assert colleague.read("data/entropy/round-2/model/seed-1.safetensors") == project.read(
+        "data/entropy/round-2/model/seed-1.safetensors"
+    )
+    assert not (colleague.folder / "data/random").exists()
+
+
+@pytest.mark.slow
+def test_dvc_shows_metrics_plots_and_experiments(project: Project, tmp_path: Path) -> None:
+    project.dvc("exp", "run", "-S", "acquisition=margin")
+    assert "final_accuracy" in project.dvc("metrics", "diff", "HEAD", "--all").stdout
+    shown = project.dvc("exp", "show", "--csv").stdout
+    assert "margin" in shown
+    assert "label_savings" in shown
+    for command in ("show", "diff"):
+        project.dvc("plots", command, "-o", str(tmp_path / command))
+        page = (tmp_path / command / "index.html").read_text(encoding="utf-8")
+        assert "accuracy" in page
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "Ctrl-C"])
+@pytest.mark.parametrize("victim", ["prepare", "embed@pool", "train@entropy-round0", "label@random-round1", "report"])
+def test_a_stage_cut_off_in_the_middle_leaves_no_trace_in_the_results(
+    project: Project, victim: str, signal_number: signal.Signals
+) -> None:
+    if signal_number is signal.SIGINT and victim in ("prepare", "label@random-round1", "report"):
+        pytest.skip("Ctrl-C is tried on one short and one long stage")
+    before = {name: project.read(name) for name in RESULTS}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dvc", "repro", "--force", "--single-item", victim],
+        cwd=project.folder,
+        env=project.env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("> "):
+            break
+    os.killpg(process.pid, signal_number)
+    process.wait()
+    assert process.returncode != 0
+    project.dvc("repro")
+    assert {name: project.read(name) for name in RESULTS} == before
+
+
+@pytest.mark.slow
+def test_a_wrong_parameter_stops_dvc_before_any_work(fresh_project: Project, tmp_path: Path) -> None:
+    project = fresh_project.clone(tmp_path / "project")
+    done = project.dvc("exp", "run", "-S", "acquisition=ucbb", check=False)
+    assert done.returncode != 0
+    output = done.stdout + done.stderr
+    assert "acquisition: unknown kind 'ucbb'; choose one of: " in output
+    assert all(kind in output for kind in ("bald", "entropy", "random", "ucb"))
+    assert ran(output) == ["check"]
+    assert not (project.folder / "data/pool").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"acquisitions__ucb": {"kapa": 1.0}}, "acquisitions.ucb.kapa: unknown key; known here: kappa"),
+        ({"acquisitions__ucb": {"kappa": "one"}}, "acquisitions.ucb.kappa"),
+        ({"batch_size": "32"}, "batch_size"),
+        ({"batchsize": 32}, "batchsize: unknown key"),
+        ({"seeds": [0, 0]}, "seeds: every seed must differ"),
+        ({"rounds": [{"k": 1, "next": 2}]}, "rounds: expected k = 0, 1, 2"),
+        ({"posterior": "laplase"}, "posterior: unknown kind 'laplase'; choose one of: "),
+        ({"oracle": "human"}, "oracle: human pays for every label"),
+        ({"model": "bt", "posterior": "amortized"}, "amortized"),
+    ],
+)
+def test_a_wrong_parameter_is_named(fresh_project: Project, tmp_path: Path, change: dict[str, object], message: str) -> None:
+    project = Project(tmp_path / "project")
+    shutil.copytree(fresh_project.folder, project.folder, ignore=shutil.ignore_patterns(".git", ".dvc"))
+    project.params(**change)
+    done = project.stage("check", check=False)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (project.folder / "data/checked").exists()
+
+
+def test_a_full_disk_is_one_clear_error_and_nothing_half_written(project: Project) -> None:
+    target = project.folder / "data/entropy/round-1/labels.parquet"
+    target.unlink()
+    target.with_name("labels.parquet.part").symlink_to("/dev/full")  # every write answers "no space left"
+    done = project.stage("label", "entropy", "0", check=False)
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not target.exists()
+
+
+def test_wrong_weights_are_refused(project: Project) -> None:
+    project.params(backbone__sha256="0" * 64)
+    done = project.stage("embed", "pool", check=False)
+    assert done.returncode == 1
+    assert "wrong weights: expected SHA-256 0000" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_human_round_waits_for_its_labels_and_then_goes_on(project: Project) -> None:
+    unlabelled = [{k: v for k, v in row.items() if k != "label"} if n % 3 else row for n, row in enumerate(tiny_pool())]
+    assert any("label" not in row for row in unlabelled)
+    project.params(oracle="human", seeds=[0], baseline="entropy")
+    done = project.dvc("repro", check=False)
+    assert done.returncode != 0
+    assert "8 of 8 pairs of data/start/batch.parquet wait for a label" in done.stdout + done.stderr
+    from bgpm.data.tables import read_table
+
+    truth = read_table(project.folder / "data/truth/pool.parquet")
+    labels = dict(zip(truth["pair_id"], truth["label"], strict=True))
+    folder = project.folder / "data/annotations"
+    batch = read_table(project.folder / "data/start/batch.parquet", ["pair_id"])["pair_id"]
+    rows = [{"pair_id": p, "label": int(labels[p]), "annotator": "ada"} for p in batch]
+    write_jsonl(folder / "start.jsonl", rows)
+    done = project.dvc("repro", check=False)
+    assert "6 of 6 pairs of data/entropy/round-0/batch.parquet wait for a label" in done.stdout + done.stderr
+    assert "evaluate" not in " ".join(ran(done.stdout)).replace("start-evaluate", "")
+    write_jsonl(folder / "rest.jsonl", [{"pair_id": p, "label": int(v), "annotator": "bo"} for p, v in labels.items()])
+    project.dvc("repro")
+    assert json.loads(project.read("reports/metrics.json"))["labels"] == 20
+
+
+def test_select_and_label_import_no_torch(project: Project) -> None:
+    for arguments in (["stages.select", "random", "0"], ["stages.label", "random", "0"], ["stages.fork", "random"]):
+        code = (
+            "import runpy, sys; sys.argv = sys.argv[1:]\n"
+            "runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=False)\n"
+            "assert 'torch' not in sys.modules and 'transformers' not in sys.modules and 'pandas' not in sys.modules"
+        )
+        if arguments[0] == "stages.fork":
+            shutil.rmtree(project.folder / "data/random/round-0/model")
+            shutil.rmtree(project.folder / "data/random/round-0/evaluation")
+        project.run("python", "-c", code, *arguments)

@@ -1,0 +1,59 @@
+"""The nouns refuse what does not fit together."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bgpm.errors import ShapeError
+from bgpm.types import Comparisons, Pairs
+
+PAIRS = Pairs(np.array([0, 2, 4]), np.array([1, 3, 5]), np.array([0, 0, 1]))
+
+
+def test_swapping_twice_changes_nothing_and_once_turns_labels_round() -> None:
+    facts = Comparisons(PAIRS, np.array([1.0, 0.25, 0.5]), np.array([2.0, 0.0, np.nan]))
+    swapped = facts.swapped()
+    assert swapped.pairs.first.tolist() == [1, 3, 5]
+    assert swapped.label.tolist() == [0.0, 0.75, 0.5]
+    assert swapped.margin is facts.margin
+    assert swapped.swapped().label.tolist() == facts.label.tolist()
+
+
+def test_rows_are_taken_in_the_order_asked_for_or_by_mask() -> None:
+    assert PAIRS.take(np.array([2, 0])).second.tolist() == [5, 1]
+    assert PAIRS.take(np.array([False, True, True])).prompt.tolist() == [0, 1]
+    assert len(PAIRS.take(np.array([], np.int64))) == 0
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "prompt"), [([0], [1, 2], [0]), ([0], [1], [0, 0]), ([[0]], [[1]], [[0]]), (0, 1, 0)]
+)
+def test_pairs_of_different_lengths_or_dimensions_are_refused(first: object, second: object, prompt: object) -> None:
+    with pytest.raises(ShapeError, match="three vectors of one length"):
+        Pairs(np.array(first), np.array(second), np.array(prompt))
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        ([1.0, 0.0], "3 pairs but 2 labels"),
+        ([1.0, 0.0, 1.1], "labels are probabilities"),
+        ([1.0, -0.1, 1.0], "labels are probabilities"),
+        ([1.0, np.nan, 1.0], "a missing label cannot be trained on"),
+        ([np.nan, np.nan, np.nan], "a missing label cannot be trained on"),
+    ],
+)
+def test_labels_that_cannot_be_trained_on_are_refused(label: list[float], message: str) -> None:
+    with pytest.raises(ShapeError, match=message):
+        Comparisons(PAIRS, np.array(label))
+
+
+def test_margins_need_as_many_as_pairs() -> None:
+    with pytest.raises(ShapeError, match="3 pairs but 1 margins"):
+        Comparisons(PAIRS, np.zeros(3), np.zeros(1))
+
+
+def test_no_comparisons_are_comparisons() -> None:
+    none = np.array([], np.int64)
+    assert len(Comparisons(Pairs(none, none, none), np.array([]))) == 0
