@@ -126,7 +126,7 @@ def logdet() -> dict[str, float | str]:
         F.pair_kernel(*pairs, posterior(precision + 0.25 * torch.outer(g, g))).diagonal()
 
     return {
-        "what": f"greedy_logdet, {n:,} pairs, D p = {D} x {P}, k = {PICKS} (variances scored before in {scoring:.0f} s)",
+        "what": f"greedy_logdet, {n:,} pairs, D p = {D} x {P}, k = {PICKS} (scored before in {scoring:.0f} s)",
         "seconds": ours,
         "before": before,
         "peak": peak,

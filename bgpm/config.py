@@ -93,12 +93,15 @@ def check(raw: Mapping[str, Any]) -> Params:
     if len(set(params.seeds)) != len(params.seeds):
         raise ConfigError(f"params.yaml: seeds: every seed must differ, got {params.seeds}")
     head, posterior, oracle = built["models"], built["posteriors"], built["oracles"]
-    assert isinstance(head, Head) and isinstance(posterior, Posterior) and isinstance(oracle, Oracle)
+    assert isinstance(head, Head)
+    assert isinstance(posterior, Posterior)
+    assert isinstance(oracle, Oracle)
     posterior.check(head)
-    if oracle.paid and (len(params.seeds) > 1 or params.acquisition != params.baseline) and not getattr(oracle, "allow_many", False):
+    many = len(params.seeds) > 1 or params.acquisition != params.baseline
+    if oracle.paid and many and not getattr(oracle, "allow_many", False):
         raise ConfigError(
-            f"params.yaml: oracle: {params.oracle} pays for every label, but there are {len(params.seeds)} seeds and arms "
-            f"{params.acquisition!r} and {params.baseline!r}; set seeds to one seed and baseline to the acquisition, "
-            f"or oracles.{params.oracle}.allow_many to true"
+            f"params.yaml: oracle: {params.oracle} pays for every label, but there are {len(params.seeds)} seeds "
+            f"and arms {params.acquisition!r} and {params.baseline!r}; set seeds to one seed and baseline to the "
+            f"acquisition, or oracles.{params.oracle}.allow_many to true"
         )
     return params

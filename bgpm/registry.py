@@ -57,9 +57,10 @@ def member(base: type[C], kind: str, where: str = "kind") -> type[C]:
         raise ConfigError(f"params.yaml: {where}: unknown kind {kind!r}; choose one of: {', '.join(known)}")
     module = importlib.import_module(f"{base.__module__}.{kind}")
     for value in vars(module).values():
-        if isinstance(value, type) and issubclass(value, base) and value.__module__ == module.__name__:
-            if value.model_fields["kind"].default == kind:
-                return value
+        if not (isinstance(value, type) and issubclass(value, base) and value.__module__ == module.__name__):
+            continue
+        if value.model_fields["kind"].default == kind:
+            return value
     raise ConfigError(f"{module.__name__} defines no subclass of {base.__name__} with kind {kind!r}")
 
 

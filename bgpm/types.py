@@ -36,7 +36,8 @@ class Pairs:
     def __post_init__(self) -> None:
         if not self.first.shape == self.second.shape == self.prompt.shape or self.first.ndim != 1:
             raise ShapeError(
-                f"pairs need three vectors of one length, got {self.first.shape}, {self.second.shape}, {self.prompt.shape}"
+                "pairs need three vectors of one length, "
+                f"got {self.first.shape}, {self.second.shape}, {self.prompt.shape}"
             )
 
     def __len__(self) -> int:

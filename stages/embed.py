@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
+import torch
 
 from bgpm.backbones import BackboneSettings
 from bgpm.backbones.embedding import embed, load_backbone
@@ -15,6 +17,7 @@ from bgpm.stage import DATA, EMBEDDINGS, read_params, run, setting, whole_folder
 
 def main(which: str) -> None:
     settings = parse(BackboneSettings, setting(read_params(), "backbone"), "backbone")
+    torch.set_num_threads(os.cpu_count() or 1)
     backbone = load_backbone(settings)
     prompts = read_table(DATA / which / "prompts.parquet", ["messages"])
     conversations = [json.loads(text) for text in prompts["messages"]]

@@ -30,13 +30,26 @@ def main(arm: str, k: str = "0") -> None:
         mine = where(labels, labels["seed"] == seed)
         moments = model.moments(heldout.features, heldout.pairs)
         rows = list(heldout_rows(moments, heldout.label, heldout.section))
-        rows.append(("heldout", "all", "length_rule", length_rule(gap[mine["pair"]], mine["label"], gap[heldout.rows], heldout.label)))
+        rows.append(
+            (
+                "heldout",
+                "all",
+                "length_rule",
+                length_rule(gap[mine["pair"]], mine["label"], gap[heldout.rows], heldout.label),
+            )
+        )
         rows += benchmark_rows(
-            model.moments(benchmark.features, benchmark.pairs), benchmark.label, benchmark.section, benchmark.subset, xstest=xstest
+            model.moments(benchmark.features, benchmark.pairs),
+            benchmark.label,
+            benchmark.section,
+            benchmark.subset,
+            xstest=xstest,
         )
         rows += [("model", "all", name, float(v)) for name, v in model.summary().items() if not isinstance(v, str)]
         curve += [(seed, number, len(mine["label"]), *row) for row in rows]
-        prompts.append(_by_prompt(seed, number, heldout.pairs.prompt, correct(moments.mean.numpy(), heldout.label, tie=0.5)))
+        prompts.append(
+            _by_prompt(seed, number, heldout.pairs.prompt, correct(moments.mean.numpy(), heldout.label, tie=0.5))
+        )
     with whole_folder(here / "evaluation") as folder:
         if number > 0:
             before = round_dir(arm, number - 1) / "evaluation"

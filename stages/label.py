@@ -17,7 +17,9 @@ def main(arm: str, k: str = "0") -> None:
     here = round_dir(arm, k)
     files = OracleFiles(TRUTH / "pool.parquet", ANNOTATIONS, here / "batch.parquet")
     batch = read_table(files.batch)
-    questions = [Question(pair_id, seed) for pair_id, seed in zip(batch["pair_id"], batch["seed"].tolist(), strict=True)]
+    questions = [
+        Question(pair_id, seed) for pair_id, seed in zip(batch["pair_id"], batch["seed"].tolist(), strict=True)
+    ]
     label, margin = oracle(questions, files)
     first = arm == "start"
     bought = {

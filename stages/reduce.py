@@ -17,13 +17,13 @@ def main() -> None:
     responses = read_table(POOL / "responses.parquet", ["prompt", "text"])
     split = read_table(POOL / "prompts.parquet", ["split"])["split"]
     unlabelled = np.flatnonzero(split[responses["prompt"]] == "pool")
-    reduction = Reduction.fit(settings, states[unlabelled], responses["text"][unlabelled])
+    reduction = Reduction.fit(settings, states[unlabelled], list(responses["text"][unlabelled]))
     for which in ("pool", "benchmark"):
         with whole_folder(FEATURES / which) as folder:
             for name in ("responses", "prompts"):
                 texts = read_table(DATA / which / f"{name}.parquet", ["text"])["text"]
                 states = np.load(EMBEDDINGS / which / f"{name}.npy", mmap_mode="r")
-                np.save(folder / f"{name}.npy", reduction(states, texts))
+                np.save(folder / f"{name}.npy", reduction(states, list(texts)))
             if which == "pool":
                 reduction.save(folder / "reduction.npz")
 

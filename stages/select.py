@@ -42,7 +42,9 @@ def main(arm: str, k: str) -> None:
         wanted = setting(params, "batch_size")
         if len(pairs) < wanted:
             log.warning("%s, round %s, seed %d: the pool has only %d pairs left to label", arm, k, seed, len(pairs))
-        batch = selection(candidates, mine["value"], min(wanted, len(pairs)), generator=generator("select", arm, seed, int(k)))
+        batch = selection(
+            candidates, mine["value"], min(wanted, len(pairs)), generator=generator("select", arm, seed, int(k))
+        )
         picked = where(mine, batch.rows)
         batches.append(
             {

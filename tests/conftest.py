@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-SUBJECTS = "river clock bread engine garden letter winter copper market violin".split()
+SUBJECTS = ["river", "clock", "bread", "engine", "garden", "letter", "winter", "copper", "market", "violin"]
 QUALITIES = {"good": "clear useful kind exact helpful", "bad": "vague rude wrong broken useless"}
 
 
@@ -104,7 +104,9 @@ class Project:
         words = [sys.executable if w == "python" else w for w in command]
         done = subprocess.run(words, cwd=self.folder, env=self.env, capture_output=True, text=True, check=False)
         if check and done.returncode != 0:
-            pytest.fail(f"{' '.join(command)} exited with {done.returncode}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}")
+            pytest.fail(
+                f"{' '.join(command)} exited with {done.returncode}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+            )
         return done
 
     def dvc(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -140,7 +142,10 @@ class Project:
 
 def make_project(folder: Path) -> Project:
     listing = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
     )
     for name in listing.stdout.decode().split("\0"):
         if name and (ROOT / name).is_file() and not name.startswith(("reports/", "tests/")) and name != "dvc.lock":

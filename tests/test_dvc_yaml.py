@@ -62,7 +62,11 @@ def reach(start: Path) -> set[Path]:
         queue += [p.relative_to(ROOT) for p in (ROOT / path.parent).glob("*.py") if path.parent in FAMILY_FOLDERS]
         if path == Path("bgpm/functional/__init__.py"):
             queue += [p.relative_to(ROOT) for p in (ROOT / path.parent).glob("*.py")]
-    return {path for path in seen if (ROOT / path).name != "__init__.py" or path.parent not in (Path("bgpm"), Path("stages"))}
+    return {
+        path
+        for path in seen
+        if (ROOT / path).name != "__init__.py" or path.parent not in (Path("bgpm"), Path("stages"))
+    }
 
 
 def script_of(stage: Any) -> Path:
@@ -131,7 +135,9 @@ def test_the_same_acquisition_twice_is_one_arm(tmp_path: Path) -> None:
 def test_our_reading_of_params_yaml_is_dvcs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(ROOT)
     assert read_params() == params_show(stages=[], deps=False) or read_params() == params_show("params.yaml")
-    odd = "a: 1e-5\nb: 1.0e3\nc: .5\nd: 1_0\ne: 0x10\nf: 012\ng: 5\nh: 1.\ni: -2e+3\nj: yes\nk: '1e-5'\nl: 2026-01-01x\n"
+    odd = (
+        "a: 1e-5\nb: 1.0e3\nc: .5\nd: 1_0\ne: 0x10\nf: 012\ng: 5\nh: 1.\ni: -2e+3\nj: yes\nk: '1e-5'\nl: 2026-01-01x\n"
+    )
     (tmp_path / "params.yaml").write_text(odd)
     with Repo.init(str(tmp_path), no_scm=True):
         monkeypatch.chdir(tmp_path)

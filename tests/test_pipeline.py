@@ -22,7 +22,7 @@ def ran(output: str) -> list[str]:
     return re.findall(r"Running stage '([^']+)'", output)
 
 
-@pytest.fixture()
+@pytest.fixture
 def project(finished_project: Project, tmp_path: Path) -> Project:
     return finished_project.clone(tmp_path / "project")
 
@@ -56,7 +56,9 @@ def test_another_acquisition_reruns_its_own_arm_only(project: Project) -> None:
 def test_one_more_round_runs_that_round_only(project: Project) -> None:
     rounds = project.run("python", "-m", "bgpm.rounds", "3").stdout.strip()
     again = ran(project.dvc("exp", "run", "-S", f"rounds={rounds}").stdout)
-    new = {f"{s}@{arm}-round2" for s in ("score", "select", "label", "train", "evaluate") for arm in ("entropy", "random")}
+    new = {
+        f"{s}@{arm}-round2" for s in ("score", "select", "label", "train", "evaluate") for arm in ("entropy", "random")
+    }
     assert set(again) == {"check", "report", *new}
     rounds = project.run("python", "-m", "bgpm.rounds", "1").stdout.strip()
     assert set(ran(project.dvc("exp", "run", "-S", f"rounds={rounds}").stdout)) == {"check", "report"}
@@ -156,7 +158,9 @@ def test_a_wrong_parameter_stops_dvc_before_any_work(fresh_project: Project, tmp
         ({"model": "bt", "posterior": "amortized"}, "amortized"),
     ],
 )
-def test_a_wrong_parameter_is_named(fresh_project: Project, tmp_path: Path, change: dict[str, object], message: str) -> None:
+def test_a_wrong_parameter_is_named(
+    fresh_project: Project, tmp_path: Path, change: dict[str, object], message: str
+) -> None:
     project = Project(tmp_path / "project")
     shutil.copytree(fresh_project.folder, project.folder, ignore=shutil.ignore_patterns(".git", ".dvc"))
     project.params(**change)

@@ -25,8 +25,8 @@ class Leaf(Settings):
 class Branch(Settings):
     name: str
     leaf: Leaf
-    leaves: list[Leaf] = []
-    by_name: dict[str, Leaf] = {}
+    leaves: list[Leaf]
+    by_name: dict[str, Leaf]
 
 
 @pytest.mark.parametrize("base", [base for base, _ in FAMILIES.values()], ids=FAMILIES)
@@ -43,7 +43,8 @@ def test_every_file_of_a_family_is_a_member_named_like_its_kind(base: type[Compo
 
 def test_listing_kinds_imports_no_member_and_no_torch() -> None:
     code = (
-        "import sys; from bgpm.oracles import Oracle; from bgpm.acquisition import Acquisition; from bgpm.registry import kinds\n"
+        "import sys; from bgpm.oracles import Oracle\n"
+        "from bgpm.acquisition import Acquisition; from bgpm.registry import kinds\n"
         "assert 'human' in kinds(Oracle) and 'bald' in kinds(Acquisition)\n"
         "assert not {'torch', 'scipy', 'pandas', 'bgpm.oracles.human', 'bgpm.acquisition.bald'} & set(sys.modules)"
     )
@@ -142,5 +143,5 @@ def test_a_base_without_default_kind_cannot_be_built_by_accident() -> None:
     class Odd(Component):
         kind: Literal["odd"]
 
-    with pytest.raises(ConfigError, match="odd: Field required|kind: Field required"):
+    with pytest.raises(ConfigError, match=r"^params\.yaml: kind: Field required$"):
         parse(Odd, {}, "")

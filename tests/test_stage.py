@@ -27,11 +27,13 @@ def read(folder: Path, text: str) -> dict:
     return stage.read_params(path)
 
 
-@pytest.mark.parametrize(
-    "written",
-    "1e-5 1E5 1e5 +1e3 -2e-3 6.02e23 1.e-3 1.5e3 .5 -.5 +.5 1. 0.5 12e03 1_000 1_0.5 0x1F .inf -.inf .nan 1e e5 .5e1 "
-    "a-1e5 1.2.3 true False null ~ 7 -7 '1e5'".split(),
-)
+NUMBERS = """
+    1e-5 1E5 1e5 +1e3 -2e-3 6.02e23 1.e-3 1.5e3 .5 -.5 +.5 1. 0.5 12e03 1_000 1_0.5 0x1F .inf -.inf .nan 1e e5 .5e1
+    a-1e5 1.2.3 true False null ~ 7 -7 '1e5'
+"""
+
+
+@pytest.mark.parametrize("written", NUMBERS.split())
 def test_a_number_is_read_as_dvc_reads_it(tmp_path: Path, written: str) -> None:
     ours, dvc = read(tmp_path, f"k: {written}\n")["k"], parse_yaml(f"k: {written}\n", "params.yaml")["k"]
     assert repr(ours) == repr(dvc)
@@ -86,19 +88,23 @@ def test_a_whole_folder_replaces_what_was_there(tmp_path: Path) -> None:
     assert [p.name for p in target.parent.iterdir()] == ["model"]
 
 
+def write_half(target: Path, error: BaseException) -> None:
+    with stage.whole_folder(target) as folder:
+        (folder / "half").write_text("half")
+        raise error
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
 def test_a_whole_folder_leaves_nothing_on_an_error_and_keeps_what_was_there(
     tmp_path: Path, error: type[BaseException]
 ) -> None:
-    with pytest.raises(error), stage.whole_folder(tmp_path / "model") as folder:
-        (folder / "half").write_text("half")
-        raise error
+    with pytest.raises(error):
+        write_half(tmp_path / "model", error())
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "old").write_text("old")
-    with pytest.raises(error), stage.whole_folder(tmp_path / "model") as folder:
-        (folder / "half").write_text("half")
-        raise error
+    with pytest.raises(error):
+        write_half(tmp_path / "model", error())
     assert [str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")] == ["model", "model/old"]
 
 
@@ -112,7 +118,9 @@ def test_json_is_sorted_whole_and_never_not_a_number(tmp_path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["metrics.json"]
 
 
-@pytest.mark.parametrize("error", [ConfigError("params.yaml: seeds: every seed must differ"), OSError(28, "No space left")])
+@pytest.mark.parametrize(
+    "error", [ConfigError("params.yaml: seeds: every seed must differ"), OSError(28, "No space left")]
+)
 def test_run_prints_one_error_line_and_exits_with_1(
     error: Exception, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -172,8 +180,8 @@ def test_a_stage_run_in_the_wrong_folder_says_so_without_a_traceback(tmp_path: P
 def test_a_generator_depends_on_every_part_and_on_nothing_else() -> None:
     parts: list[tuple[int | str, ...]] = [
         (), (0,), (1,), ("0",), ("1",), (0, 0), (0, 1), (1, 0), ("score",), ("score", 0), ("score", 0, 0), (0, "score"),
-        ("score", "random", 0), ("score", "entropy", 0), ("select", "random", 0), ("score,random", 0), ("scorerandom", 0),
-        (2**32 + 5,), (5, 1), (2**64,), (-1,), ("-1",), ("[1]",),
+        ("score", "random", 0), ("score", "entropy", 0), ("select", "random", 0), ("score,random", 0),
+        ("scorerandom", 0), (2**32 + 5,), (5, 1), (2**64,), (-1,), ("-1",), ("[1]",),
     ]  # fmt: skip
     first = [stage.generator(*p).random(4) for p in parts]
     again = [stage.generator(*p).random(4) for p in parts]
@@ -210,6 +218,8 @@ def test_rounds_are_printed_as_dvc_takes_them() -> None:
 
 @pytest.mark.parametrize("words", [[], ["0"], ["-1"], ["²"], ["many"], ["1", "2"]])
 def test_rounds_on_the_command_line_answer_nonsense_with_their_usage(words: list[str]) -> None:
-    done = subprocess.run([sys.executable, "-m", "bgpm.rounds", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "bgpm.rounds", *words], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 1
     assert done.stderr == "usage: python -m bgpm.rounds NUMBER\n"

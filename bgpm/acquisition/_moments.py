@@ -14,4 +14,5 @@ def moments(candidates: Candidates) -> tuple[Tensor, Tensor]:
     """Mean and variance of each pair's score, float64 [N], before division by tau; copies."""
     import torch
 
-    return tuple(torch.tensor(a, dtype=torch.float64) for a in (candidates.mean, candidates.variance))
+    mean, variance = (torch.tensor(a, dtype=torch.float64) for a in (candidates.mean, candidates.variance))
+    return mean, variance

@@ -79,7 +79,7 @@ def resolve(path: str) -> str:
     name = path.removeprefix("package:")
     try:
         spec = importlib.util.find_spec(name)
-    except ImportError:  # of a parent package
+    except (ImportError, ValueError):  # of a parent package; or no name at all
         spec = None
     if spec is None or not spec.submodule_search_locations:
         raise WeightsError(f"backbone.path: the package {name!r} is not installed; run `make install`")
@@ -87,7 +87,9 @@ def resolve(path: str) -> str:
     configs = sorted(root.rglob("config.json"), key=lambda p: len(p.parts))
     folders = [c.parent for c in configs if (c.parent / "model.safetensors").exists()]
     if not folders:
-        raise WeightsError(f"backbone.path: the package {name!r} at {root} carries no config.json beside model.safetensors")
+        raise WeightsError(
+            f"backbone.path: the package {name!r} at {root} carries no config.json beside model.safetensors"
+        )
     return str(folders[0])
 
 
@@ -132,7 +134,9 @@ def load_backbone(settings: BackboneSettings) -> Backbone:
             folder, dtype=getattr(torch, settings.dtype), local_files_only=local, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
-        raise WeightsError(f"backbone.path: {settings.path!r} cannot be loaded as a hub id or a folder: {error}") from error
+        raise WeightsError(
+            f"backbone.path: {settings.path!r} cannot be loaded as a hub id or a folder: {error}"
+        ) from error
     random = sorted(name for name in loading["missing_keys"] if "pooler" not in name)  # a pooler is never read
     if random:
         raise WeightsError(
@@ -220,7 +224,9 @@ def _templated(tokenizer: Any, messages: Messages, answer: str | None) -> list[i
     from jinja2 import TemplateError
 
     try:
-        encoded = tokenizer.apply_chat_template(list(messages), add_generation_prompt=answer is not None, return_dict=True)
+        encoded = tokenizer.apply_chat_template(
+            list(messages), add_generation_prompt=answer is not None, return_dict=True
+        )
     except TemplateError as error:
         roles = ", ".join(m["role"] for m in messages)
         raise DataError(
@@ -250,7 +256,12 @@ def batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
 
 
 def embed(
-    backbone: Backbone, texts: Sequence[tuple[Messages, str | None]], out: np.ndarray, *, batch_tokens: int = 4096, title: str = "embed"
+    backbone: Backbone,
+    texts: Sequence[tuple[Messages, str | None]],
+    out: np.ndarray,
+    *,
+    batch_tokens: int = 4096,
+    title: str = "embed",
 ) -> dict[str, int]:
     """Pooled states of every layer, written to ``out`` float32 [n, layers, width].
 

@@ -76,14 +76,17 @@ class Reduction:
     def load(cls, settings: FeatureSettings, path: Path) -> Reduction:
         """The inverse of `save`."""
         try:
-            with np.load(path) as arrays:
+            with path.open("rb") as file, np.load(file) as arrays:
                 return cls(settings, dict(arrays))
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise StateError(f"{path}: is not a fitted reduction ({error}); run `dvc repro reduce`") from error
 
 
 def text_statistics(texts: Sequence[str]) -> np.ndarray:
-    """Counts that people take for quality, [n, 7]: log words, log characters, lines, list items, code, headings, digits."""
+    """Counts that people take for quality, [n, 7], each as log(1 + count).
+
+    Words, characters, line ends, list items, backticks, headings with bold marks, digits.
+    """
     rows = [
         (
             np.log1p(len(t.split())),

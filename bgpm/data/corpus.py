@@ -43,7 +43,9 @@ class PoolSampling(Settings):
 
 def _odd(annotators: dict[str, list[Attribute]]) -> dict[str, list[Attribute]]:
     if len(annotators) % 2 == 0:
-        raise ValueError(f"expected an odd number of annotators, so that every pair has a majority, got {len(annotators)}")
+        raise ValueError(
+            f"expected an odd number of annotators, so that every pair has a majority, got {len(annotators)}"
+        )
     return annotators
 
 
@@ -94,7 +96,8 @@ def read_corpus(folder: Path) -> list[dict[str, Any]]:
                         raise ValueError("an answer's text is text")
                     if any(answer[name] not in (0, 1, 2, 3) for name in ATTRIBUTES):
                         raise ValueError("attributes are whole numbers from 0 to 3")
-                entry["prompt"], entry["section"], entry["subset"]
+                if not all(isinstance(entry[name], str) for name in ("prompt", "section", "subset")):
+                    raise ValueError("prompt, section and subset are text")
             except (ValueError, KeyError, TypeError) as error:
                 raise DataError(f"{place}: not a corpus entry: {error!r}") from None
             corpus.append(entry)

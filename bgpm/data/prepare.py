@@ -217,7 +217,12 @@ def _tables(rows: Sequence[Row], splits: Sequence[str], seed: int) -> tuple[dict
             _append(prompts, (prompt_ids[n], as_text(row.prompt), messages[n], row.section, splits[n]))
         first, second = sorted((row.a, row.b), reverse=swap(seed, keys[n]))
         label = row.label if first == row.a else 1.0 - row.label
-        pair_id = row.id or digest(row.subset if splits[n] == "benchmark" else "", messages[n], first, second)
+        if splits[n] == "benchmark":
+            pair_id = row.id or digest(row.subset, messages[n], first, second)
+        elif row.id:  # which order it stands for: a label given under the other order must not be taken for this one
+            pair_id = f"{row.id}:{'ab' if first == row.a else 'ba'}"
+        else:
+            pair_id = digest("", messages[n], first, second)
         place = (pair_id, len(prompts["text"]) - 1, respond(n, first), respond(n, second))
         _append(pairs, (*place, row.section, row.subset, splits[n], keys[n]))
         _append(labels.setdefault(splits[n], {"pair_id": [], "label": [], "margin": []}), (pair_id, label, row.margin))

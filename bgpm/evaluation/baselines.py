@@ -55,33 +55,35 @@ def word_scores(train: Split, tests: Sequence[Split]) -> list[np.ndarray]:
     """Scores of the pairs of each test split by a model of word presence, [N] each; swapping answers flips the sign.
 
     The penalty is chosen by cross-validation over prompts. Words are those of at least two training answers.
-    Constant zero where the labels hold one class only or fewer prompts than folds.
+    All zero, which decides nothing, where the labels cover fewer prompts than there are folds.
     """
+    from scipy.sparse import csr_matrix, vstack
     from sklearn.feature_extraction.text import CountVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV, GroupKFold
 
     decided = np.flatnonzero(train.label != 0.5)
     pairs, better = train.pairs.take(decided), train.label[decided] > 0.5
-    if len(np.unique(pairs.prompt)) < FOLDS or better.all() or not better.any():
+    if len(np.unique(pairs.prompt)) < FOLDS:
         return [np.zeros(len(test.pairs)) for test in tests]
     vocabulary = CountVectorizer(binary=True, min_df=2, token_pattern=r"(?u)\b\w+\b|[^\w\s]")
     rows = np.unique([pairs.first, pairs.second])
     vocabulary.fit([train.texts[row] for row in rows])
 
     def differences(split: Split, pairs: Pairs):
-        presence = vocabulary.transform(split.texts).astype(np.float64)
+        presence = csr_matrix(vocabulary.transform(split.texts), dtype=np.float64)
         return presence[pairs.first] - presence[pairs.second]
 
-    # No intercept, and every pair both ways round: the model cannot prefer a position.
-    x = differences(train, pairs)
+    # No intercept, and every pair both ways round: the model cannot prefer a position, and no fold lacks a class.
+    one_way = differences(train, pairs)
+    x, y, groups = vstack([one_way, -one_way]), np.concatenate([better, ~better]), np.tile(pairs.prompt, 2)
     search = GridSearchCV(
         LogisticRegression(fit_intercept=False, max_iter=1000),
         {"C": list(PENALTIES)},
         scoring="neg_log_loss",
         cv=GroupKFold(FOLDS),
     )
-    search.fit(x, better, groups=pairs.prompt)
+    search.fit(x, y, groups=groups)
     return [search.best_estimator_.decision_function(differences(test, test.pairs)) for test in tests]
 
 
@@ -117,7 +119,8 @@ def baselines(train: Split, heldout: Split, benchmark: Split, *, xstest: str) ->
         direction = length_direction(train)
         rules["length"] = direction * heldout.words(), direction * benchmark.words()
         notes.append(f"length: the {'longer' if direction > 0 else 'shorter'} answer is taken for the better one")
-        rules["words"] = tuple(word_scores(train, [heldout, benchmark]))
+        on_heldout, on_benchmark = word_scores(train, [heldout, benchmark])
+        rules["words"] = on_heldout, on_benchmark
     else:
         notes.append("the pool has no recorded labels: length and words have nothing to learn from")
     return {"labels": len(train.label), "notes": notes, "rules": _measured(rules, heldout, benchmark, xstest)}

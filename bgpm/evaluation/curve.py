@@ -20,7 +20,7 @@ Row = tuple[str, str, str, float]
 
 
 def correct(mean: np.ndarray, label: np.ndarray, *, tie: float) -> np.ndarray:
-    """1 where the better answer has the higher score, 0 where not, ``tie`` where the scores are equal; NaN for tied labels."""
+    """1 where the better answer scores higher, 0 where lower, ``tie`` where they are equal; NaN for tied labels."""
     sign = np.sign(mean) * np.sign(label - 0.5)
     return np.where(label == 0.5, np.nan, np.where(sign == 0, tie, sign > 0))
 
@@ -31,7 +31,7 @@ def probabilities(moments: ScoreMoments) -> np.ndarray:
 
 
 def mean_nll(moments: ScoreMoments, label: np.ndarray) -> float:
-    """Mean negative log-likelihood of the labels, nats; from logits, so that a probability rounded to 1 may be wrong."""
+    """Mean negative log-likelihood of the labels, nats; from logits, so that a rounded 1 may be wrong."""
     logit = F.predictive_logit(moments.mean, moments.variance, moments.tau)
     return float(F.pairwise_loss(logit, torch.from_numpy(label), tau=1.0).mean())
 
@@ -44,7 +44,8 @@ def heldout_rows(moments: ScoreMoments, label: np.ndarray, section: np.ndarray) 
     yield "heldout", "all", "nll", mean_nll(moments, label)
     yield "heldout", "all", "brier", float(F.brier(p, y))
     yield "heldout", "all", "ece", float(F.expected_calibration_error(p, y))
-    yield "heldout", "all", "mean_probability_of_winner", float(np.nanmean(np.where(label > 0.5, p, 1 - p)[label != 0.5]))
+    of_winner = np.where(label > 0.5, p, 1 - p)[label != 0.5]
+    yield "heldout", "all", "mean_probability_of_winner", float(np.nanmean(of_winner))
     for name in sorted(set(section) - {""}):
         here = right[section == name]
         if not np.isnan(here).all():

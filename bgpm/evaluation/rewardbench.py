@@ -13,7 +13,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 SECTIONS: dict[str, dict[str, int]] = {
-    "chat": {"alpacaeval-easy": 100, "alpacaeval-length": 95, "alpacaeval-hard": 95, "mt-bench-easy": 28, "mt-bench-med": 40},
+    "chat": {
+        "alpacaeval-easy": 100,
+        "alpacaeval-length": 95,
+        "alpacaeval-hard": 95,
+        "mt-bench-easy": 28,
+        "mt-bench-med": 40,
+    },
     "chat-hard": {
         "mt-bench-hard": 37,
         "llmbar-natural": 100,
@@ -38,7 +44,7 @@ SECTIONS: dict[str, dict[str, int]] = {
         "hep-python": 164,
         "hep-rust": 164,
     },
-}  # fmt: skip
+}
 SECTION_OF = {subset: section for section, subsets in SECTIONS.items() for subset in subsets}
 
 

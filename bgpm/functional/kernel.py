@@ -29,6 +29,7 @@ from bgpm.functional import _checks
 from bgpm.functional.skew import apply_skew
 
 _CHUNK = 1 << 22  # entries of a temporary: 32 MiB in float64
+_CONVERTED = 1 << 19  # entries of features converted at a time: 4 MiB, which stays in cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,9 +50,6 @@ class FullPosterior:
     rows: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        _checks.expect(
-            "FullPosterior", "covariance", self.covariance, (len(self.covariance),) * 2, "pass a square matrix"
-        )
         _checks.covariance("FullPosterior", covariance=self.covariance)
 
     @property
@@ -260,9 +258,10 @@ WeightPosterior = FullPosterior | KroneckerPosterior | LowRankPosterior
 
 
 class LinearisedKernel:
-    """Covariance between the scores of N pairs; made by `pair_kernel` or `indexed_pair_kernel`.
+    """Covariance between the scores of N pairs; made and checked by `pair_kernel` or `indexed_pair_kernel`.
 
-    Swapping the answers of a pair flips the sign of its row and column and leaves the diagonal.
+    Swapping the answers of a pair flips the sign of its row and column and leaves the diagonal. Whoever has gradients
+    of its own, of a score that is not the plain skew form, may pass them to the constructor, which checks nothing.
     """
 
     def __init__(
@@ -273,7 +272,14 @@ class LinearisedKernel:
         index: tuple[Tensor, Tensor] | None,
         posterior: WeightPosterior,
     ) -> None:
-        """Gradients a, b [N, r]; features of both sides [N, p], or of all responses with their rows ``index``."""
+        """From parts.
+
+        Args:
+            a, b: Gradients of each score with respect to the uncertain coordinates of both embeddings, [N, r].
+            phi: Features of both sides, [N, p] each; with ``index`` the features of all responses, [R, p], twice.
+            index: Rows of the responses on both sides, int64 [N] each, or None.
+            posterior: Over the weights [r, p].
+        """
         self._a, self._b = a.to(posterior.dtype), b.to(posterior.dtype)
         self._phi, self._index, self._posterior = phi, index, posterior
 
@@ -436,5 +442,5 @@ def _finite_features(where: str, *features: Tensor) -> None:
 
 
 def _parts(n: int, width: int) -> Iterator[slice]:
-    step = max(1, _CHUNK // max(1, width))
+    step = max(1, _CONVERTED // max(1, width))
     return (slice(low, low + step) for low in range(0, n, step))

@@ -112,7 +112,7 @@ def expected_entropy(mean: Tensor, var: Tensor, tau: float | Tensor = 1.0) -> Te
 
 
 def bald(mean: Tensor, var: Tensor, tau: float | Tensor = 1.0) -> Tensor:
-    """H(E p) - E H(p): mutual information between a label and the score, in nats, [*B], >= 0.
+    """H(E p) - E H(p): mutual information between a label and the score, in nats, [*B], >= 0 (to 1e-300).
 
     For small sd the two entropies nearly cancel, so there it is computed as E KL(p || E p), a sum of
     non-negative terms. Arguments and errors as in `expected_probability`.
@@ -223,6 +223,7 @@ def _integrate(name: str, mean: Tensor, var: Tensor, tau: float | Tensor, narrow
     # Not -abs(): its gradient at 0 would be 0.
     mu = torch.where(mean > 0, -mean, mean).to(working).flatten() / tau
     sd = (var.to(working).sqrt() / tau).flatten()
+    _checks.finite(name, **{"mean / tau": mu, "sd / tau": sd})
     out = torch.empty_like(mu)
     lower = -1.0
     for upper, count in _TIERS:

@@ -34,7 +34,8 @@ class Human(Oracle):
         open_pairs = [q.pair_id for q in questions if q.pair_id not in answers]
         if open_pairs:
             raise LabelsPendingError(
-                f"{len(open_pairs)} of {len(questions)} pairs of {files.batch} wait for a label, the first is {open_pairs[0]}: "
+                f"{len(open_pairs)} of {len(questions)} pairs of {files.batch} wait for a label, "
+                f"the first is {open_pairs[0]}: "
                 f'add lines {{"pair_id": ..., "label": 0 | 0.5 | 1, "annotator": ...}} to a .jsonl file in '
                 f"{files.annotations}/ and run `dvc repro` again"
             )
@@ -58,7 +59,9 @@ def read_annotations(folder: Path) -> dict[str, dict[str, float]]:
                 entry = json.loads(line)
                 label, pair_id = entry["label"], entry["pair_id"]
             except (ValueError, KeyError, TypeError) as error:
-                raise DataError(f"{path}:{number}: not an annotation: {error!r}; expected pair_id, label, annotator") from None
+                raise DataError(
+                    f"{path}:{number}: not an annotation: {error!r}; expected pair_id, label, annotator"
+                ) from None
             if not isinstance(pair_id, str):
                 raise DataError(f"{path}:{number}: pair_id {pair_id!r}: expected text, as the batch has it")
             if isinstance(label, bool) or label not in (0, 0.5, 1):

@@ -114,7 +114,9 @@ class AmortizedModel(Fitted):
         log_variance.load_state_dict(groups["log_variance"])
         return cls(head, module, log_variance, in_features, description["tau"], description["summary"])
 
-    def training_loss(self, settings: Amortized, data: Labelled, kl_weight: float, generator: torch.Generator) -> Tensor:
+    def training_loss(
+        self, settings: Amortized, data: Labelled, kl_weight: float, generator: torch.Generator
+    ) -> Tensor:
         """Minus the evidence lower bound of these labels with one draw each, in nats a label, []."""
         sides, divergence = [], 0.0
         for features in (data.first, data.second):

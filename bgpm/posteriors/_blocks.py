@@ -47,7 +47,8 @@ class Pair:
 
     def wedge(self, data: Labelled) -> Tensor:
         """left'(phi_i phi_j' - phi_j phi_i') right of every labelled pair, [N]."""
-        one, two = data.first @ torch.stack([self.left, self.right], 1), data.second @ torch.stack([self.left, self.right], 1)
+        plane = torch.stack([self.left, self.right], 1)
+        one, two = data.first @ plane, data.second @ plane
         return one[:, 0] * two[:, 1] - one[:, 1] * two[:, 0]
 
     def start(self, data: Labelled) -> Tensor:
@@ -75,14 +76,10 @@ def leading_pairs(data: Labelled, residual: Tensor, count: int, *, generator: to
     p = data.first.shape[1]
     q = leading_subspace(lambda q: g(g(q)), p, 2 * count + 2, generator=generator)
     left, values, right = torch.linalg.svd(q.T @ g(q))
-    return [
-        Pair(values[k].item(), q @ left[:, k], q @ right[k]) for k in range(0, min(2 * count, len(values) - 1), 2)
-    ]
+    return [Pair(values[k].item(), q @ left[:, k], q @ right[k]) for k in range(0, min(2 * count, len(values) - 1), 2)]
 
 
-def leading_subspace(
-    apply: Callable[[Tensor], Tensor], p: int, k: int, *, generator: torch.Generator
-) -> Tensor:
+def leading_subspace(apply: Callable[[Tensor], Tensor], p: int, k: int, *, generator: torch.Generator) -> Tensor:
     """An orthonormal basis [p, min(k, p)] near the leading eigenvectors of a symmetric map, by subspace iteration."""
     q = torch.randn(p, min(k, p), generator=generator, dtype=torch.float64)
     for _ in range(SWEEPS):
@@ -226,7 +223,11 @@ def _compare(
     weight = _path(data, loss, found.weight, found.precision, precisions[: best + 1], pair)[-1]
     precision = torch.cat([found.precision, torch.full((2,), precisions[best], dtype=torch.float64)])
     return Found(
-        weight, precision, found.screen, (*found.gain, gain[best, tested].mean().item()), tuple(path[best] for path in paths)
+        weight,
+        precision,
+        found.screen,
+        (*found.gain, gain[best, tested].mean().item()),
+        tuple(path[best] for path in paths),
     )
 
 
@@ -243,6 +244,12 @@ def _path(
     return path
 
 
+def gate_precision(data: Labelled) -> Tensor:
+    """Prior precision of gate weights that gives a gate's logit unit variance at the average prompt, []."""
+    assert data.prompt is not None, "a module with gates is fitted to data with prompts"
+    return data.prompt.square().sum(-1).mean().clamp_min(1e-12)
+
+
 def _sum_by_group(values: Tensor, group: np.ndarray) -> Tensor:
     names, member = np.unique(group, return_inverse=True)
     if len(names) == 1:
@@ -252,7 +259,7 @@ def _sum_by_group(values: Tensor, group: np.ndarray) -> Tensor:
 
 def refine(
     head: Head, data: Labelled, loss: DataLoss, found: Found, choose: Callable[[LinearProblem], LinearFit]
-) -> tuple[HeadModule, dict[str, Tensor | float]]:
+) -> tuple[HeadModule, dict[str, Tensor]]:
     """All weights together, gates too where the model has them, once the number of blocks is known.
 
     Args:
@@ -266,9 +273,8 @@ def refine(
     linear = choose(LinearProblem(data.first - data.second, partial(loss, data=data), offset=scores(weight, data)))
     weight[0], precision[0] = linear.weight, linear.precision
     module = module_of(weight, prompt_gates=getattr(head, "prompt_gates", False))
-    priors: dict[str, Tensor | float] = {"weight": precision[:, None]}
+    priors: dict[str, Tensor] = {"weight": precision[:, None]}
     if module.gate_weight is not None:
-        # a standard normal prior on every gate's logit at the average prompt
-        priors["gate_weight"] = max(data.prompt.square().sum(-1).mean().item(), 1e-12)
+        priors["gate_weight"] = gate_precision(data)
     minimise(module, data, loss, priors)
     return module, priors

@@ -17,9 +17,8 @@ from dataclasses import fields
 import torch
 from torch import Tensor
 
-from bgpm import functional as F
 from bgpm.errors import NumericsError
-from bgpm.functional.kernel import WeightPosterior
+from bgpm.functional.kernel import FullPosterior, KroneckerPosterior, LowRankPosterior, WeightPosterior
 from bgpm.heads._modules import Design
 
 EXACT_ENTRIES = 30_000_000  # an exact form may hold this many numbers: 240 MB
@@ -27,9 +26,9 @@ SWEEPS = 50
 SETTLED = 1e-8  # relative change of the Kronecker factor at which sweeps end
 
 FORMS: dict[str, type] = {
-    "full": F.FullPosterior,
-    "low_rank": F.LowRankPosterior,
-    "kronecker": F.KroneckerPosterior,
+    "full": FullPosterior,
+    "low_rank": LowRankPosterior,
+    "kronecker": KroneckerPosterior,
 }
 
 
@@ -65,26 +64,26 @@ def make(form: str, design: Design, curvature: Tensor, precision: Tensor) -> Wei
         g = Design(a, x, b, y).gradients()
         matrix = g.T @ g
         matrix.diagonal().add_(precision.repeat_interleave(x.shape[1]))
-        return F.FullPosterior(_inverse(matrix))
+        return FullPosterior(_inverse(matrix))
     if form == "low_rank":
         variance = precision.reciprocal()[:, None].expand(-1, x.shape[1]).contiguous()
         gram = torch.eye(len(a), dtype=a.dtype)
         for row in range(a.shape[1]):
             side = a[:, row, None] * x + b[:, row, None] * y
             gram.addmm_(side, side.T, alpha=variance[row, 0].item())
-        return F.LowRankPosterior(variance, a, b, x, y, torch.linalg.cholesky(gram).contiguous())
+        return LowRankPosterior(variance, a, b, x, y, torch.linalg.cholesky(gram).contiguous())
     return _closest_product(a, b, x, y, precision)
 
 
 def _closest_product(a: Tensor, b: Tensor, x: Tensor, y: Tensor, precision: Tensor) -> WeightPosterior:
-    rows, inputs = a.shape[1], x.shape[1]
-    output_cov = torch.diag(precision.reciprocal())
+    inputs = x.shape[1]
+    output_cov, input_cov = torch.diag(precision.reciprocal()), torch.eye(inputs, dtype=a.dtype)
     for _ in range(SWEEPS):  # coordinate descent on the divergence: each factor is the inverse of an expected precision
         aa, ab, bb = (((s @ output_cov) * t).sum(-1, keepdim=True) for s, t in ((a, a), (a, b), (b, b)))
         cross = x.T @ (ab * y)
         inner = x.T @ (aa * x) + cross + cross.T + y.T @ (bb * y)
         inner.diagonal().add_(output_cov.diagonal() @ precision)
-        input_cov = _inverse(inner / rows)
+        input_cov = _inverse(inner)  # up to a factor that the other side takes back
         vx, vy = x @ input_cov, y @ input_cov
         xx, xy, yy = ((s * t).sum(-1, keepdim=True) for s, t in ((vx, x), (vx, y), (vy, y)))
         cross = a.T @ (xy * b)
@@ -93,7 +92,7 @@ def _closest_product(a: Tensor, b: Tensor, x: Tensor, y: Tensor, precision: Tens
         before, output_cov = output_cov, _inverse(outer / inputs)
         if torch.linalg.norm(output_cov - before) <= SETTLED * torch.linalg.norm(output_cov):
             break
-    return F.KroneckerPosterior(output_cov, input_cov)
+    return KroneckerPosterior(output_cov, input_cov)
 
 
 def _inverse(matrix: Tensor) -> Tensor:
@@ -108,10 +107,10 @@ def draw(posterior: WeightPosterior, n: int, *, generator: torch.Generator) -> T
     def normal(*shape: int) -> Tensor:
         return torch.randn(n, *shape, generator=generator, dtype=torch.float64)
 
-    if isinstance(posterior, F.KroneckerPosterior):
+    if isinstance(posterior, KroneckerPosterior):
         left, right = (torch.linalg.cholesky(c) for c in (posterior.output_cov, posterior.input_cov))
         return left @ normal(len(left), len(right)) @ right.T
-    if isinstance(posterior, F.FullPosterior):
+    if isinstance(posterior, FullPosterior):
         root = torch.linalg.cholesky(posterior.covariance)
         return normal(len(root)) @ root.T
     # Matheron's rule: a prior draw minus what imagined labels would teach about it

@@ -66,7 +66,11 @@ class OffBlocks:
         """The drawn fields at every pair, [n, N]."""
         inside, outside = drawn
         projected = (outside @ self.directions.T) @ self.directions
-        return inside @ self.coordinates(first, second).T + _forms(outside, first, second) - _forms(projected, first, second)
+        return (
+            inside @ self.coordinates(first, second).T
+            + _forms(outside, first, second)
+            - _forms(projected, first, second)
+        )
 
     def coordinates(self, first: Tensor, second: Tensor) -> Tensor:
         """Wedge product of both answers within the directions, [N, m]."""

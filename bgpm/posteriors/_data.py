@@ -68,7 +68,7 @@ def labelled(features: Features, data: Comparisons, *, prompts: bool, margins: b
             known = 0 if data.margin is None else int((np.isfinite(data.margin) & (data.margin >= 0)).sum())
             raise DataError(
                 f"margin was asked for, but only {known} of {len(data)} labels have one that is >= 0; "
-                "set margin: ignore, or use data with a margin column"
+                "set margin: false, or use data with a margin column"
             )
         margin = torch.from_numpy(np.asarray(data.margin, np.float64))
     flipped = data.pairs.first > data.pairs.second
@@ -78,7 +78,11 @@ def labelled(features: Features, data: Comparisons, *, prompts: bool, margins: b
 
 
 def each_pair(
-    features: Features, pairs: Pairs, *, prompts: bool, of: Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, ...]]
+    features: Features,
+    pairs: Pairs,
+    *,
+    prompts: bool,
+    of: Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, ...]],
 ) -> tuple[Tensor, ...]:
     """Quantities of every pair, [N] each, computed chunk by chunk on pairs in the direction of their rows.
 
@@ -89,7 +93,7 @@ def each_pair(
     flipped = pairs.first > pairs.second
     directed = _directed(pairs, flipped)
     starts = range(0, max(len(pairs), 1), CHUNK)  # one empty chunk where there is no pair
-    parts = [of(*_rows(features, directed.take(slice(at, at + CHUNK)), prompts)) for at in starts]
+    parts = [of(*_rows(features, directed.take(np.arange(at, min(at + CHUNK, len(pairs)))), prompts)) for at in starts]
     odd, *even = (torch.cat(column, -1) for column in zip(*parts, strict=True))
     return torch.where(torch.from_numpy(flipped), -odd, odd), *even
 
@@ -127,7 +131,9 @@ def folds(group: np.ndarray, n: int, *, generator: np.random.Generator) -> list[
 
 
 def _directed(pairs: Pairs, flipped: np.ndarray) -> Pairs:
-    return Pairs(np.where(flipped, pairs.second, pairs.first), np.where(flipped, pairs.first, pairs.second), pairs.prompt)
+    return Pairs(
+        np.where(flipped, pairs.second, pairs.first), np.where(flipped, pairs.first, pairs.second), pairs.prompt
+    )
 
 
 def _rows(features: Features, pairs: Pairs, prompts: bool) -> tuple[Tensor, Tensor, Tensor | None]:

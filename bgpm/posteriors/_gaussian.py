@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from bgpm import functional as F
-from bgpm.errors import ConfigError
 from bgpm.functional.kernel import WeightPosterior
 from bgpm.heads import Head
 from bgpm.heads._modules import HeadModule
@@ -71,7 +70,7 @@ class GaussianModel(Fitted):
             drawn = self.module(first, second, prompt).expand(n, -1)
             if deviation is not None:
                 drawn = drawn + deviation @ self.module.design(first, second, prompt).gradients().T
-            if field is not None:
+            if self.off is not None and field is not None:
                 drawn = drawn + self.off.evaluate(field, first, second)
             return (drawn,)
 
@@ -132,7 +131,7 @@ class _ScoreKernel:
     off: OffBlocks | None
     first: Tensor
     second: Tensor
-    sign: Tensor | float = 1.0
+    sign: Tensor | None = None
 
     def diagonal(self) -> Tensor:
         """Variance of each pair's score, [N]."""
@@ -144,7 +143,7 @@ class _ScoreKernel:
         covariance = self.weights.row(j)
         if self.off is not None:
             covariance = covariance + self.off.row(self.first, self.second, j)
-        return covariance if isinstance(self.sign, float) else self.sign[j] * self.sign * covariance
+        return covariance if self.sign is None else self.sign[j] * self.sign * covariance
 
 
 def fit_point(settings: MapSettings, head: Head, features: Features, data: Comparisons, *, seed: int) -> GaussianModel:

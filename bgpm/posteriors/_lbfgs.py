@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -13,15 +14,20 @@ from bgpm.errors import NumericsError
 from bgpm.heads._modules import HeadModule
 from bgpm.posteriors._data import Labelled
 
-DataLoss = Callable[[Tensor, Labelled], Tensor]  # scores [N] and data to the loss of each label [N]
 MAX_STEPS = 5000
+
+
+class DataLoss(Protocol):
+    """The loss of each label, [N], from scores [N] and the data they belong to."""
+
+    def __call__(self, score: Tensor, data: Labelled) -> Tensor: ...
 
 
 def minimise(
     module: HeadModule,
     data: Labelled,
     loss: DataLoss,
-    precision: Mapping[str, Tensor | float],
+    precision: Mapping[str, Tensor],
     *,
     centre: Tensor | None = None,
     extra: Mapping[nn.Parameter, tuple[float, float]] | None = None,
@@ -48,7 +54,7 @@ def minimise(
 
     extra = extra or {}
     parameters = [*module.parameters(), *extra]
-    alpha = [torch.as_tensor(precision[name]).expand_as(p).flatten() for name, p in module.named_parameters()]
+    alpha = [precision[name].expand_as(p).flatten() for name, p in module.named_parameters()]
     middle = [torch.zeros(sum(map(len, alpha)), dtype=torch.float64) if centre is None else centre]
     for mean, strength in extra.values():
         alpha.append(torch.tensor([strength]))

@@ -8,7 +8,7 @@ their place (`bgpm.posteriors._blocks`). Any other model is fitted by L-BFGS.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -20,7 +20,7 @@ from torch.nn.utils import parameters_to_vector
 from bgpm import functional as F
 from bgpm.heads import Head
 from bgpm.heads._modules import GeneralPreference, HeadModule
-from bgpm.posteriors._blocks import enough, leading_pairs, module_of, refine, search
+from bgpm.posteriors._blocks import Pair, enough, gate_precision, leading_pairs, module_of, refine, search
 from bgpm.posteriors._data import Labelled, folds
 from bgpm.posteriors._lbfgs import minimise
 from bgpm.posteriors._newton import LinearFit, LinearProblem, Split, derivatives
@@ -79,7 +79,7 @@ class MapFit:
     """
 
     module: HeadModule
-    priors: dict[str, Tensor | float]
+    priors: dict[str, Tensor]
     centre: Tensor | None
     loss: PairLoss
     tau: float
@@ -89,8 +89,7 @@ class MapFit:
     @property
     def row_precision(self) -> Tensor:
         """Prior precision of each row of the last layer's weights, [D]."""
-        precision = torch.as_tensor(self.priors["weight"], dtype=torch.float64)
-        return precision.expand(len(self.module.weight), 1)[:, 0].clone()
+        return self.priors["weight"].expand(len(self.module.weight), 1)[:, 0].clone()
 
 
 def fit_map(settings: MapSettings, head: Head, data: Labelled, *, seed: int) -> MapFit:
@@ -122,7 +121,9 @@ def _containing_bt(
     def choose(problem: LinearProblem) -> LinearFit:
         if settings.prior_precision == "heldout":
             return problem.by_heldout(splits)
-        return problem.by_evidence() if settings.prior_precision == "evidence" else problem.solve(settings.prior_precision)
+        return (
+            problem.by_evidence() if settings.prior_precision == "evidence" else problem.solve(settings.prior_precision)
+        )
 
     linear = choose(problem)
     found = search(head, data, loss, problem, linear.weight, linear.precision, splits, generator=generator)
@@ -135,7 +136,7 @@ def _containing_bt(
         weights = found.by_fold or [problem.without(held)[None] for _, held in splits]
         scored = [module_of(weight) for weight in weights]
         tau = _calibrated(loss, data, splits, [partial(score, module) for module in scored])
-    summary = {
+    summary: dict[str, float | int | str] = {
         "tau": tau,
         "prior_precision": priors["weight"][0].item(),
         "blocks_active": found.blocks,
@@ -152,72 +153,92 @@ def _free(
     settings: MapSettings, head: Head, data: Labelled, loss: PairLoss, splits: list[Split], generator: torch.Generator
 ) -> MapFit:
     """A model whose loss is not convex: every candidate precision from the same start, the best on held-out prompts."""
-    start = head.build(data.first.shape[1], generator=generator)
-    scale_free = getattr(start, "normalize", False)
-    if isinstance(start, GeneralPreference) and not scale_free:
-        unit, multiples = _start_from_pairs(start, data, loss, generator), BLOCK_SHARES
-    else:
-        unit, multiples = float(start.weight.shape[1]), UNIT_MULTIPLES
-
-    def priors(precision: float) -> dict[str, Tensor | float]:
-        named = {name: float(parameter.shape[-1]) for name, parameter in start.named_parameters()}
-        if "gate_weight" in named:
-            named["gate_weight"] = max(data.prompt.square().sum(-1).mean().item(), 1e-12)
-        return {**named, "bias": 1.0, "weight": precision}
-
-    # where the scale of the weights changes no score, a prior at zero has no minimum: it is centred on the start
-    centre = parameters_to_vector(start.parameters()).detach() if scale_free else None
-
-    def fit(part: Labelled, precision: float) -> tuple[HeadModule, PairLoss]:
-        module = _copy(head, start, data)
-        objective = loss
-        extra = {}
-        if settings.tau == "learn":
-            objective = replace(loss, log_tau=nn.Parameter(torch.tensor(math.log(LEARNT_TAU), dtype=torch.float64)))
-            extra = {objective.log_tau: (math.log(LEARNT_TAU), LEARNT_PRECISION)}
-        minimise(module, part, objective, priors(precision), centre=centre, extra=extra)
-        if objective.log_tau is not None:
-            objective = replace(loss, tau=objective.log_tau.exp().item())
-        return module, objective
-
+    search = _FreeSearch(head, loss, settings.tau == "learn", head.build(data.first.shape[1], generator=generator))
     if isinstance(settings.prior_precision, str):
-        candidates = [unit * multiple for multiple in multiples]
+        candidates = search.candidates(data, generator)
     else:
         candidates = [float(settings.prior_precision)]
-    by_fold = [[fit(data.take(train), precision) for train, _ in splits] for precision in candidates]
-    total = [
-        sum(
-            (objective(score(module, data.take(held)), data.take(held)).sum().item())
-            for (module, objective), (_, held) in zip(fits, splits, strict=True)
-        )
-        for fits in by_fold
-    ]
-    best = int(np.argmin(total)) if splits else len(candidates) // 2
-    module, objective = fit(data, candidates[best])
-    tau = objective.tau
-    if settings.tau == "heldout":
-        tau = _calibrated(objective, data, splits, [partial(score, part) for part, _ in by_fold[best]])
-    summary = {"tau": tau, "prior_precision": candidates[best]}
+    best, tau, by_fold = len(candidates) // 2, None, []
+    if splits and (len(candidates) > 1 or settings.tau == "heldout"):
+        by_fold = [[search.fit(data.take(train), alpha, generator) for train, _ in splits] for alpha in candidates]
+        best = int(np.argmin([search.held_out_loss(fits, data, splits) for fits in by_fold]))
+    module, fitted_loss = search.fit(data, candidates[best], generator)
+    if settings.tau == "heldout" and by_fold:
+        tau = _calibrated(fitted_loss, data, splits, [partial(score, part) for part, _ in by_fold[best]])
+    summary: dict[str, float | int | str] = {"tau": tau or fitted_loss.tau, "prior_precision": candidates[best]}
     if head.free_blocks:
         summary |= {"blocks_active": head.free_blocks, "blocks_possible": head.free_blocks}
-    return MapFit(module, priors(candidates[best]), centre, objective, tau, 0, summary)
+    priors = search.priors(data, candidates[best])
+    return MapFit(module, priors, search.centre, fitted_loss, tau or fitted_loss.tau, 0, summary)
 
 
-def _start_from_pairs(module: GeneralPreference, data: Labelled, loss: PairLoss, generator: torch.Generator) -> float:
-    """Put every block at a leading singular pair of G at zero, and return sigma_1(G)."""
-    _, slope, _ = derivatives(partial(loss, data=data), torch.zeros_like(data.label))
-    seen = replace(data, first=module.inputs(data.first), second=module.inputs(data.second))
-    pairs = leading_pairs(seen, -slope, module.blocks, generator=generator)
-    with torch.no_grad():
-        for block, pair in enumerate(pairs):
-            module.weight[2 * block : 2 * block + 2] = pair.start(seen)
-    return max([1e-12, *(pair.value for pair in pairs)])
+@dataclass(frozen=True)
+class _FreeSearch:
+    """Fits of one head at several prior precisions, all from one start."""
+
+    head: Head
+    loss: PairLoss
+    learn_tau: bool
+    start: HeadModule
+
+    @property
+    def scale_free(self) -> bool:
+        return isinstance(self.start, GeneralPreference) and self.start.normalize
+
+    @property
+    def centre(self) -> Tensor | None:
+        """Where the scale of the weights changes no score, a prior at zero has no minimum: it sits on the start."""
+        return parameters_to_vector(self.start.parameters()).detach() if self.scale_free else None
+
+    def candidates(self, data: Labelled, generator: torch.Generator) -> list[float]:
+        """Prior precisions of the last layer's weights worth comparing, strong to weak."""
+        if isinstance(self.start, GeneralPreference) and not self.scale_free:
+            strongest = max([1e-12, *(pair.value for pair in self._pairs(self.start, data, generator))])
+            return [share * strongest for share in BLOCK_SHARES]
+        return [multiple * self.start.weight.shape[1] for multiple in UNIT_MULTIPLES]
+
+    def priors(self, data: Labelled, precision: float) -> dict[str, Tensor]:
+        """Prior precision of every parameter; of other layers than the last, what their start was drawn with."""
+        named = {name: torch.tensor(float(p.shape[-1])) for name, p in self.start.named_parameters()}
+        if "gate_weight" in named:
+            named["gate_weight"] = gate_precision(data)
+        return {**named, "bias": torch.tensor(1.0), "weight": torch.tensor([[precision]], dtype=torch.float64)}
+
+    def fit(self, data: Labelled, precision: float, generator: torch.Generator) -> tuple[HeadModule, PairLoss]:
+        """A module fitted to these labels, and the loss with the temperature it ended with."""
+        module = self.head.build(data.first.shape[1], generator=generator)
+        module.load_state_dict(self.start.state_dict())
+        if isinstance(module, GeneralPreference) and not self.scale_free:
+            with torch.no_grad():
+                for block, pair in enumerate(self._pairs(module, data, generator)):
+                    module.weight[2 * block : 2 * block + 2] = pair.start(_with_inputs(module, data))
+        priors = self.priors(data, precision)
+        if not self.learn_tau:
+            minimise(module, data, self.loss, priors, centre=self.centre)
+            return module, self.loss
+        log_tau = nn.Parameter(torch.tensor(math.log(LEARNT_TAU), dtype=torch.float64))
+        learning, prior = replace(self.loss, log_tau=log_tau), (math.log(LEARNT_TAU), LEARNT_PRECISION)
+        minimise(module, data, learning, priors, centre=self.centre, extra={log_tau: prior})
+        return module, replace(self.loss, tau=log_tau.exp().item())
+
+    def held_out_loss(
+        self, fits: Sequence[tuple[HeadModule, PairLoss]], data: Labelled, splits: Sequence[Split]
+    ) -> float:
+        """Loss of every fold's held-out labels under the fold's own fit, in nats."""
+        total = 0.0
+        for (module, loss), (_, held) in zip(fits, splits, strict=True):
+            unseen = data.take(held)
+            total += loss(score(module, unseen), unseen).sum().item()
+        return total
+
+    def _pairs(self, module: GeneralPreference, data: Labelled, generator: torch.Generator) -> list[Pair]:
+        """Leading singular pairs of G at zero, one for each block: zero itself is a saddle."""
+        _, slope, _ = derivatives(partial(self.loss, data=data), torch.zeros_like(data.label))
+        return leading_pairs(_with_inputs(module, data), -slope, module.blocks, generator=generator)
 
 
-def _copy(head: Head, module: HeadModule, data: Labelled) -> HeadModule:
-    twin = head.build(data.first.shape[1], generator=torch.Generator())
-    twin.load_state_dict(module.state_dict())
-    return twin
+def _with_inputs(module: GeneralPreference, data: Labelled) -> Labelled:
+    return replace(data, first=module.inputs(data.first), second=module.inputs(data.second))
 
 
 def _calibrated(loss: PairLoss, data: Labelled, splits: list[Split], scorers: Sequence[Scorer]) -> float:

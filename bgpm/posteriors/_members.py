@@ -20,7 +20,7 @@ from bgpm.posteriors._blocks import module_of
 from bgpm.posteriors._data import Labelled, each_pair
 from bgpm.posteriors._gaussian import labelled_for
 from bgpm.posteriors._lbfgs import minimise
-from bgpm.posteriors._map import MapFit, fit_map
+from bgpm.posteriors._map import MapFit, PairLoss, fit_map
 from bgpm.posteriors._newton import LinearProblem
 from bgpm.types import Comparisons, Features, PairKernel, Pairs, ScoreMoments
 
@@ -52,7 +52,7 @@ class EnsembleModel(Fitted):
 
     def moments(self, features: Features, pairs: Pairs) -> ScoreMoments:
         scores = self.scores(features, pairs)
-        return ScoreMoments(scores.mean(0), scores.var(0), self.tau)
+        return ScoreMoments(scores.mean(0), _deviations(scores).square().sum(0), self.tau)
 
     def sample(self, features: Features, pairs: Pairs, n: int, *, generator: torch.Generator) -> Tensor:
         """Gaussian draws with the members' mean and covariance: there are too few members to draw from."""
@@ -122,9 +122,7 @@ def _deviations(scores: Tensor) -> Tensor:
     return (scores - scores.mean(0)) / (len(scores) - 1) ** 0.5
 
 
-def fit_ensemble(
-    settings: Ensemble, head: Head, features: Features, data: Comparisons, *, seed: int
-) -> EnsembleModel:
+def fit_ensemble(settings: Ensemble, head: Head, features: Features, data: Comparisons, *, seed: int) -> EnsembleModel:
     """One fit decides on priors and blocks; every member then has labels and prior of its own."""
     seen = labelled_for(settings, head, features, data)
     fit = fit_map(settings, head, seen, seed=seed)
@@ -142,14 +140,14 @@ def fit_ensemble(
 
 
 def _member(
-    settings: Ensemble, head: Head, data: Labelled, fit: MapFit, loss, generator: torch.Generator
+    settings: Ensemble, head: Head, data: Labelled, fit: MapFit, loss: PairLoss, generator: torch.Generator
 ) -> HeadModule:
     parameters = dict(fit.module.named_parameters())
     centre = torch.zeros(sum(p.numel() for p in parameters.values()), dtype=torch.float64)
     if fit.centre is not None:
         centre = fit.centre
     if settings.perturb_prior:
-        alpha = torch.cat([torch.as_tensor(fit.priors[name]).expand_as(p).flatten() for name, p in parameters.items()])
+        alpha = torch.cat([fit.priors[name].expand_as(p).flatten() for name, p in parameters.items()])
         noise = torch.randn(len(centre), generator=generator, dtype=torch.float64)
         centre = centre + alpha.double().rsqrt() * noise
     if head.contains_bt and len(fit.module.weight) == 1:

@@ -23,6 +23,7 @@ from torch import Tensor
 from bgpm.errors import NumericsError
 
 Split = tuple[Tensor, Tensor]  # rows of training and of held-out labels
+Evaluation = tuple[Tensor, float, Tensor, Tensor]  # weights, objective, first and second derivative in the scores
 Loss = Callable[[Tensor], Tensor]  # scores [N] to the loss of each label [N], convex in the score
 
 # Prior variance of the average labelled pair's score, in logits squared: where the search begins, how far it
@@ -32,8 +33,9 @@ BOUNDS = (1e-3, 1e4)
 HYPERPRIOR_SD = 2.0
 STEP = 4.0
 
-MAX_STEPS = 200
-TOLERANCE = 1e-9  # nats: half the squared Newton decrement
+MAX_STEPS, MAX_HALVINGS = 200, 40
+TOLERANCE = 1e-10  # nats: half the squared Newton decrement, before a last step that squares it
+ROUNDING = 1e-13  # of the objective, relative
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,11 @@ class LinearFit:
         weight: Maximum a posteriori, [p].
         precision: Prior precision alpha.
         log_evidence: Laplace evidence, up to a constant, in nats.
-        steps: Newton steps of the last solve.
     """
 
     weight: Tensor
     precision: float
     log_evidence: float
-    steps: int
 
 
 def derivatives(loss: Loss, score: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -93,30 +93,33 @@ class LinearProblem:
             NumericsError: If it does not converge.
         """
         z, value, first, second = self._evaluate(self.start, precision)
-        for step in range(1, MAX_STEPS + 1):
+        for _ in range(MAX_STEPS):
             gradient = self.x.T @ first + precision * z
             hessian = self.x.T @ (second[:, None] * self.x)
             hessian.diagonal().add_(precision)
-            root = torch.linalg.cholesky(hessian)
+            root, failed = torch.linalg.cholesky_ex(hessian)
+            if failed:
+                raise self._stuck(precision, "its curvature is not positive")
             direction = -torch.cholesky_solve(gradient[:, None], root)[:, 0]
             slope = (gradient @ direction).item()
             if -slope / 2 <= TOLERANCE:
                 break
-            length = 1.0
-            while True:
-                trial = self._evaluate(z + length * direction, precision)
-                if trial[1] <= value + 1e-4 * length * slope:
-                    break
-                length /= 2
-                if length < 1e-10:
-                    raise self._stuck(precision, slope)
-            z, value, first, second = trial
+            z, value, first, second = self._step(z, value, direction, slope, precision)
         else:
-            raise self._stuck(precision, slope)
-        self.start = z
+            raise self._stuck(precision, f"{MAX_STEPS} steps were not enough")
+        self.start = z + direction
         self._at = first, second, hessian
         evidence = -value + len(z) / 2 * math.log(precision) - root.diagonal().log().sum().item()
-        return LinearFit(self._weight(z), precision, evidence, step)
+        return LinearFit(self._weight(self.start), precision, evidence)
+
+    def _step(self, z: Tensor, value: float, direction: Tensor, slope: float, precision: float) -> Evaluation:
+        """The longest of the steps 1, 1/2, 1/4, ... that lowers the objective enough."""
+        for halvings in range(MAX_HALVINGS):
+            length = 0.5**halvings
+            trial = self._evaluate(z + length * direction, precision)
+            if trial[1] <= value + 1e-4 * length * slope + ROUNDING * abs(value):
+                return trial
+        raise self._stuck(precision, "no step along Newton's direction lowers the objective")
 
     def without(self, rows: Tensor) -> Tensor:
         """Weights [p] after the last solve, had the labels at these rows not been there: one Newton step."""
@@ -172,12 +175,12 @@ class LinearProblem:
     def _weight(self, z: Tensor) -> Tensor:
         return self.anchor + (z if self.basis is None else self.basis @ z)
 
-    def _evaluate(self, z: Tensor, precision: float) -> tuple[Tensor, float, Tensor, Tensor]:
+    def _evaluate(self, z: Tensor, precision: float) -> Evaluation:
         value, first, second = derivatives(self.loss, self.offset + self.x @ z)
         return z, (value.sum() + precision / 2 * z.square().sum()).item(), first, second
 
-    def _stuck(self, precision: float, slope: float) -> NumericsError:
+    def _stuck(self, precision: float, why: str) -> NumericsError:
         return NumericsError(
-            f"Newton's method did not converge on {len(self.x)} labels at prior precision {precision:.3g} "
-            f"(decrement {-slope:.3g}, expected {2 * TOLERANCE:.0e}); set a larger prior_precision"
+            f"Newton's method did not converge on {len(self.x)} labels at prior precision {precision:.3g}: {why}; "
+            "set a larger prior_precision, and use features whose mean square is about 1"
         )

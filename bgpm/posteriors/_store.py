@@ -28,7 +28,11 @@ def write(stem: Path, description: Mapping[str, Any], **groups: Mapping[str, Ten
         description: JSON values; ``posterior`` names the kind that restores them.
     """
     stem.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {f"{group}.{name}": value.detach().contiguous() for group, named in groups.items() for name, value in named.items()}
+    tensors = {
+        f"{group}.{name}": value.detach().contiguous()
+        for group, named in groups.items()
+        for name, value in named.items()
+    }
     save_file(tensors, with_suffix(stem, ".safetensors"))
     text = json.dumps({**description, "version": VERSION}, indent=2, sort_keys=True, allow_nan=False)
     with_suffix(stem, ".json").write_text(text + "\n", encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 
@@ -17,7 +18,7 @@ from bgpm.reporting.savings import band
 # Okabe and Ito's palette: told apart by every common kind of colour vision.
 COLOURS = ("#0072B2", "#D55E00")
 STYLES = ("-", (0, (5, 2)))
-_RC = {
+_RC: dict[Any, Any] = {
     "svg.hashsalt": "bgpm",
     "svg.fonttype": "none",
     "font.family": "DejaVu Sans",

@@ -121,8 +121,8 @@ def _rows(path: Path) -> Iterator[Row]:
                 value = float(line["value"] or "nan")
                 if math.isinf(value):
                     raise StateError(f"{path}:{reader.line_num}: {line['metric']} is infinite; the model diverged")
-                numbers = (int(line[name]) for name in ("seed", "round", "labels"))
-                yield Row(*numbers, line["split"], line["section"], line["metric"], value)
+                seed, k, labels = int(line["seed"]), int(line["round"]), int(line["labels"])
+                yield Row(seed, k, labels, line["split"], line["section"], line["metric"], value)
     except (OSError, ValueError, TypeError) as error:
         if isinstance(error, StateError):
             raise

@@ -105,7 +105,7 @@ def _section(title: str, lead: str, body: str) -> str:
 def _table(head: Sequence[str], rows: Iterable[str]) -> str:
     cells = "".join(f'<th scope="col">{name}</th>' for name in head)
     body = "\n".join(rows)
-    return f'<div class="scroll"><table><thead><tr>{cells}</tr></thead><tbody>\n{body}\n</tbody></table></div>'
+    return f'<div class="scroll" tabindex="0"><table><thead><tr>{cells}</tr></thead><tbody>\n{body}\n</tbody></table></div>'
 
 
 def _row(name: str, cells: Iterable[str], *, style: str = "", strong: bool = False) -> str:
@@ -138,7 +138,7 @@ def _number(result: Result) -> tuple[str, str, str]:
         return "no gain", "by the baseline:<br>nothing to compare", "words muted"
     if kind == "not_reached":
         return "not reached", "the target, with every<br>label that was bought", "words muted"
-    what = "fewer labels" if c.saving >= 0 else "saved: more labels, not fewer"
+    what = "fewer labels" if c.saving >= 0 else "negative saving: more labels"
     within = "one seed, no interval" if c.interval is None else f"95% interval {interval_words(c.interval)}"
     return percent(c.saving), f"{what}<br>{within}", "" if kind in ("saved", "cost") else "muted"
 

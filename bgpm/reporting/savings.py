@@ -326,20 +326,21 @@ def compare(resamples: Resamples, share: float) -> Comparison:
     labels = resamples.labels
     smooth = isotonic(resamples.baseline)
     target, gain = targets(smooth, share)
-    saving = float(savings(labels, resamples.arm, resamples.baseline, share))
-    to_target = [float(labels_to(labels, curve, target)) for curve in (isotonic(resamples.arm), smooth)]
     if gain <= _EPS:
         return Comparison(share, float(target), np.nan, np.nan, np.nan, None, np.nan, None)
+    labels_arm = float(labels_to(labels, isotonic(resamples.arm), target))
+    labels_baseline = float(labels_to(labels, smooth, target))
+    saving = float(savings(labels, resamples.arm, resamples.baseline, share))
     if resamples.draws is None or resamples.null is None:
-        return Comparison(share, float(target), *to_target, saving, None, np.nan, None)
+        return Comparison(share, float(target), labels_arm, labels_baseline, saving, None, np.nan, None)
     draws = _censor(savings(labels, *resamples.draws, share))
     left_out = [savings(labels, *curves, share) for curves in resamples.jackknife]
     null = _censor(savings(labels, resamples.null, resamples.draws[1], share))
     control = NullControl(
         quantile(null, 0.5), quantile(null, 0.025), quantile(null, 0.975), float(np.isfinite(null).mean())
     )
-    reached = float(np.isfinite(draws).mean())
-    return Comparison(share, float(target), *to_target, saving, bca(saving, draws, left_out), reached, control)
+    interval, reached = bca(saving, draws, left_out), float(np.isfinite(draws).mean())
+    return Comparison(share, float(target), labels_arm, labels_baseline, saving, interval, reached, control)
 
 
 def aulc_difference(resamples: Resamples) -> Difference:

@@ -20,22 +20,24 @@ _BATCH = 1024
 class Cluster(Selection):
     """Equal shares of the batch from each cluster of |phi_first - phi_second|, best values first.
 
-    The picks go round the clusters, so each gives ``budget`` pairs; what a small cluster cannot give is taken from
-    the others. The absolute value makes a pair and its swap one point. Clusters come from mini-batch k-means,
-    started by k-means++, with a fixed number of steps so that the result is reproducible. Gains are the values.
+    The picks go round the clusters, so each has the same budget, k / clusters pairs; what a small cluster cannot
+    give is taken from the others. The absolute value makes a pair and its swap one point. Clusters come from
+    mini-batch k-means, started by k-means++, with a fixed number of steps so that the result is reproducible.
+    Gains are the values.
 
     A uniform draw that passes through clusters is not uniform any more.
 
     Attributes:
-        budget: Pairs a cluster gives, >= 1: a batch of k makes k / budget clusters, rounded up.
+        clusters: How many clusters; None for as many as the batch has pairs, one pick from each. With more clusters
+            than candidates each candidate is one.
     """
 
     kind: Literal["cluster"] = "cluster"
-    budget: int = Field(default=1, ge=1)
+    clusters: int | None = Field(default=None, ge=1)
 
     def pick(self, candidates: Candidates, values: np.ndarray, k: int, *, generator: np.random.Generator) -> Batch:
         points = np.abs(differences(candidates))
-        cluster = _clusters(points, math.ceil(k / self.budget), seed=int(generator.integers(2**31)))
+        cluster = _clusters(points, min(self.clusters or k, len(points)), seed=int(generator.integers(2**31)))
         by_value = np.argsort(-values, kind="stable")
         turn = _rank_within(cluster[by_value])
         ranked = by_value[np.argsort(turn, kind="stable")]
@@ -50,7 +52,6 @@ def _clusters(points: np.ndarray, count: int, seed: int) -> np.ndarray:
     model = MiniBatchKMeans(
         count,
         init="k-means++",
-        n_init=1,
         batch_size=_BATCH,
         max_iter=math.ceil(_STEPS * min(_BATCH, len(points)) / len(points)),
         max_no_improvement=None,  # stopping early hangs on sums whose rounding depends on the number of threads

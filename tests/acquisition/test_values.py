@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import decimal
 from collections import Counter
 from dataclasses import replace
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from bgpm.acquisition.bald import Bald
 from bgpm.acquisition.balpm import Balpm
 from bgpm.acquisition.dopt import Dopt
 from bgpm.acquisition.entropy import Entropy
-from bgpm.acquisition.epig import Epig
+from bgpm.acquisition.epig import Epig, _label_information
 from bgpm.acquisition.margin import Margin
 from bgpm.acquisition.mv import Mv
 from bgpm.acquisition.random import Random
@@ -122,7 +124,7 @@ def epig_by_double_sum(c):
 def test_epig_agrees_with_a_double_sum_over_both_scores(make_pool, spread, rtol):
     c = make_pool(prompts=3, answers=3, spread=spread).candidates()
     found = Epig(targets=100)(c, generator=rng())
-    np.testing.assert_allclose(found, epig_by_double_sum(c), rtol=rtol, atol=1e-10)
+    np.testing.assert_allclose(found, epig_by_double_sum(c), rtol=rtol, atol=1e-12)
 
 
 def test_epig_is_never_negative_and_at_most_the_information_about_the_score(make_pool):
@@ -130,6 +132,19 @@ def test_epig_is_never_negative_and_at_most_the_information_about_the_score(make
     found = Epig()(c, generator=rng())
     assert (found >= 0).all()
     assert (found <= Bald()(c, generator=rng()) + 1e-12).all()
+
+
+def test_weak_dependence_of_two_labels_does_not_drown_in_rounding():
+    def in_fifty_digits(p, q, covariance):
+        with decimal.localcontext(prec=50):
+            p, q, c = Decimal(p), Decimal(q), Decimal(covariance)
+            outcomes = ((p * q, c), ((1 - p) * (1 - q), c), (p * (1 - q), -c), ((1 - p) * q, -c))
+            return float(sum((e + d) * ((e + d) / e).ln() for e, d in outcomes))
+
+    p, q = 0.3, 0.07
+    for covariance in (-0.02, -3e-5, 1e-6, 2e-5, 1e-4, 4e-4, 0.04):
+        found = _label_information(*(torch.tensor([x], dtype=torch.float64) for x in (p, q, covariance)))
+        assert found.item() == pytest.approx(in_fifty_digits(p, q, covariance), rel=1e-8)
 
 
 def test_epig_ignores_a_pair_that_tells_nothing_about_the_others(make_pool):

@@ -66,7 +66,9 @@ def test_there_are_enough_prompts_in_four_sections_of_like_size(corpus: list[dic
     assert min(Counter(entry["subset"] for entry in corpus).values()) >= 8
 
 
-def test_every_prompt_has_4_to_8_different_answers_with_six_attributes_from_0_to_3(corpus: list[dict[str, Any]]) -> None:
+def test_every_prompt_has_4_to_8_different_answers_with_six_attributes_from_0_to_3(
+    corpus: list[dict[str, Any]],
+) -> None:
     for entry in corpus:
         answers = entry["answers"]
         assert 4 <= len(answers) <= 8, entry["id"]
@@ -133,7 +135,9 @@ def test_length_alone_is_near_chance(
 # The annotators.
 
 
-def test_utilities_are_the_weighted_sums_of_the_settings(settings: AnnotatorSettings, corpus: list[dict[str, Any]]) -> None:
+def test_utilities_are_the_weighted_sums_of_the_settings(
+    settings: AnnotatorSettings, corpus: list[dict[str, Any]]
+) -> None:
     answers = corpus[0]["answers"]
     for row, order in enumerate(settings.annotators.values()):
         assert sorted(order) == sorted(ATTRIBUTES)
@@ -191,7 +195,9 @@ def test_pooled_labels_are_noisier_than_clear_ones_by_a_known_amount(
     assert 0.005 < share < 0.15, f"{share:.3f} of the pool's labels are not the clear majority"
 
 
-def test_cycles_counted_by_brute_force_are_the_cycles_counted(pairs: list[CorpusPair], settings: AnnotatorSettings) -> None:
+def test_cycles_counted_by_brute_force_are_the_cycles_counted(
+    pairs: list[CorpusPair], settings: AnnotatorSettings
+) -> None:
     beats: dict[int, set[tuple[int, int]]] = defaultdict(set)
     answers: dict[int, set[int]] = defaultdict(set)
     for p in pairs:
@@ -232,21 +238,29 @@ def test_a_planted_cycle_is_found_and_an_order_is_none(settings: AnnotatorSettin
     assert count_cycles([], 3) == (0, 0)
 
 
-@pytest.mark.parametrize(("annotators", "votes", "label"), [(1, 1, 1), (3, 1, 0), (3, 2, 1), (5, 2, 0), (5, 3, 1), (7, 3, 0), (7, 4, 1)])
-def test_a_majority_depends_on_how_many_vote(annotators: int, votes: int, label: float, corpus: list[dict[str, Any]]) -> None:
+@pytest.mark.parametrize(
+    ("annotators", "votes", "label"), [(1, 1, 1), (3, 1, 0), (3, 2, 1), (5, 2, 0), (5, 3, 1), (7, 3, 0), (7, 4, 1)]
+)
+def test_a_majority_depends_on_how_many_vote(
+    annotators: int, votes: int, label: float, corpus: list[dict[str, Any]]
+) -> None:
     ours = CorpusPair(0, 0, 1, votes=votes, clear=annotators - votes, annotators=annotators)
     (row,) = as_rows([ours], corpus, clear=False)
     assert row["label"] == label
     assert as_rows([ours], corpus, clear=True)[0]["label"] == 1 - label
     assert row["response_a"] == corpus[0]["answers"][0]["text"]
     assert row["response_b"] == corpus[0]["answers"][1]["text"]
-    assert (row["prompt"], row["section"], row["subset"]) == tuple(corpus[0][k] for k in ("prompt", "section", "subset"))
+    assert (row["prompt"], row["section"], row["subset"]) == tuple(
+        corpus[0][k] for k in ("prompt", "section", "subset")
+    )
 
 
 # Pool and benchmark.
 
 
-def test_pool_and_benchmark_share_no_prompt_and_repeat_no_pair(split: tuple[list[CorpusPair], list[CorpusPair]]) -> None:
+def test_pool_and_benchmark_share_no_prompt_and_repeat_no_pair(
+    split: tuple[list[CorpusPair], list[CorpusPair]],
+) -> None:
     pool, benchmark = split
     assert not {p.prompt for p in pool} & {p.prompt for p in benchmark}
     for part in split:
@@ -280,7 +294,9 @@ def test_the_pool_is_skewed_to_chat_and_to_easy_pairs(
         return float(np.mean([p.clear in (0, p.annotators) for p in part]))
 
     assert chat(pool) > 1.3 * chat(pairs), f"chat is {chat(pool):.3f} of the pool and {chat(pairs):.3f} of the corpus"
-    assert easy(pool) > easy(pairs) + 0.04, f"easy pairs are {easy(pool):.3f} of the pool and {easy(pairs):.3f} of the corpus"
+    assert easy(pool) > easy(pairs) + 0.04, (
+        f"easy pairs are {easy(pool):.3f} of the pool and {easy(pairs):.3f} of the corpus"
+    )
     assert chat(benchmark) == pytest.approx(0.25, abs=0.02)
 
 
@@ -313,7 +329,7 @@ def entry(**changes: Any) -> dict[str, Any]:
         json.dumps(entry(answers=[{"text": "t"}])),
         json.dumps(entry(answers=[{"text": "t", **dict.fromkeys(ATTRIBUTES, 4)}])),
         json.dumps(entry(answers=[{"text": "t", **dict.fromkeys(ATTRIBUTES, 1.5)}])),
-        json.dumps(entry(answers=[{"text": "t", **dict.fromkeys(ATTRIBUTES, [])}])),
+        json.dumps(entry(answers=[{"text": "t", **{key: [] for key in ATTRIBUTES}}])),
         json.dumps(entry(answers=[dict.fromkeys(ATTRIBUTES, 1)])),
         json.dumps(entry(answers=[{"text": None, **dict.fromkeys(ATTRIBUTES, 1)}])),
         json.dumps({k: v for k, v in entry().items() if k != "section"}),
@@ -345,14 +361,22 @@ def test_an_empty_folder_and_a_small_section_are_refused(tmp_path: Path, setting
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"annotators": {"a": ["correctness"], "b": ["tone"]}}, "annotators: .*expected an odd number of annotators.*got 2"),
+        (
+            {"annotators": {"a": ["correctness"], "b": ["tone"]}},
+            "annotators: .*expected an odd number of annotators.*got 2",
+        ),
         ({"annotators": {}}, "expected an odd number of annotators.*got 0"),
-        ({"annotators": {"a": ["corectness"]}}, r"annotators\.a\.0: Input should be 'correctness', 'helpfulness'.*got 'corectness'"),
+        (
+            {"annotators": {"a": ["corectness"]}},
+            r"annotators\.a\.0: Input should be 'correctness', 'helpfulness'.*got 'corectness'",
+        ),
         ({"noise": 0.0}, "noise: Input should be greater than 0, got 0.0"),
         ({"nois": 0.1}, "nois: unknown key; known here: annotators, first"),
     ],
 )
-def test_a_wrong_setting_of_the_annotators_is_named_with_its_file(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+def test_a_wrong_setting_of_the_annotators_is_named_with_its_file(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
     raw = yaml.safe_load((FOLDER / "annotators.yaml").read_text(encoding="utf-8"))
     (tmp_path / "annotators.yaml").write_text(yaml.safe_dump(raw | change), encoding="utf-8")
     with pytest.raises(ConfigError, match=message) as caught:

@@ -30,7 +30,7 @@ def values(rows: object) -> dict[tuple[str, str, str], float]:
     return seen
 
 
-@pytest.fixture()
+@pytest.fixture
 def example() -> tuple[ScoreMoments, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(3)
     section = rng.choice(["east", "west", ""], N)
@@ -101,10 +101,14 @@ def test_a_model_that_is_sure_and_wrong_is_measured_and_not_refused() -> None:
     assert probabilities(m).tolist() == [1.0, 0.0, 1.0]
     assert values(heldout_rows(m, label, np.array(["", "", ""])))["heldout", "all", "nll"] == pytest.approx(2000 / 3)
     name = np.array(["a"] * 3)
-    assert values(benchmark_rows(m, label, name, name, xstest="code"))["benchmark", "all", "nll"] == pytest.approx(2000 / 3)
+    assert values(benchmark_rows(m, label, name, name, xstest="code"))["benchmark", "all", "nll"] == pytest.approx(
+        2000 / 3
+    )
 
 
-def test_likelihood_from_logits_is_likelihood_from_probabilities(example: tuple[ScoreMoments, np.ndarray, np.ndarray]) -> None:
+def test_likelihood_from_logits_is_likelihood_from_probabilities(
+    example: tuple[ScoreMoments, np.ndarray, np.ndarray],
+) -> None:
     m, label, _ = example
     plain = float(F.negative_log_likelihood(torch.from_numpy(probabilities(m)), torch.from_numpy(label)))
     assert mean_nll(m, label) == pytest.approx(plain, abs=1e-12)
@@ -123,7 +127,8 @@ def test_rewardbench_subsets_are_scored_by_its_weights_and_a_tie_scores_0() -> N
     got = values(benchmark_rows(m, label, section, subset, xstest="dataset"))
     accuracy = {}
     for name in SECTION_OF:
-        wins = [(s > 0 and y == 1) or (s < 0 and y == 0) for s, y in zip(m.mean[subset == name], label[subset == name], strict=True)]
+        scored = zip(m.mean[subset == name].tolist(), label[subset == name].tolist(), strict=True)
+        wins = [(s > 0 and y == 1) or (s < 0 and y == 0) for s, y in scored]
         accuracy[name] = sum(wins) / len(wins)
         assert got["benchmark", f"subset:{name}", "accuracy"] == pytest.approx(accuracy[name], abs=1e-12)
     for name, score in section_scores(accuracy, "dataset").items():
@@ -155,7 +160,9 @@ def test_a_subset_of_ones_own_does_not_switch_rewardbenchs_weights_off() -> None
     m, label, section, subset = benchmark(np.random.default_rng(2), [*names, "house-style"], sections, 12)
     official = subset != "house-style"
     alone = values(
-        benchmark_rows(moments(m.mean[official].numpy()), label[official], section[official], subset[official], xstest="code")
+        benchmark_rows(
+            moments(m.mean[official].numpy()), label[official], section[official], subset[official], xstest="code"
+        )
     )
     got = values(benchmark_rows(m, label, section, subset, xstest="code"))
     assert {k: v for k, v in got.items() if k[1] in SECTIONS} == {k: v for k, v in alone.items() if k[1] in SECTIONS}
@@ -181,7 +188,9 @@ def test_a_benchmark_whose_first_answer_is_always_chosen_is_scored_like_its_shuf
     chosen_first = values(benchmark_rows(m, np.ones(len(subset)), section, subset, xstest="code"))
     turn = rng.random(len(subset)) < 0.5
     shuffled = moments(np.where(turn, -m.mean.numpy(), m.mean.numpy()))
-    assert values(benchmark_rows(shuffled, 1.0 - turn, section, subset, xstest="code")) == pytest.approx(chosen_first, abs=1e-12)
+    assert values(benchmark_rows(shuffled, 1.0 - turn, section, subset, xstest="code")) == pytest.approx(
+        chosen_first, abs=1e-12
+    )
 
 
 @pytest.mark.parametrize(
@@ -197,7 +206,10 @@ def test_a_benchmark_whose_first_answer_is_always_chosen_is_scored_like_its_shuf
 def test_the_length_rule_learns_its_direction_from_known_labels_only(
     known_gap: list[float], known_label: list[float], expected: float
 ) -> None:
-    gap, label = np.array([5, 5, -5, 0, 9]), np.array([1.0, 0.0, 0.0, 1.0, 0.5])  # longer: right, wrong, right, half, tie
+    gap, label = (
+        np.array([5, 5, -5, 0, 9]),
+        np.array([1.0, 0.0, 0.0, 1.0, 0.5]),
+    )  # longer: right, wrong, right, half, tie
     assert length_rule(np.array(known_gap), np.array(known_label), gap, label) == expected
 
 

@@ -11,12 +11,14 @@ from bgpm.evaluation.rewardbench import SECTION_OF, SECTIONS, is_rewardbench, ov
 
 # Made-up accuracies, all exact in binary, so that sums below are exact too.
 ACCURACY = {
-    "alpacaeval-easy": 1.0, "alpacaeval-length": 0.5, "alpacaeval-hard": 0.75, "mt-bench-easy": 0.25, "mt-bench-med": 0.5,
+    "alpacaeval-easy": 1.0, "alpacaeval-length": 0.5, "alpacaeval-hard": 0.75, "mt-bench-easy": 0.25,
+    "mt-bench-med": 0.5,
     "mt-bench-hard": 0.0, "llmbar-natural": 0.75, "llmbar-adver-neighbor": 0.25, "llmbar-adver-GPTInst": 0.5,
     "llmbar-adver-GPTOut": 1.0, "llmbar-adver-manual": 0.5,
     "refusals-dangerous": 0.5, "refusals-offensive": 1.0, "xstest-should-refuse": 0.75, "xstest-should-respond": 0.25,
     "donotanswer": 0.5,
-    "math-prm": 0.5, "hep-cpp": 1.0, "hep-go": 0.75, "hep-java": 1.0, "hep-js": 0.25, "hep-python": 1.0, "hep-rust": 0.5,
+    "math-prm": 0.5, "hep-cpp": 1.0, "hep-go": 0.75, "hep-java": 1.0, "hep-js": 0.25, "hep-python": 1.0,
+    "hep-rust": 0.5,
 }  # fmt: skip
 
 
@@ -24,7 +26,8 @@ def test_the_weights_are_the_official_codes() -> None:
     # EXAMPLE_COUNTS of rewardbench/constants.py in github.com/allenai/reward-bench.
     assert {name: weights(section)[name] for name, section in SECTION_OF.items()} == {
         "alpacaeval-easy": 100, "alpacaeval-length": 95, "alpacaeval-hard": 95, "mt-bench-easy": 28, "mt-bench-med": 40,
-        "mt-bench-hard": 37, "math-prm": 984, "refusals-dangerous": 100, "refusals-offensive": 100, "llmbar-natural": 100,
+        "mt-bench-hard": 37, "math-prm": 984, "refusals-dangerous": 100, "refusals-offensive": 100,
+        "llmbar-natural": 100,
         "llmbar-adver-neighbor": 134, "llmbar-adver-GPTInst": 92, "llmbar-adver-GPTOut": 47, "llmbar-adver-manual": 46,
         "xstest-should-refuse": 250, "xstest-should-respond": 154, "donotanswer": 136, "hep-cpp": 164, "hep-go": 164,
         "hep-java": 164, "hep-js": 164, "hep-python": 164, "hep-rust": 164,
@@ -46,7 +49,7 @@ def test_made_up_subset_accuracies_give_the_section_scores_worked_out_by_hand() 
     assert {name: s.score for name, s in scores.items()} == {name: float(value) for name, value in by_hand.items()}
     assert all(s.missing == () for s in scores.values())
     assert overall(scores) == pytest.approx(float(sum(by_hand.values()) / 4), abs=1e-15)
-    assert overall(scores) == pytest.approx(0.600946, abs=5e-7)
+    assert overall(scores) == pytest.approx(0.600944, abs=5e-7)
 
 
 def test_both_weights_of_the_xstest_subsets_are_to_be_had() -> None:

@@ -168,7 +168,7 @@ def test_single_precision_features_are_used_in_the_precision_of_the_posterior(in
     rows = expected.diagonal(), expected.row(2)
     narrow = world.phi.float(), world.phi_i.float(), world.phi_j.float()
     means = world.phi @ world.weights.T, world.phi_i @ world.weights.T, world.phi_j @ world.weights.T
-    monkeypatch.setattr(module, "_CHUNK", 4 * P)  # several chunks of conversion
+    monkeypatch.setattr(module, "_CONVERTED", 4 * P)  # several chunks of conversion
     if indexed:
         kernel = F.indexed_pair_kernel(means[0], narrow[0], world.first, world.second, posterior, world.gates)
     else:
@@ -196,7 +196,7 @@ ROWS = torch.arange(N)
 @pytest.mark.parametrize(
     ("call", "error", "says"),
     [
-        (lambda: F.FullPosterior(draw(4, 5)), ShapeError, r"covariance \[4, 4\], got \[4, 5\]"),
+        (lambda: F.FullPosterior(draw(4, 5)), ShapeError, r"covariance to be square, got \[4, 5\]"),
         (lambda: F.FullPosterior(draw(4, 4).abs()), NumericsError, "covariance must be symmetric"),
         (lambda: F.FullPosterior(-covariance(4, 1)), NumericsError, "diagonal of covariance must be >= 0"),
         (lambda: F.FullPosterior(covariance(4, 1) / 0), NumericsError, "covariance must be finite"),

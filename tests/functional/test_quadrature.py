@@ -266,6 +266,7 @@ def test_an_argument_that_cannot_be_right_is_refused_by_name(name: str) -> None:
         (t64(1), t64(1), 0.0, NumericsError, r"tau must be finite and > 0, got 0\.0"),
         (t64(1), t64(1), math.inf, NumericsError, "tau must be finite and > 0, got inf"),
         (t64(1), t64(1), t64(1, 2), ShapeError, "one temperature tau"),
+        (t64(1e300), t64(1), 1e-20, NumericsError, "mean / tau must be finite, got -inf"),
     ):
         with pytest.raises(error, match=says):
             function(mean, var, tau)

@@ -15,7 +15,7 @@ from bgpm.oracles import OracleFiles, Question
 from bgpm.oracles.human import Human, read_annotations
 
 
-@pytest.fixture()
+@pytest.fixture
 def files(tmp_path: Path) -> OracleFiles:
     (tmp_path / "annotations").mkdir()
     return OracleFiles(tmp_path / "truth.parquet", tmp_path / "annotations", tmp_path / "batch.parquet")
@@ -98,7 +98,9 @@ def test_a_broken_line_is_named_and_stops_everything(files: OracleFiles, line: s
 
 
 def test_a_file_that_is_not_utf8_is_named_with_its_line(files: OracleFiles) -> None:
-    (files.annotations / "a.jsonl").write_bytes(json.dumps(said("p", 1)).encode() + b'\n{"pair_id": "\xe9", "label": 1}\n')
+    (files.annotations / "a.jsonl").write_bytes(
+        json.dumps(said("p", 1)).encode() + b'\n{"pair_id": "\xe9", "label": 1}\n'
+    )
     with pytest.raises(DataError, match=r"a\.jsonl:2: not an annotation"):
         ask(files, "p")
 

@@ -16,7 +16,7 @@ from bgpm.registry import build
 N = 4000
 
 
-@pytest.fixture()
+@pytest.fixture
 def files(tmp_path: Path) -> OracleFiles:
     rng = np.random.default_rng(0)
     write_table(
@@ -86,7 +86,8 @@ def test_soft_labels_and_ties_survive(tmp_path: Path) -> None:
 
 def test_a_missing_label_is_an_error_that_counts_and_names(files: OracleFiles) -> None:
     with pytest.raises(
-        MissingLabelError, match=r"batch\.parquet: 2 of 3 pairs have no recorded label, the first is pair-4000; .*oracle=human"
+        MissingLabelError,
+        match=r"batch\.parquet: 2 of 3 pairs have no recorded label, the first is pair-4000; .*oracle=human",
     ):
         Recorded()(questions(0, [N, 0, N + 1]), files)
     write_table(files.truth, {"pair_id": ["pair-0", "pair-1"], "label": [1.0, np.nan], "margin": [np.nan, np.nan]})

@@ -166,13 +166,34 @@ class Run:
             (self.root / f".timings/{name}.json").write_text(json.dumps(cost), encoding="utf-8")
 
 
-def climbing(speed: float, top: float = 0.72) -> Callable[[np.ndarray], np.ndarray]:
-    """An accuracy that climbs from 0.55 to ``top``, ``speed`` times as fast."""
+def climbing(speed: float, top: float) -> Callable[[np.ndarray], np.ndarray]:
+    """An accuracy that climbs from 0.55 to ``top``, ``speed`` times as fast as e-folding in 100 labels."""
     return lambda labels: 0.55 + (top - 0.55) * (1 - np.exp(-(labels - 32) * speed / 100))
 
 
+SAVED = {"entropy": (2.6, 0.72), "random": (0.8, 0.72)}  # speed and top of each arm
+
+
 @pytest.fixture
-def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory of a stage."""
+def finished_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Make a finished run in a folder of its own, which becomes the working directory."""
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+
+    def make(
+        arms: dict[str, tuple[float, float]] = SAVED,
+        *,
+        seeds: int = 5,
+        rounds: int = 8,
+        extras: bool = True,
+        **changes: object,
+    ) -> Path:
+        run = Run(tmp_path, seeds=seeds, rounds=rounds)
+        acquisition, *_, baseline = [*arms, *arms]  # one arm alone is its own baseline
+        run.params(acquisition, baseline, **changes)
+        for seed, (name, shape) in enumerate(arms.items()):
+            run.arm(name, climbing(*shape), seed=seed)
+        if extras:
+            run.extras()
+        return tmp_path
+
+    return make

@@ -216,7 +216,7 @@ def blobs(make_pool, sizes):
 def test_cluster_takes_the_best_of_each_group(make_pool):
     c, group = blobs(make_pool, (40, 30, 20, 10))
     values = rng(1).random(len(c)) + 2.0 * (group == 0)  # by value alone, only the first group would be bought
-    batch = Cluster(budget=3)(c, values, 12, generator=rng())
+    batch = Cluster(clusters=4)(c, values, 12, generator=rng())
     for g in range(4):
         best = np.flatnonzero(group == g)[np.argsort(-values[group == g])[:3]]
         assert set(best) <= set(batch.rows.tolist())
@@ -226,8 +226,15 @@ def test_cluster_takes_the_best_of_each_group(make_pool):
 
 def test_what_a_small_group_cannot_give_is_taken_from_the_others(make_pool):
     c, group = blobs(make_pool, (40, 30, 2))
-    batch = Cluster(budget=4)(c, rng(1).random(len(c)), 12, generator=rng())
+    batch = Cluster(clusters=3)(c, rng(1).random(len(c)), 12, generator=rng())
     assert np.bincount(group[batch.rows]).tolist() == [5, 5, 2]
+
+
+def test_by_default_there_are_as_many_clusters_as_picks(make_pool):
+    c, group = blobs(make_pool, (40, 30, 20, 10))
+    batch = Cluster()(c, rng(1).random(len(c)), 4, generator=rng())
+    assert sorted(group[batch.rows]) == [0, 1, 2, 3]
+    assert len(Cluster(clusters=500)(c, rng(1).random(len(c)), 4, generator=rng()).rows) == 4
 
 
 # --- power -----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,175 @@
+"""Options of the loss, the prior and the temperature; and how the ensemble and Laplace agree."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from bgpm.errors import ConfigError, DataError
+from bgpm.heads.bt import Bt
+from bgpm.heads.gpm import Gpm
+from bgpm.heads.pairpm import Pairpm
+from bgpm.posteriors import Posterior
+from bgpm.posteriors.ensemble import Ensemble
+from bgpm.posteriors.laplace import Laplace
+from bgpm.posteriors.point import Point
+from bgpm.registry import build
+from bgpm.types import Comparisons
+
+
+def weight_of(settings, p, data=None):
+    return settings.fit(Bt(), p.features, p.data if data is None else data, seed=0).module.weight[0]
+
+
+def slope_at(weight, p, derivative):
+    """Gradient of the summed loss at a reward, from a derivative of the loss in the score given by hand."""
+    x = torch.from_numpy(p.features.responses[p.data.pairs.first] - p.features.responses[p.data.pairs.second]).double()
+    return x.T @ derivative(x @ weight)
+
+
+def test_soft_labels_and_ties_are_fitted_as_probabilities(problem):
+    p = problem(80, 4)
+    label = torch.from_numpy(np.random.default_rng(0).choice([0.0, 0.3, 0.5, 1.0], 80))
+    weight = weight_of(Point(prior_precision=2.0), p, Comparisons(p.data.pairs, label.numpy()))
+    gradient = slope_at(weight, p, lambda s: torch.sigmoid(s) - label) + 2.0 * weight
+    assert gradient.abs().max() < 1e-4
+
+
+def test_a_margin_has_to_be_led_by(problem):
+    p = problem(80, 4)
+    margin = np.random.default_rng(0).random(80)
+    data = Comparisons(p.data.pairs, p.data.label, margin)
+    weight = weight_of(Point(prior_precision=2.0, margin=True, tau=0.7), p, data)
+    lead, sign = torch.from_numpy(margin), torch.from_numpy(2 * p.data.label - 1)
+    gradient = slope_at(weight, p, lambda s: -sign * torch.sigmoid(-(sign * s - lead) / 0.7) / 0.7) + 2.0 * weight
+    assert gradient.abs().max() < 1e-4
+    assert not torch.equal(weight, weight_of(Point(prior_precision=2.0, tau=0.7), p, data))
+
+
+def test_regression_draws_scores_to_the_margin(problem):
+    p = problem(80, 4)
+    margin = np.random.default_rng(0).random(80)
+    data = Comparisons(p.data.pairs, p.data.label, margin)
+    weight = weight_of(Point(prior_precision=2.0, loss="regression", margin=True), p, data)
+    target = torch.from_numpy((2 * p.data.label - 1) * margin)
+    assert (slope_at(weight, p, lambda s: 2 * (s - target)) + 2.0 * weight).abs().max() < 1e-6
+
+
+def test_ties_can_be_an_outcome_of_their_own(problem):
+    p = problem(120, 4, linear=3.0)
+    tied = np.where(np.arange(120) % 3, p.data.label, 0.5)
+    data = Comparisons(p.data.pairs, tied)
+    model = Laplace(loss="rao_kupper", tie_width=0.5).fit(Gpm(), p.features, data, seed=0)
+    assert p.accuracy(model) > 0.75
+
+
+def test_margins_that_are_not_there_are_asked_for(problem):
+    p = problem(20, 4)
+    for margin in (None, np.where(np.arange(20) == 3, np.nan, 1.0), np.where(np.arange(20) == 3, -1.0, 1.0)):
+        with pytest.raises(DataError, match="margin: false"):
+            Point(margin=True).fit(Bt(), p.features, replace(p.data, margin=margin), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"loss": "regression"}, "margin: true"),
+        ({"loss": "rao_kupper", "margin": True}, "margin: false"),
+        ({"prior_precision": -1.0}, "greater than 0"),
+        ({"prior_precision": "guess"}, "heldout"),
+        ({"tau": 0.0}, "greater than 0"),
+        ({"folds": 1}, "greater than or equal to 2"),
+        ({"structure": "diagonal"}, "kronecker"),
+    ],
+)
+def test_impossible_settings_are_refused(settings, words):
+    with pytest.raises(ConfigError, match=words):
+        build(Posterior, "laplace", settings, "posteriors")
+
+
+@pytest.mark.parametrize("head", [Bt(), Gpm(), Pairpm(), Gpm(bt_block=False)])
+def test_a_temperature_is_learnt_only_where_scores_have_a_scale(head, problem):
+    with pytest.raises(ConfigError, match="normalize: mean"):
+        Laplace(tau="learn").check(head)
+
+
+def test_a_learnt_temperature_moves_from_where_it_started(problem):
+    p = problem(80, 4, linear=2.0)
+    head = Gpm(dim=4, bt_block=False, normalize="mean")
+    model = Laplace(tau="learn", prior_precision=40.0, folds=2).fit(head, p.features, p.data, seed=0)
+    assert 0.02 < model.summary()["tau"] < 2.0
+    assert abs(model.summary()["tau"] - 0.1) > 0.01
+    assert model.moments(p.features, p.test).tau == model.summary()["tau"]
+
+
+def test_calibration_finds_the_temperature_that_labels_were_made_with(problem):
+    """Scores fitted at tau = 1 under a prior twenty times too strong are too small; calibration says by how much."""
+    p = problem(2000, 4, linear=3.0)
+    strong = Laplace(prior_precision=2000.0).fit(Bt(), p.features, p.data, seed=0)
+    right = Laplace(prior_precision=2000.0, tau="heldout").fit(Bt(), p.features, p.data, seed=0)
+    scale = np.std(strong.moments(p.features, p.test).mean.numpy()) / np.std(p.truth)
+    assert right.summary()["tau"] == pytest.approx(scale, rel=0.25)  # folds see four labels in five
+    assert scale < 0.7
+
+
+@pytest.mark.parametrize("precision", ["heldout", "evidence"])
+def test_the_prior_is_stronger_where_there_is_less_to_learn(precision, problem):
+    precisions = []
+    for linear in (0.0, 3.0):
+        p = problem(300, 8, linear=linear)
+        model = Laplace(prior_precision=precision).fit(Bt(), p.features, p.data, seed=0)
+        precisions.append(model.summary()["prior_precision"])
+    assert precisions[0] > 5 * precisions[1]
+
+
+def test_the_laplace_variance_falls_as_labels_come_in(problem):
+    p = problem(800, 8)
+    variances = []
+    for n in (25, 100, 400):
+        data = Comparisons(p.data.pairs.take(np.arange(n)), p.data.label[:n])
+        model = Laplace(prior_precision=1.0).fit(Gpm(), p.features, data, seed=0)
+        variances.append(model.moments(p.features, p.test).variance.mean().item())
+    assert variances[0] > 2 * variances[1] > 4 * variances[2] * 0.9
+
+
+def test_a_big_ensemble_has_the_laplace_variance_on_a_linear_model(problem):
+    p = problem(300, 5, linear=1.0)
+    laplace = Laplace(prior_precision=2.0).fit(Bt(), p.features, p.data, seed=0).moments(p.features, p.test)
+    ensemble = (
+        Ensemble(prior_precision=2.0, members=200).fit(Bt(), p.features, p.data, seed=0).moments(p.features, p.test)
+    )
+    ratio = (ensemble.variance / laplace.variance).mean().item()
+    assert 0.75 < ratio < 1.35
+    assert ((ensemble.mean - laplace.mean).abs() / laplace.variance.sqrt()).mean() < 0.3
+
+
+def test_members_differ_by_their_prior_where_no_label_is(problem):
+    p = problem(20, 5)
+    one = Comparisons(p.data.pairs.take(np.arange(1)), p.data.label[:1])
+    spread = [
+        Ensemble(prior_precision=4.0, perturb_prior=perturbed, members=100)
+        .fit(Bt(), p.features, one, seed=0)
+        .moments(p.features, p.test)
+        .variance.mean()
+        .item()
+        for perturbed in (True, False)
+    ]
+    prior = ((p.features.responses[p.test.first] - p.features.responses[p.test.second]) ** 2).sum(1).mean() / 4.0
+    assert 0.6 * prior < spread[0] < 1.2 * prior
+    assert 0 <= spread[1] < spread[0] / 5
+
+
+def test_an_ensembles_moments_are_those_of_its_members(problem):
+    p = problem(40, 5)
+    model = Ensemble(members=5).fit(Bt(), p.features, p.data, seed=0)
+    scores = np.stack([module(*sides).numpy() for module in model.modules for sides in [_sides(p)]])
+    moments = model.moments(p.features, p.test)
+    np.testing.assert_allclose(moments.mean, scores.mean(0), rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(moments.variance, scores.var(0, ddof=1), rtol=1e-10)
+
+
+def _sides(p):
+    return [torch.from_numpy(p.features.responses[rows]).double() for rows in (p.test.first, p.test.second)]
