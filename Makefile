@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help install install-dev repro test check bench clean
+.PHONY: help install install-dev repro test check bench mutate clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -41,6 +41,9 @@ test: check  ## every test, with the reasons of skipped ones
 
 bench: install-dev  ## speed and memory against named references
 	python -m benchmarks
+
+mutate: install-dev  ## break the maths on purpose: every error must be noticed by a test (minutes)
+	python -m benchmarks.mutate
 
 clean:  ## remove the environment and what the pipeline made (tracked inputs stay)
 	rm -rf $(VENV) .timings $$(git ls-files --others --ignored --exclude-standard --directory data reports)

@@ -1,0 +1,1 @@
+"""Speed and memory, each against a named reference in one run: ``make bench``."""
