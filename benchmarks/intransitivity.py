@@ -116,11 +116,19 @@ def draw(results: dict[str, dict[str, np.ndarray]], path: Path) -> None:
     }
     figure, panels = plt.subplots(1, len(results), figsize=(9.5, 3.8), sharey=True, layout="constrained")
     for panel, (problem, found) in zip(panels, results.items(), strict=True):
-        styles = zip(MODELS, ("#6d7178", "#e69f00", "#0072b2", "#cc79a7"), ("--", ":", "-", "-."), strict=True)
-        for name, colour, dash in styles:
+        # widths and order keep curves that coincide visible: a wide one below, a dashed one on top
+        looks = (
+            ("#1c1d1f", (0, (2, 3)), 2.2, 5),
+            ("#e69f00", "-", 7, 2),
+            ("#0072b2", "-", 2.6, 3),
+            ("#cc79a7", "-.", 2, 4),
+        )
+        for name, (colour, dash, width, order) in zip(MODELS, looks, strict=True):
             accuracy = found[name]
-            panel.plot(LABELS, accuracy.mean(0), color=colour, linestyle=dash, linewidth=2, label=name)
-            panel.fill_between(LABELS, accuracy.min(0), accuracy.max(0), color=colour, alpha=0.12, linewidth=0)
+            panel.plot(
+                LABELS, accuracy.mean(0), color=colour, linestyle=dash, linewidth=width, zorder=order, label=name
+            )
+            panel.fill_between(LABELS, accuracy.min(0), accuracy.max(0), color=colour, alpha=0.1, linewidth=0)
         panel.set_xscale("log", base=2)
         panel.set_xticks(LABELS, map(str, LABELS))
         panel.set_ylim(0.4, 1.01)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import Field
 
@@ -14,9 +14,10 @@ from bgpm.errors import ConfigError
 from bgpm.heads import Head
 from bgpm.oracles import Oracle
 from bgpm.posteriors import Posterior
-from bgpm.registry import Component, Settings, build, kinds, parse
+from bgpm.registry import Component, Settings, build, kinds, member, parse
 from bgpm.reporting import ReportSettings
 from bgpm.selection import Selection, StartSettings
+from bgpm.types import Uncertainty
 
 # Section of settings, family, and the top-level choices that name a member of it.
 FAMILIES: dict[str, tuple[type[Component], tuple[str, ...]]] = {
@@ -97,6 +98,7 @@ def check(raw: Mapping[str, Any]) -> Params:
     assert isinstance(posterior, Posterior)
     assert isinstance(oracle, Oracle)
     posterior.check(head)
+    _check_uncertainty(params, posterior)
     many = len(params.seeds) > 1 or params.acquisition != params.baseline
     if oracle.paid and many and not getattr(oracle, "allow_many", False):
         raise ConfigError(
@@ -105,3 +107,16 @@ def check(raw: Mapping[str, Any]) -> Params:
             f"acquisition, or oracles.{params.oracle}.allow_many to true"
         )
     return params
+
+
+def _check_uncertainty(params: Params, posterior: Posterior) -> None:
+    """Refuse an acquisition function or selector that asks the posterior for what it does not know."""
+    order = get_args(Uncertainty)
+    needs = {"acquisition": Acquisition, "baseline": Acquisition, "selection": Selection}
+    for choice, base in needs.items():
+        needed = member(base, getattr(params, choice), choice).needs
+        if order.index(needed) > order.index(posterior.gives):
+            raise ConfigError(
+                f"params.yaml: {choice}: {getattr(params, choice)} needs a {needed} of scores, and posterior "
+                f"{params.posterior} knows the {posterior.gives} only; set posterior to laplace or ensemble"
+            )

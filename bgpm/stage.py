@@ -2,6 +2,7 @@
 
 Paths follow one convention, held here and in dvc.yaml only::
 
+    data/code/<stage>           a fingerprint of the code that a stage runs
     data/pool  data/benchmark  data/truth/{pool,heldout,benchmark}.parquet
     data/embeddings/{pool,benchmark}  data/features/{pool,benchmark}
     data/start/                 the seed labels and model 0, shared by every arm
@@ -35,6 +36,7 @@ import yaml
 from bgpm.errors import BgpmError, ConfigError, StateError
 
 DATA = Path("data")
+CODE = DATA / "code"
 POOL = DATA / "pool"
 BENCHMARK = DATA / "benchmark"
 TRUTH = DATA / "truth"

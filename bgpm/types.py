@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from bgpm.errors import ShapeError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+# What a posterior knows of scores: their mean alone, each one's variance too, or covariances between pairs as well.
+Uncertainty = Literal["mean", "variance", "kernel"]
 
 
 @dataclass(frozen=True)

@@ -156,6 +156,8 @@ def test_a_wrong_parameter_stops_dvc_before_any_work(fresh_project: Project, tmp
         ({"posterior": "laplase"}, "posterior: unknown kind 'laplase'; choose one of: "),
         ({"oracle": "human"}, "oracle: human pays for every label"),
         ({"model": "bt", "posterior": "amortized"}, "amortized"),
+        ({"acquisition": "bald", "posterior": "point"}, "bald needs a variance of scores, and posterior point"),
+        ({"selection": "logdet", "posterior": "point"}, "logdet needs a kernel"),
     ],
 )
 def test_a_wrong_parameter_is_named(

@@ -14,7 +14,7 @@ import numpy as np
 from bgpm.errors import NumericsError, ShapeError
 from bgpm.keys import require_finite
 from bgpm.registry import Component
-from bgpm.types import Candidates
+from bgpm.types import Candidates, Uncertainty
 
 
 class Acquisition(Component):
@@ -23,9 +23,11 @@ class Acquisition(Component):
     Class attributes:
         uniform: True only for `random`, whose batch must be a uniform draw: selectors and caps are
             not applied to it.
+        needs: What the posterior has to give for the values to mean anything.
     """
 
     uniform: ClassVar[bool] = False
+    needs: ClassVar[Uncertainty] = "mean"
 
     def __call__(self, candidates: Candidates, *, generator: np.random.Generator) -> np.ndarray:
         """Value of labelling each pair, float64 [N]; finite, higher is better.

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from bgpm import functional as F
 from bgpm.acquisition import Acquisition
 from bgpm.acquisition._moments import moments
-from bgpm.types import Candidates
+from bgpm.types import Candidates, Uncertainty
 
 
 class Bald(Acquisition):
@@ -20,6 +20,7 @@ class Bald(Acquisition):
     """
 
     kind: Literal["bald"] = "bald"
+    needs: ClassVar[Uncertainty] = "variance"
 
     def values(self, candidates: Candidates, *, generator: np.random.Generator) -> np.ndarray:
         return F.bald(*moments(candidates), candidates.tau).numpy()

@@ -12,7 +12,7 @@ the candidates, and the setting ``max_per_prompt`` of the selectors keeps a batc
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -21,7 +21,7 @@ from bgpm import functional as F
 from bgpm.acquisition import Acquisition
 from bgpm.acquisition._moments import moments
 from bgpm.keys import require_finite
-from bgpm.types import Candidates
+from bgpm.types import Candidates, Uncertainty
 
 
 class Balpm(Acquisition):
@@ -36,6 +36,7 @@ class Balpm(Acquisition):
     """
 
     kind: Literal["balpm"] = "balpm"
+    needs: ClassVar[Uncertainty] = "variance"
     entropy_weight: float = Field(default=0.1, ge=0, allow_inf_nan=False)
     neighbours: int = Field(default=10, ge=1)
 

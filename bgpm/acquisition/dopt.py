@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from bgpm import functional as F
 from bgpm.acquisition import Acquisition
 from bgpm.acquisition._moments import moments
-from bgpm.types import Candidates
+from bgpm.types import Candidates, Uncertainty
 
 
 class Dopt(Acquisition):
@@ -20,6 +20,7 @@ class Dopt(Acquisition):
     """
 
     kind: Literal["dopt"] = "dopt"
+    needs: ClassVar[Uncertainty] = "variance"
 
     def values(self, candidates: Candidates, *, generator: np.random.Generator) -> np.ndarray:
         mean, variance = moments(candidates)

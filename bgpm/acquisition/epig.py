@@ -20,7 +20,7 @@ The series is cut after 16 terms: the relative error of I is below 1e-5 for sd <
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -30,7 +30,7 @@ from bgpm.acquisition import Acquisition
 from bgpm.acquisition._moments import moments
 from bgpm.errors import NumericsError
 from bgpm.keys import uniform_by_key
-from bgpm.types import Candidates
+from bgpm.types import Candidates, Uncertainty
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,6 +50,7 @@ class Epig(Acquisition):
     """
 
     kind: Literal["epig"] = "epig"
+    needs: ClassVar[Uncertainty] = "kernel"
     targets: int = Field(default=128, ge=1)
 
     def values(self, candidates: Candidates, *, generator: np.random.Generator) -> np.ndarray:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from bgpm.acquisition import Acquisition
-from bgpm.types import Candidates
+from bgpm.types import Candidates, Uncertainty
 
 
 class Mv(Acquisition):
@@ -18,6 +18,7 @@ class Mv(Acquisition):
     """
 
     kind: Literal["mv"] = "mv"
+    needs: ClassVar[Uncertainty] = "variance"
 
     def values(self, candidates: Candidates, *, generator: np.random.Generator) -> np.ndarray:
         return np.array(candidates.variance, np.float64)

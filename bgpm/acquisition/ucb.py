@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from bgpm.acquisition import Acquisition
-from bgpm.types import Candidates
+from bgpm.types import Candidates, Uncertainty
 
 
 class Ucb(Acquisition):
@@ -21,6 +21,7 @@ class Ucb(Acquisition):
     """
 
     kind: Literal["ucb"] = "ucb"
+    needs: ClassVar[Uncertainty] = "variance"
     kappa: float = Field(default=1.0, ge=0, allow_inf_nan=False)
 
     def values(self, candidates: Candidates, *, generator: np.random.Generator) -> np.ndarray:

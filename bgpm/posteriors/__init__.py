@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from bgpm.errors import ConfigError, StateError
 from bgpm.registry import Component, member
-from bgpm.types import Comparisons, Features, PairKernel, Pairs, ScoreMoments
+from bgpm.types import Comparisons, Features, PairKernel, Pairs, ScoreMoments, Uncertainty
 
 if TYPE_CHECKING:
     import torch
@@ -52,7 +52,13 @@ class Fitted(ABC):
 
 
 class Posterior(Component):
-    """Base of every posterior's settings."""
+    """Base of every posterior's settings.
+
+    Class attributes:
+        gives: What its fitted models know of scores.
+    """
+
+    gives: ClassVar[Uncertainty] = "kernel"
 
     def check(self, head: Head) -> None:
         """Refuse a model that this posterior cannot be put on, before any work; `fit` does so too.

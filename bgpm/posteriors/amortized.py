@@ -10,13 +10,13 @@ does not shrink where labels are, so that acquisition by it can be worse than no
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
 from bgpm.errors import ConfigError
 from bgpm.posteriors import Fitted, Posterior
-from bgpm.types import Comparisons, Features
+from bgpm.types import Comparisons, Features, Uncertainty
 
 if TYPE_CHECKING:
     from bgpm.heads import Head
@@ -43,6 +43,7 @@ class Amortized(Posterior):
     """
 
     kind: Literal["amortized"] = "amortized"
+    gives: ClassVar[Uncertainty] = "variance"
     tau: float = Field(default=0.1, gt=0)
     prior_variance: float = Field(default=0.03, gt=0)
     kl_weight: float = Field(default=0.002, ge=0)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from bgpm.posteriors import Fitted
 from bgpm.posteriors._settings import MapSettings
-from bgpm.types import Comparisons, Features
+from bgpm.types import Comparisons, Features, Uncertainty
 
 if TYPE_CHECKING:
     from bgpm.heads import Head
@@ -16,6 +16,7 @@ class Point(MapSettings):
     """Settings of the point estimate: those of `MapSettings`."""
 
     kind: Literal["point"] = "point"
+    gives: ClassVar[Uncertainty] = "mean"
 
     def fit(self, head: Head, features: Features, data: Comparisons, *, seed: int) -> Fitted:
         from bgpm.posteriors._gaussian import fit_point

@@ -11,6 +11,7 @@ mpl.use("agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
+from bgpm.reporting.charts import every
 from bgpm.reporting.inputs import Arm
 from bgpm.reporting.result import Result, count, share_words
 from bgpm.reporting.savings import band
@@ -47,6 +48,7 @@ def draw(result: Result, stem: Path) -> None:
             _direct_labels(axis, ends)
             axis.set_title(title, loc="left", fontsize=10)
             axis.set_xlabel("labels bought")
+            axis.set_xticks(every(result.arm.labels.tolist(), 6))
             axis.margins(x=0.02)
             axis.grid(axis="y", color="#000000", alpha=0.08)
         _mark_target(axes[0][0], result)

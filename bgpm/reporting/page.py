@@ -37,6 +37,7 @@ from bgpm.reporting.tables import interval_words
 
 STYLES = ("arm", "baseline")  # classes of the style sheet, for the arms in their order
 SHIPPED = Path("data/corpus")
+FINDINGS = {"blocks_active": "active blocks", "prior_precision": "prior precision", "tau": "temperature (tau)"}
 RULES = {"first": "the first answer", "length": "length alone", "words": "which words occur"}
 
 
@@ -104,8 +105,8 @@ def _section(title: str, lead: str, body: str) -> str:
 
 def _table(head: Sequence[str], rows: Iterable[str]) -> str:
     cells = "".join(f'<th scope="col">{name}</th>' for name in head)
-    body = "\n".join(rows)
-    return f'<div class="scroll" tabindex="0"><table><thead><tr>{cells}</tr></thead><tbody>\n{body}\n</tbody></table></div>'
+    table = f"<table><thead><tr>{cells}</tr></thead><tbody>\n" + "\n".join(rows) + "\n</tbody></table>"
+    return f'<div class="scroll" tabindex="0">{table}</div>'
 
 
 def _row(name: str, cells: Iterable[str], *, style: str = "", strong: bool = False) -> str:
@@ -296,7 +297,11 @@ def _model(result: Result) -> str:
         found = {metric: values for (split, _, metric), values in arm.values.items() if split == "model"}
         if found:
             head = [f'<span class="{style}">{escape(arm.name)}</span>, labels', *map(count, arm.labels.tolist())]
-            rows = [_row(escape(name.replace("_", " ")), map(_short, _means(v))) for name, v in found.items()]
+            names = sorted(found, key=lambda name: name not in FINDINGS)  # stable: the named ones first
+            rows = [
+                _row(escape(FINDINGS.get(name, name.replace("_", " "))), map(_short, _means(found[name])))
+                for name in names
+            ]
             tables.append(_table(head, rows))
     if not tables:
         return ""

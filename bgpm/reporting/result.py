@@ -37,6 +37,8 @@ class Result:
         comparisons: One for each share, ascending; empty without a baseline.
         area: Difference of the areas under the curves; None without a baseline.
         gain: What the baseline gains from its first to its last labels; None without a baseline.
+        learned: Whether the baseline's gain is above 0 (for a single seed its value, otherwise its 80% interval, which
+            is a one-sided test at 90%).
         saturated: Whether the baseline stops climbing before its last labels.
     """
 
@@ -46,6 +48,7 @@ class Result:
     comparisons: tuple[Comparison, ...]
     area: Difference | None
     gain: Difference | None
+    learned: bool
     saturated: bool
 
     @property
@@ -71,7 +74,7 @@ def study(arm: Arm, baseline: Arm | None, settings: ReportSettings, rng: np.rand
         StateError: If the arms were not run over the same seeds, rounds and held-out prompts.
     """
     if baseline is None:
-        return Result(arm, None, settings.target, (), None, None, False)
+        return Result(arm, None, settings.target, (), None, None, True, False)
     for what in ("seeds", "rounds", "labels"):
         mine, other = getattr(arm, what).tolist(), getattr(baseline, what).tolist()
         if mine != other:
@@ -85,6 +88,7 @@ def study(arm: Arm, baseline: Arm | None, settings: ReportSettings, rng: np.rand
         )
     curves = resample(arm.trials, baseline.trials, settings.resamples, rng)
     shares = sorted({*SHARES, settings.target})
+    at_80 = baseline_gain(curves, 0.8)
     return Result(
         arm,
         baseline,
@@ -92,6 +96,7 @@ def study(arm: Arm, baseline: Arm | None, settings: ReportSettings, rng: np.rand
         tuple(compare(curves, share) for share in shares),
         aulc_difference(curves),
         baseline_gain(curves),
+        (at_80.value if at_80.interval is None else at_80.interval.low) > 0,
         saturated(curves.labels, curves.baseline),
     )
 
@@ -127,14 +132,12 @@ def share_words(share: float) -> str:
 def verdict(result: Result) -> str:
     """One of ``one_arm``, ``no_gain``, ``not_reached``, ``one_seed``, ``saved``, ``cost``, ``undecided``.
 
-    A baseline whose own gain may be nothing (the 95% interval is not above 0) gives no target outside the noise:
-    ``no_gain``, whatever the curves' crossings look like.
+    A baseline that did not learn gives no target outside the noise: ``no_gain``, wherever the curves cross.
     """
     c = result.headline
     if c is None:
         return "one_arm"
-    gain = result.gain.interval if result.gain else None
-    if math.isnan(c.saving) or (gain is not None and gain.low <= 0):
+    if math.isnan(c.saving) or not result.learned:
         return "no_gain"
     if math.isinf(c.saving):
         return "not_reached"
@@ -202,6 +205,12 @@ def caveats(result: Result) -> list[str]:
         out.append(
             f"Indicative only: {seeds} paired seed{'s' if seeds > 1 else ''}; bootstrap intervals keep their 95% from "
             f"about {INDICATIVE_BELOW} seeds on."
+        )
+    gain = result.gain.interval if result.gain else None
+    if result.gain and gain and gain.low <= 0 and result.learned:
+        out.append(
+            f"What {base} itself gains, {points(result.gain.value)} points of accuracy (95% interval "
+            f"{points(gain.low)} to {points(gain.high)}), is uncertain, and every target with it."
         )
     if result.saturated:
         out.append(

@@ -124,7 +124,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference of accuracies, always defined, with its 95% interval (None for a single seed)."""
+    """A difference of accuracies, always defined, with its interval (None for a single seed)."""
 
     value: float
     interval: Interval | None
@@ -349,19 +349,22 @@ def aulc_difference(resamples: Resamples) -> Difference:
     return _difference(resamples, lambda arm, baseline: aulc(labels, arm) - aulc(labels, baseline))
 
 
-def baseline_gain(resamples: Resamples) -> Difference:
+def baseline_gain(resamples: Resamples, level: float = 0.95) -> Difference:
     """Last minus first accuracy of the baseline, not smoothed: where it may be 0, a target is a point in noise."""
-    return _difference(resamples, lambda arm, baseline: baseline[..., -1] - baseline[..., 0])
+    return _difference(resamples, lambda arm, baseline: baseline[..., -1] - baseline[..., 0], level)
 
 
-def _difference(resamples: Resamples, contrast: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Difference:
+def _difference(
+    resamples: Resamples, contrast: Callable[[np.ndarray, np.ndarray], np.ndarray], level: float = 0.95
+) -> Difference:
     def statistic(curves: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
         return contrast(*curves)
 
     value = float(statistic((resamples.arm, resamples.baseline)))
     if resamples.draws is None:
         return Difference(value, None)
-    return Difference(value, bca(value, statistic(resamples.draws), [statistic(c) for c in resamples.jackknife]))
+    left_out = [statistic(curves) for curves in resamples.jackknife]
+    return Difference(value, bca(value, statistic(resamples.draws), left_out, level))
 
 
 def _censor(draws: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ there is a model, is `seed_set`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -16,7 +17,7 @@ from bgpm.keys import require_finite, uniform_by_key
 from bgpm.registry import Component
 from bgpm.selection._reordered import reordered
 from bgpm.selection._seed_set import StartSettings, seed_set
-from bgpm.types import Candidates
+from bgpm.types import Candidates, Uncertainty
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,12 @@ class Selection(Component):
     Attributes:
         max_per_prompt: At most this many pairs of one prompt in a batch; None for no cap. When the
             cap leaves fewer than k candidates it is lifted for the remainder, with a logged warning.
+
+    Class attributes:
+        needs: What the posterior has to give for the selector to work.
     """
+
+    needs: ClassVar[Uncertainty] = "mean"
 
     max_per_prompt: int | None = Field(default=None, ge=1)
 

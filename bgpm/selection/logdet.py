@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from bgpm import functional as F
 from bgpm.selection import Batch, Selection
 from bgpm.selection._conditioning import greedy
 from bgpm.selection._quota import Quota
-from bgpm.types import Candidates
+from bgpm.types import Candidates, Uncertainty
 
 
 class Logdet(Selection):
@@ -25,6 +25,7 @@ class Logdet(Selection):
     """
 
     kind: Literal["logdet"] = "logdet"
+    needs: ClassVar[Uncertainty] = "kernel"
 
     def pick(self, candidates: Candidates, values: np.ndarray, k: int, *, generator: np.random.Generator) -> Batch:
         import torch

@@ -107,7 +107,7 @@ class Run:
                 ]
                 rows += [
                     (s, k, n, "model", "all", m, v)
-                    for m, v in (("tau", 1.0), ("prior_precision", 4.5e-4 * 2**k), ("active_blocks", float(k > 3)))
+                    for m, v in (("tau", 1.0), ("prior_precision", 4.5e-4 * 2**k), ("blocks_active", float(k > 3)))
                 ]
                 size = 32
                 part = pool[(size * k) % len(pool) :][:size]

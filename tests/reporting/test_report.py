@@ -133,6 +133,14 @@ def test_a_baseline_that_learns_nothing_gives_no_saving(finished_run: Make) -> N
     assert '<b id="headline-number">no gain</b>' in page(root)
 
 
+def test_a_gain_that_may_be_nothing_is_said_to_be_uncertain(finished_run: Make) -> None:
+    root = finished_run({"entropy": (2.0, 0.62), "random": (1.0, 0.59)})
+    main()
+    gain = json.loads((root / "reports/label_efficiency.json").read_text(encoding="utf-8"))["baseline_gain"]
+    assert gain["interval"]["low"] < 0 < gain["value"]
+    assert ("is uncertain, and every target with it" in page(root)) != ("no target outside the noise" in page(root))
+
+
 def test_few_seeds_are_called_indicative_and_many_are_not(finished_run: Make) -> None:
     root = finished_run()
     main()

@@ -237,6 +237,16 @@ def test_the_null_control_is_centred_on_zero_and_as_wide_as_null_arms_are() -> N
     assert covered > 0.9
 
 
+def test_the_null_control_knows_nothing_of_the_arm() -> None:
+    fast, baseline = simulated(6, (3.0, 1.0), np.random.default_rng(2))
+    with_arm, alone = (
+        sv.compare(sv.resample(a, baseline, 300, np.random.default_rng(0)), 0.9) for a in (fast, baseline)
+    )
+    assert with_arm.null == alone.null
+    assert with_arm.saving > 0.2
+    assert alone.saving == 0.0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("seeds", "share", "at_least"), [(5, 0.75, 0.92), (5, 1.0, 0.9), (20, 0.9, 0.93)])
 def test_intervals_cover_the_true_saving_about_as_often_as_they_promise(

@@ -1,0 +1,68 @@
+"""Which of our source files a stage can run, and one fingerprint of them.
+
+Code is a dependency of a stage like data is. Listing a dozen files for each of a hundred stages is easily wrong and makes
+DVC slow (it writes its lock anew after every stage), so the stage `check` writes one fingerprint a script to
+``data/code/``, and every stage depends on its own.
+
+The files are those that the script imports, directly or through others, at any depth of the code; an import for type
+checking only does not count. A family of components counts whole, since its members are found by name at run time, and so
+does `bgpm.functional`, whose submodules are imported on first use.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+WHOLE = ("acquisition", "functional", "heads", "oracles", "posteriors", "selection")
+
+
+def reach(script: Path, root: Path) -> set[Path]:
+    """Source files that running ``script`` can execute, itself included, relative to ``root``."""
+    seen: set[Path] = set()
+    queue = [script]
+    while queue:
+        path = queue.pop()
+        if path in seen:
+            continue
+        seen.add(path)
+        queue += [found for name in _imports(root / path) for found in _files(name, root)]
+        if path.parent.parent == Path("bgpm") and path.parent.name in WHOLE:
+            queue += [found.relative_to(root) for found in (root / path.parent).glob("*.py")]
+    return seen
+
+
+def fingerprint(script: Path, root: Path) -> str:
+    """SHA-256 over names and contents of all files that ``script`` can run."""
+    digest = hashlib.sha256()
+    for path in sorted(reach(script, root)):
+        content = (root / path).read_bytes()
+        digest.update(f"{path.as_posix()} {len(content)}\n".encode() + content)
+    return digest.hexdigest()
+
+
+def _imports(path: Path) -> Iterator[str]:
+    """Dotted names that a file imports from us; of ``from a import b`` both ``a`` and ``a.b``, either may be a module."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+    for node in ast.walk(tree):
+        names: list[str] = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        yield from (name for name in names if name.split(".")[0] in ("bgpm", "stages"))
+
+
+def _files(module: str, root: Path) -> Iterator[Path]:
+    """The file of a module and of every package above it, as far as they exist."""
+    parts = module.split(".")
+    for depth in range(1, len(parts) + 1):
+        path = Path(*parts[:depth])
+        for candidate in (path.with_suffix(".py"), path / "__init__.py"):
+            if (root / candidate).is_file():
+                yield candidate
