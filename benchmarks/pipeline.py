@@ -1,8 +1,8 @@
 """How long the default pipeline takes, in a copy of this working tree with an empty cache.
 
 ``python -m benchmarks.pipeline`` prints one line a command: a cold `dvc repro`, an unchanged one, and one with another
-acquisition function. The reference of each line is the cold run. Wall time depends on what else the machine does, so CPU
-seconds of all processes stand beside it; memory is the largest stage's peak.
+acquisition function. The reference of each line is the cold run. Wall time depends on what else the machine does,
+so CPU seconds of all processes stand beside it; memory is the largest stage's peak.
 """
 
 from __future__ import annotations
@@ -71,7 +71,9 @@ def main() -> None:
                 sys.exit(f"{title} failed\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
             cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
             cold = cold or cpu
-            peaks = [json.loads(p.read_text(encoding="utf-8"))["peak_mib"] for p in (folder / ".timings").glob("*.json")]
+            peaks = [
+                json.loads(p.read_text(encoding="utf-8"))["peak_mib"] for p in (folder / ".timings").glob("*.json")
+            ]
             stages = len(re.findall(r"^Running stage", done.stdout, re.M))
             print(f"| {title} | {stages} | {wall:.0f} | {cpu:.0f} | {cpu / cold:.2f} | {max(peaks):.0f} |", flush=True)
 

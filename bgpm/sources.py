@@ -1,12 +1,12 @@
 """Which of our source files a stage can run, and one fingerprint of them.
 
-Code is a dependency of a stage like data is. Listing a dozen files for each of a hundred stages is easily wrong and makes
-DVC slow (it writes its lock anew after every stage), so the stage `check` writes one fingerprint a script to
-``data/code/``, and every stage depends on its own.
+Code is a dependency of a stage like data is. Listing a dozen files for each of a hundred stages is easily wrong
+and makes DVC slow (it writes its lock anew after every stage), so the stage `check` writes one fingerprint a
+script to ``data/code/``, and every stage depends on its own.
 
-The files are those that the script imports, directly or through others, at any depth of the code; an import for type
-checking only does not count. A family of components counts whole, since its members are found by name at run time, and so
-does `bgpm.functional`, whose submodules are imported on first use.
+The files are those that the script imports, directly or through others, at any depth of the code; an import for
+type checking only does not count. A family of components counts whole, since its members are found by name at run
+time, and so does `bgpm.functional`, whose submodules are imported on first use.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def fingerprint(script: Path, root: Path) -> str:
 
 
 def _imports(path: Path) -> Iterator[str]:
-    """Dotted names that a file imports from us; of ``from a import b`` both ``a`` and ``a.b``, either may be a module."""
+    """Dotted names that a file imports from us; ``from a import b`` gives ``a`` and ``a.b``: either may be a module."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +10,9 @@ import yaml
 from dvc.api import params_show
 from dvc.repo import Repo
 
-from bgpm.config import FAMILIES
 from bgpm.stage import read_params
 
 ROOT = Path(__file__).resolve().parents[1]
-FAMILY_FOLDERS = {Path(*base.__module__.split(".")) for base, _ in FAMILIES.values()}
 
 
 @pytest.fixture(scope="module")
@@ -24,49 +20,6 @@ def stages() -> dict[str, Any]:
     """Every stage with matrix and interpolation resolved, by name."""
     with Repo(str(ROOT)) as repo:
         return {stage.name: stage for stage in repo.index.stages if getattr(stage, "name", None)}
-
-
-def modules_of(path: Path) -> Iterator[str]:
-    """Names of our own modules that a file imports, at any depth of its code, except for type checking."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            node.body = []
-    for node in ast.walk(tree):
-        names: list[str] = []
-        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        yield from (name for name in names if name.split(".")[0] in ("bgpm", "stages"))
-
-
-def file_of(module: str) -> Path | None:
-    path = Path(*module.split("."))
-    for candidate in (path.with_suffix(".py"), path / "__init__.py"):
-        if (ROOT / candidate).is_file():
-            return candidate
-    return None
-
-
-def reach(start: Path) -> set[Path]:
-    """Files of ours that running ``start`` can execute; a family of components counts whole."""
-    seen: set[Path] = set()
-    queue = [start]
-    while queue:
-        path = queue.pop()
-        if path in seen:
-            continue
-        seen.add(path)
-        queue += [found for name in modules_of(ROOT / path) if (found := file_of(name))]
-        queue += [p.relative_to(ROOT) for p in (ROOT / path.parent).glob("*.py") if path.parent in FAMILY_FOLDERS]
-        if path == Path("bgpm/functional/__init__.py"):
-            queue += [p.relative_to(ROOT) for p in (ROOT / path.parent).glob("*.py")]
-    return {
-        path
-        for path in seen
-        if (ROOT / path).name != "__init__.py" or path.parent not in (Path("bgpm"), Path("stages"))
-    }
 
 
 def script_of(stage: Any) -> Path:
@@ -79,27 +32,13 @@ def relative(items: Any) -> set[Path]:
     return {Path(item.fs_path).relative_to(ROOT) for item in items if Path(item.fs_path).is_relative_to(ROOT)}
 
 
-def test_every_file_a_stage_can_reach_is_one_of_its_dependencies(stages: dict[str, Any]) -> None:
-    lacking = {}
+def test_every_stage_depends_on_the_fingerprint_of_its_own_code_and_on_no_code_besides(stages: dict[str, Any]) -> None:
     for name, stage in stages.items():
-        deps = relative(stage.deps)
-        lost = {p for p in reach(script_of(stage)) if not any(p == d or p.is_relative_to(d) for d in deps)}
-        if lost:
-            lacking[name] = sorted(map(str, lost))
-    assert not lacking
-
-
-def test_a_stage_depends_on_no_code_it_cannot_reach(stages: dict[str, Any]) -> None:
-    spare = {}
-    for name, stage in stages.items():
-        if name == "check":  # depends on the whole package: it imports every component to check its settings
-            continue
-        reached = reach(script_of(stage))
-        code = {d for d in relative(stage.deps) if d.parts[0] in ("bgpm", "stages")}
-        useless = {d for d in code if not any(p == d or p.is_relative_to(d) for p in reached)}
-        if useless:
-            spare[name] = sorted(map(str, useless))
-    assert not spare
+        code = {d for d in relative(stage.deps) if d.parts[0] in ("bgpm", "stages") or d.parts[:2] == ("data", "code")}
+        if name == "check":
+            assert code == {Path("bgpm"), Path("stages")}
+        else:
+            assert code == {Path("data/code", script_of(stage).stem)}, name
 
 
 def test_stage_scripts_params_and_paths_exist(stages: dict[str, Any]) -> None:

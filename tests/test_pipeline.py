@@ -104,15 +104,23 @@ def test_dvc_shows_metrics_plots_and_experiments(project: Project, tmp_path: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "Ctrl-C"])
-@pytest.mark.parametrize("victim", ["prepare", "embed@pool", "train@entropy-round0", "label@random-round1", "report"])
+@pytest.mark.parametrize(
+    ("victim", "signal_number"),
+    [
+        ("prepare", signal.SIGKILL),
+        ("embed@pool", signal.SIGKILL),
+        ("embed@pool", signal.SIGINT),
+        ("train@entropy-round0", signal.SIGKILL),
+        ("train@entropy-round0", signal.SIGINT),
+        ("label@random-round1", signal.SIGKILL),
+        ("report", signal.SIGKILL),
+    ],
+)
 def test_a_stage_cut_off_in_the_middle_leaves_no_trace_in_the_results(
     project: Project, victim: str, signal_number: signal.Signals
 ) -> None:
-    if signal_number is signal.SIGINT and victim in ("prepare", "label@random-round1", "report"):
-        pytest.skip("Ctrl-C is tried on one short and one long stage")
     before = {name: project.read(name) for name in RESULTS}
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "dvc", "repro", "--force", "--single-item", victim],
         cwd=project.folder,
         env=project.env,
@@ -120,13 +128,12 @@ def test_a_stage_cut_off_in_the_middle_leaves_no_trace_in_the_results(
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("> "):
-            break
-    os.killpg(process.pid, signal_number)
-    process.wait()
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("> "):
+                break
+        os.killpg(process.pid, signal_number)
     assert process.returncode != 0
     project.dvc("repro")
     assert {name: project.read(name) for name in RESULTS} == before
@@ -220,7 +227,7 @@ def test_select_and_label_import_no_torch(project: Project) -> None:
         code = (
             "import runpy, sys; sys.argv = sys.argv[1:]\n"
             "runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=False)\n"
-            "assert 'torch' not in sys.modules and 'transformers' not in sys.modules and 'pandas' not in sys.modules"
+            "assert not {'torch', 'transformers', 'sklearn', 'scipy'} & set(sys.modules)"
         )
         if arguments[0] == "stages.fork":
             shutil.rmtree(project.folder / "data/random/round-0/model")

@@ -1,0 +1,80 @@
+"""A stage's fingerprint covers the code that it runs: found by reading the imports, checked by running it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import Project
+
+from bgpm.config import FAMILIES
+from bgpm.sources import WHOLE, fingerprint, reach
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = sorted(path.relative_to(ROOT) for path in (ROOT / "stages").glob("[a-z]*.py"))
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    for package in ("bgpm", "stages"):
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path
+
+
+def changed(copy: Path, path: str) -> set[str]:
+    """Scripts whose fingerprint a new line at the end of a file changes."""
+    before = {script.stem: fingerprint(script, copy) for script in SCRIPTS}
+    with (copy / path).open("a", encoding="utf-8") as file:
+        file.write("# changed\n")
+    return {script.stem for script in SCRIPTS if fingerprint(script, copy) != before[script.stem]}
+
+
+@pytest.mark.parametrize(
+    ("path", "stages"),
+    [
+        ("stages/train.py", {"train"}),
+        ("bgpm/reporting/page.py", {"report"}),
+        ("bgpm/acquisition/bald.py", {"score"}),
+        ("bgpm/selection/logdet.py", {"select", "start"}),
+        ("bgpm/oracles/recorded.py", {"label"}),
+        ("bgpm/posteriors/_newton.py", {"train", "score", "select", "evaluate"}),
+        ("bgpm/backbones/embedding.py", {"embed"}),
+        ("bgpm/data/readers.py", {"prepare"}),
+        ("bgpm/stage.py", {script.stem for script in SCRIPTS}),
+        ("bgpm/rounds.py", set()),
+    ],
+)
+def test_a_changed_file_changes_the_stages_that_run_it_and_no_other(copy: Path, path: str, stages: set[str]) -> None:
+    # `check` imports the settings of everything; it runs whenever any of the code changes, so it does not count here
+    assert changed(copy, path) - {"check"} == stages - {"check"}
+
+
+def test_a_new_member_of_a_family_counts_though_nobody_imports_it(copy: Path) -> None:
+    before = fingerprint(Path("stages/score.py"), copy)
+    (copy / "bgpm/acquisition/mine.py").write_text("", encoding="utf-8")
+    assert fingerprint(Path("stages/score.py"), copy) != before
+
+
+def test_every_family_found_by_name_counts_whole() -> None:
+    assert {base.__module__.removeprefix("bgpm.") for base, _ in FAMILIES.values()} <= set(WHOLE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command",
+    ["prepare", "embed pool", "reduce", "start", "label start", "train start", "evaluate start", "score random 0",
+     "select random 0", "label random 0", "train random 1", "evaluate random 1", "baselines", "report"],
+)  # fmt: skip
+def test_a_stage_loads_no_code_outside_its_fingerprint(finished_project: Project, tmp_path: Path, command: str) -> None:
+    project = finished_project.clone(tmp_path / "project")
+    code = (
+        "import runpy, sys, pathlib; sys.argv = sys.argv[1:]\n"
+        "runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=False)\n"
+        "ours = [m.__file__ for n, m in sys.modules.items() if n.split('.')[0] in ('bgpm', 'stages')]\n"
+        "print('\\n'.join(str(pathlib.Path(f).relative_to(pathlib.Path.cwd())) for f in ours if f))"
+    )
+    name, *arguments = command.split()
+    loaded = {Path(line) for line in project.run("python", "-c", code, f"stages.{name}", *arguments).stdout.split()}
+    assert loaded
+    assert loaded <= reach(Path("stages", f"{name}.py"), ROOT) | {Path("stages/__init__.py"), Path("bgpm/__init__.py")}
