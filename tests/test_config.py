@@ -1,0 +1,24 @@
+"""params.yaml as it ships: complete, and the same defaults as the classes have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bgpm.config import FAMILIES, check
+from bgpm.registry import Component, kinds, member
+from bgpm.stage import read_params
+
+PARAMS = read_params(Path(__file__).resolve().parents[1] / "params.yaml")
+
+
+def test_the_shipped_parameters_are_valid() -> None:
+    check(PARAMS)
+
+
+@pytest.mark.parametrize(("section", "base"), [(name, base) for name, (base, _) in FAMILIES.items()])
+def test_every_kind_stands_in_params_yaml_with_its_defaults(section: str, base: type[Component]) -> None:
+    assert set(PARAMS[section]) == set(kinds(base))
+    for kind, settings in PARAMS[section].items():
+        assert settings == member(base, kind)().model_dump(exclude={"kind"}), f"{section}.{kind}"
