@@ -45,5 +45,5 @@ bench: install-dev  ## speed and memory against named references
 mutate: install-dev  ## break the maths on purpose: every error must be noticed by a test (minutes)
 	python -m benchmarks.mutate
 
-clean:  ## remove the environment and what the pipeline made (tracked inputs stay)
-	rm -rf $(VENV) .timings $$(git ls-files --others --ignored --exclude-standard --directory data reports)
+clean:  ## remove the environment; data/ and the cache of DVC stay
+	rm -rf $(VENV) .timings

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
 from pydantic import Field
 
@@ -41,7 +41,7 @@ class Params(Settings):
 
     acquisition: str
     baseline: str
-    seeds: list[int] = Field(min_length=1)
+    seeds: list[Annotated[int, Field(ge=0, lt=2**63)]] = Field(min_length=1)
     rounds: list[Round] = Field(min_length=1)
     batch_size: int = Field(ge=1)
     start: StartSettings

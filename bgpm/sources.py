@@ -22,7 +22,7 @@ WHOLE = ("acquisition", "functional", "heads", "oracles", "posteriors", "selecti
 def reach(script: Path, root: Path) -> set[Path]:
     """Source files that running ``script`` can execute, itself included, relative to ``root``."""
     seen: set[Path] = set()
-    queue = [script]
+    queue = list(_files(".".join(script.with_suffix("").parts), root))
     while queue:
         path = queue.pop()
         if path in seen:

@@ -94,7 +94,7 @@ def setting(params: Mapping[str, Any], key: str) -> Any:
     value: Any = params
     for step in key.split("."):
         if not isinstance(value, Mapping) or step not in value:
-            raise ConfigError(f"params.yaml: {key}: missing; restore it from the defaults in the README")
+            raise ConfigError(f"params.yaml: {key}: missing; `git checkout params.yaml` brings back the defaults")
         value = value[step]
     return value
 

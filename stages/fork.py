@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import shutil
 
-from bgpm.stage import START, round_dir, run
+from bgpm.stage import START, round_dir, run, whole_folder
 
 
 def main(arm: str) -> None:
     target = round_dir(arm, 0)
-    target.mkdir(parents=True, exist_ok=True)
     for name in ("model", "evaluation"):
-        shutil.copytree(START / name, target / name)
-    shutil.copyfile(START / "labels.parquet", target / "labels.parquet")
+        with whole_folder(target / name) as folder:
+            shutil.copytree(START / name, folder, dirs_exist_ok=True)
+    part = target / "labels.parquet.part"
+    shutil.copyfile(START / "labels.parquet", part)
+    part.replace(target / "labels.parquet")
 
 
 if __name__ == "__main__":

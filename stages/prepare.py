@@ -15,16 +15,14 @@ def main() -> None:
         parse(PoolSettings, setting(params, "pool"), "pool"),
         parse(BenchmarkSettings, setting(params, "benchmark"), "benchmark"),
     )
-    for path, tables, summary in (
-        (POOL, prepared.pool, prepared.summary),
-        (BENCHMARK, prepared.benchmark, prepared.benchmark_summary),
-    ):
+    for path, tables in ((POOL, prepared.pool), (BENCHMARK, prepared.benchmark)):
         with whole_folder(path) as folder:
             for name, table in tables.items():
                 write_table(folder / f"{name}.parquet", table)
-            write_json(folder / "summary.json", summary)
     for split, labels in prepared.truth.items():
         write_table(TRUTH / f"{split}.parquet", labels)
+    # Counts tell of labels, so they lie where scoring and selecting do not look.
+    write_json(TRUTH / "summary.json", {"pool": prepared.summary, "benchmark": prepared.benchmark_summary})
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from bgpm.stage import (
     POOL,
     REPORTS,
     TIMINGS,
+    TRUTH,
     generator,
     read_params,
     round_dir,
@@ -47,7 +48,7 @@ def main() -> None:
     html = page(
         result,
         read_pool(POOL),
-        summary=read_optional(POOL / "summary.json"),
+        summary=read_optional(TRUTH / "summary.json").get("pool", {}),
         baselines=read_optional(DATA / "baselines.json"),
         costs=read_costs(TIMINGS, names, last),
         params=params,

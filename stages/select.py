@@ -10,7 +10,7 @@ from bgpm.data.tables import as_pairs, concatenate, read_table, where, write_tab
 from bgpm.posteriors import load
 from bgpm.registry import build
 from bgpm.selection import Selection
-from bgpm.stage import FEATURES, POOL, generator, read_params, round_dir, run, setting
+from bgpm.stage import FEATURES, POOL, generator, read_params, round_dir, run, seeds_of, setting
 from bgpm.types import Candidates, Features
 
 log = logging.getLogger("bgpm")
@@ -27,7 +27,7 @@ def main(arm: str, k: str) -> None:
     if scores["uniform"].any():
         selection = build(Selection, "top_k", {}, "selections")  # a uniform draw stays uniform
     batches = []
-    for seed in np.unique(scores["seed"]).tolist():
+    for seed in seeds_of(here / "model"):
         mine = where(scores, scores["seed"] == seed)
         pairs = as_pairs(where(table, mine["pair"]))
         candidates = Candidates(

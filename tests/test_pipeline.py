@@ -158,6 +158,7 @@ def test_a_wrong_parameter_stops_dvc_before_any_work(fresh_project: Project, tmp
         ({"acquisitions__ucb": {"kappa": "one"}}, "acquisitions.ucb.kappa"),
         ({"batch_size": "32"}, "batch_size"),
         ({"batchsize": 32}, "batchsize: unknown key"),
+        ({"seeds": [-1]}, "seeds.0"),
         ({"seeds": [0, 0]}, "seeds: every seed must differ"),
         ({"rounds": [{"k": 1, "next": 2}]}, "rounds: expected k = 0, 1, 2"),
         ({"posterior": "laplase"}, "posterior: unknown kind 'laplase'; choose one of: "),
@@ -189,6 +190,40 @@ def test_a_full_disk_is_one_clear_error_and_nothing_half_written(project: Projec
     assert "No space left on device" in done.stderr
     assert "Traceback" not in done.stderr
     assert not target.exists()
+
+
+@pytest.mark.slow
+def test_a_pool_that_is_bought_up_ends_the_campaign_without_an_error(project: Project) -> None:
+    from bgpm.data.tables import read_table
+
+    project.params(batch_size=500)
+    project.dvc("repro")
+    pool = (read_table(project.folder / "data/pool/pairs.parquet")["split"] == "pool").sum()
+    for arm in ("entropy", "random"):
+        labels = read_table(project.folder / f"data/{arm}/round-2/labels.parquet")
+        assert [int((labels["seed"] == seed).sum()) for seed in (0, 1)] == [pool, pool]
+        assert len(read_table(project.folder / f"data/{arm}/round-1/batch.parquet")["pair"]) == 0
+
+
+def test_a_batch_is_shown_with_its_texts_in_the_order_that_labels_refer_to(project: Project) -> None:
+    from bgpm.data.tables import read_table
+
+    truth = read_table(project.folder / "data/truth/pool.parquet")
+    label = dict(zip(truth["pair_id"], truth["label"], strict=True))
+    shown = project.run("python", "-m", "bgpm.show", "data/entropy/round-0/batch.parquet").stdout.splitlines()
+    questions = [json.loads(line) for line in shown]
+    assert len(questions) >= 6
+    wins = {
+        (
+            row["prompt"],
+            row["response_a" if row["label"] else "response_b"],
+            row["response_b" if row["label"] else "response_a"],
+        )
+        for row in tiny_pool()
+    }
+    for q in questions:
+        winner, loser = ("answer_a", "answer_b") if label[q["pair_id"]] == 1 else ("answer_b", "answer_a")
+        assert (q["prompt"], q[winner], q[loser]) in wins
 
 
 def test_wrong_weights_are_refused(project: Project) -> None:

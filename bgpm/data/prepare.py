@@ -185,6 +185,8 @@ def _check_pool(rows: Sequence[Row], splits: Sequence[str], settings: PoolSettin
             f"{source}: {len(bare)} of {splits.count('heldout')} held-out pairs have no label, the first is at {name}; "
             "label them, or add a column split that says `heldout` for labelled prompts and `pool` for the others"
         )
+    if all(row.label == 0.5 for row, split in zip(rows, splits, strict=True) if split == "heldout"):
+        raise DataError(f"{source}: every held-out pair is a tie: accuracy needs at least one that is decided")
 
 
 def _tables(rows: Sequence[Row], splits: Sequence[str], seed: int) -> tuple[dict[str, Table], dict[str, Table]]:
@@ -219,8 +221,10 @@ def _tables(rows: Sequence[Row], splits: Sequence[str], seed: int) -> tuple[dict
         label = row.label if first == row.a else 1.0 - row.label
         if splits[n] == "benchmark":
             pair_id = row.id or digest(row.subset, messages[n], first, second)
-        elif row.id:  # which order it stands for: a label given under the other order must not be taken for this one
-            pair_id = f"{row.id}:{'ab' if first == row.a else 'ba'}"
+        elif row.id:
+            # Which order it stands for, so that a label given under the other order is not taken for this one;
+            # told by the texts alone, since the file's own order may give the label away.
+            pair_id = f"{row.id}:{'up' if first < second else 'down'}"
         else:
             pair_id = digest("", messages[n], first, second)
         place = (pair_id, len(prompts["text"]) - 1, respond(n, first), respond(n, second))

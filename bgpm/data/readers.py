@@ -58,6 +58,8 @@ def rows_of_record(record: Record) -> Iterator[Row]:
     given = {name for name, value in columns.items() if value is not None}
     common = {name: _name(columns.get(name)) for name in ("section", "subset")} | {"place": place}
     split = _name(columns.get("split"))
+    if split in ("test", "validation", "held-out", "eval"):
+        raise DataError(f"{place}: split {split!r}: expected 'pool' or 'heldout', or no such column")
     common["split"] = split if split in ("pool", "heldout") else ""
     id = _name(columns.get("id"))
     if "responses" in given or "completions" in given:

@@ -55,7 +55,8 @@ def word_scores(train: Split, tests: Sequence[Split]) -> list[np.ndarray]:
     """Scores of the pairs of each test split by a model of word presence, [N] each; swapping answers flips the sign.
 
     The penalty is chosen by cross-validation over prompts. Words are those of at least two training answers.
-    All zero, which decides nothing, where the labels cover fewer prompts than there are folds.
+    All zero, which decides nothing, where the labels cover fewer prompts than there are folds or no word
+    stands in two answers.
     """
     from scipy.sparse import csr_matrix, vstack
     from sklearn.feature_extraction.text import CountVectorizer
@@ -68,7 +69,10 @@ def word_scores(train: Split, tests: Sequence[Split]) -> list[np.ndarray]:
         return [np.zeros(len(test.pairs)) for test in tests]
     vocabulary = CountVectorizer(binary=True, min_df=2, token_pattern=r"(?u)\b\w+\b|[^\w\s]")
     rows = np.unique([pairs.first, pairs.second])
-    vocabulary.fit([train.texts[row] for row in rows])
+    try:
+        vocabulary.fit([train.texts[row] for row in rows])
+    except ValueError:  # no word stands in two answers: there is nothing to learn from
+        return [np.zeros(len(test.pairs)) for test in tests]
 
     def differences(split: Split, pairs: Pairs):
         presence = csr_matrix(vocabulary.transform(split.texts), dtype=np.float64)

@@ -35,7 +35,7 @@ class Human(Oracle):
         if open_pairs:
             raise LabelsPendingError(
                 f"{len(open_pairs)} of {len(questions)} pairs of {files.batch} wait for a label, "
-                f"the first is {open_pairs[0]}: "
+                f"the first is {open_pairs[0]}: `python -m bgpm.show {files.batch}` prints them; "
                 f'add lines {{"pair_id": ..., "label": 0 | 0.5 | 1, "annotator": ...}} to a .jsonl file in '
                 f"{files.annotations}/ and run `dvc repro` again"
             )

@@ -69,6 +69,16 @@ def test_another_seed_shuffles_and_splits_anew(run: Run, pool_records: Make) -> 
     assert 0.27 < moved < 0.48  # 2 x 0.25 x 0.75 expected
 
 
+def test_the_name_of_a_pair_does_not_give_its_label_away(run: Run) -> None:
+    rows = [{"id": n, "prompt": f"p{n}", "chosen": f"good {n * 7919}", "rejected": f"bad {n}"} for n in range(400)]
+    rows = [r if n % 2 else r | {"chosen": f"all {n}", "rejected": f"zero {n}"} for n, r in enumerate(rows)]
+    found = facts(run(rows))
+    up = np.array([name.endswith(":up") for name in found])
+    first_wins = np.array([label == 1 for *_, label, _ in found.values()])
+    assert up.any()
+    assert abs((up == first_wins).mean() - 0.5) < 5 * 0.5 / np.sqrt(len(up))
+
+
 def split_by_prompt(prepared: Prepared) -> list[str]:
     prompts = prepared.pool["prompts"]
     return [split for _, split in sorted(zip(prompts["text"], prompts["split"], strict=True))]
@@ -484,7 +494,7 @@ def test_the_stage_writes_what_other_stages_read_and_the_same_bytes_again(
     tables = [
         f"data/{which}/{name}.parquet" for which in ("benchmark", "pool") for name in ("pairs", "prompts", "responses")
     ]
-    summaries = ["data/benchmark/summary.json", "data/pool/summary.json"]
+    summaries = ["data/truth/summary.json"]
     truth = [f"data/truth/{split}.parquet" for split in ("benchmark", "heldout", "pool")]
     assert set(written[0]) == {*tables, *summaries, *truth}
     for path in tables:  # labels are nowhere but in data/truth
