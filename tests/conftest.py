@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from pools import make_pool  # noqa: F401, a fixture of the tests of acquisition and selection
 
 ROOT = Path(__file__).resolve().parents[1]
 SUBJECTS = ["river", "clock", "bread", "engine", "garden", "letter", "winter", "copper", "market", "violin"]
