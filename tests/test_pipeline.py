@@ -178,7 +178,7 @@ def test_a_wrong_parameter_is_named(
     assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr
-    assert not (project.folder / "data/checked").exists()
+    assert not (project.folder / "data/code").exists()
 
 
 def test_a_full_disk_is_one_clear_error_and_nothing_half_written(project: Project) -> None:
