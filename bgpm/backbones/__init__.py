@@ -22,6 +22,10 @@ class BackboneSettings(Settings):
         pooling: ``mean`` over the answer's tokens, the ``last`` token's state, or ``auto``.
         max_tokens: Longest prompt plus answer. The prompt is cut from its left first, then the answer from its right.
         dtype: Precision of the forward pass; what is stored is float32.
+        attention: ``flash`` (flash-attention: a GPU, bfloat16), ``sdpa`` (torch's own), ``eager`` (the model's own
+            formula), or ``auto``: the first of these that there can be.
+        device: ``cpu``, ``cuda``, or ``auto``: a GPU if there is one.
+        trust_remote_code: Run Python code that comes with the model, of a model that transformers does not know.
         training: ``frozen``: texts are embedded once, heads are trained on the cached features.
     """
 
@@ -30,6 +34,9 @@ class BackboneSettings(Settings):
     pooling: Literal["auto", "mean", "last"] = "auto"
     max_tokens: int = Field(default=256, ge=8)
     dtype: Literal["float32", "bfloat16"] = "float32"
+    attention: Literal["auto", "flash", "sdpa", "eager"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    trust_remote_code: bool = False
     training: Literal["frozen"] = "frozen"
 
 
