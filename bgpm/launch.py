@@ -97,7 +97,7 @@ def process_group() -> Iterator[Any]:
     import torch.distributed as dist
 
     if dist.is_initialized():  # by a trainer; its group may be of a kind that cannot carry numpy arrays
-        group = dist.new_group(backend="gloo")
+        group: Any = dist.new_group(backend="gloo")
         yield group
         dist.destroy_process_group(group)
         return
