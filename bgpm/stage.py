@@ -5,6 +5,7 @@ Paths follow one convention, held here and in dvc.yaml only::
     data/code/<stage>           a fingerprint of the code that a stage runs
     data/pool  data/benchmark  data/truth/{pool,heldout,benchmark}.parquet
     data/embeddings/{pool,benchmark}  data/features/{pool,benchmark}
+    data/study/                 pools and loops of the study
     data/start/                 the seed labels and model 0, shared by every arm
     data/<arm>/round-<k>/       labels.parquet  everything bought so far (column `round` says when)
                                 model/          trained on those labels
@@ -44,6 +45,7 @@ EMBEDDINGS = DATA / "embeddings"
 FEATURES = DATA / "features"
 ANNOTATIONS = DATA / "annotations"
 START = DATA / "start"
+STUDY = DATA / "study"
 REPORTS = Path("reports")
 TIMINGS = Path(".timings")  # side files: no stage depends on them, DVC does not know them
 
