@@ -22,10 +22,11 @@ def main(arm: str, k: str = "0") -> None:
     features = Features(*(np.load(FEATURES / "pool" / f"{name}.npy") for name in ("responses", "prompts")))
     table = read_table(POOL / "pairs.parquet")
     labels = read_table(here / "labels.parquet")
+    told = ~np.isnan(labels["label"])  # where everybody abstained there is nothing to learn
     with whole_folder(here / "model") as folder:
         summary = {}
         for seed in tqdm(np.unique(labels["seed"]).tolist(), desc=f"train {arm} round {k}", unit="seed", disable=None):
-            mine = where(labels, labels["seed"] == seed)
+            mine = where(labels, told & (labels["seed"] == seed))
             data = Comparisons(as_pairs(where(table, mine["pair"])), mine["label"], mine["margin"])
             fitted = posterior.fit(head, features, data, seed=seed)
             fitted.save(folder / f"seed-{seed}")
