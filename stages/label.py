@@ -7,7 +7,7 @@ import numpy as np
 from bgpm.data.tables import concatenate, read_table, write_table
 from bgpm.oracles import Oracle, OracleFiles, Question
 from bgpm.registry import build
-from bgpm.stage import ANNOTATIONS, START, TRUTH, read_params, round_dir, run, setting
+from bgpm.stage import ANNOTATIONS, POOL, START, TRUTH, read_params, round_dir, run, setting
 
 
 def main(arm: str, k: str = "0") -> None:
@@ -15,7 +15,7 @@ def main(arm: str, k: str = "0") -> None:
     kind = setting(params, "oracle")
     oracle = build(Oracle, kind, setting(params, f"oracles.{kind}"), "oracles")
     here = round_dir(arm, k)
-    files = OracleFiles(TRUTH / "pool.parquet", ANNOTATIONS, here / "batch.parquet")
+    files = OracleFiles(TRUTH / "pool.parquet", ANNOTATIONS, here / "batch.parquet", POOL)
     batch = read_table(files.batch)
     questions = [
         Question(pair_id, seed) for pair_id, seed in zip(batch["pair_id"], batch["seed"].tolist(), strict=True)

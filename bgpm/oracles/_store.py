@@ -134,8 +134,11 @@ class LabelStore:
         self._ids: dict[str, Answer] = {}
         self._retracted: set[str] = set()
 
-    def history(self) -> list[Answer]:
-        """Every answer that was not retracted, in the order of writing, an annotator's earlier words included.
+    def history(self, *, retracted: bool = False) -> list[Answer]:
+        """Every answer in the order of writing, an annotator's earlier words included.
+
+        Args:
+            retracted: Those that were taken back too: they were paid for.
 
         Raises:
             DataError: Naming file and line of what is neither an answer nor a retraction. A last line that was
@@ -148,7 +151,7 @@ class LabelStore:
         content = _parse(self.path, data)
         if content.torn:
             log.warning("%s: the last line is cut off and does not count; it had not been acknowledged", self.path)
-        return [answer for answer in content.answers.values() if answer.id not in content.retracted]
+        return [answer for answer in content.answers.values() if retracted or answer.id not in content.retracted]
 
     def answers(self) -> list[Answer]:
         """Answers that count: not retracted, and each annotator's last word on each pair."""
