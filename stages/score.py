@@ -5,46 +5,24 @@ from __future__ import annotations
 import numpy as np
 
 from bgpm.acquisition import Acquisition
-from bgpm.data.tables import as_pairs, concatenate, read_table, where, write_table
+from bgpm.data.tables import concatenate, read_table, write_table
+from bgpm.loop.pool import read_pool
+from bgpm.loop.score import score
 from bgpm.posteriors import load
 from bgpm.registry import build
 from bgpm.stage import FEATURES, POOL, generator, read_params, round_dir, run, seeds_of, setting
-from bgpm.types import Candidates, Features
 
 
 def main(arm: str, k: str) -> None:
     acquisition = build(Acquisition, arm, setting(read_params(), f"acquisitions.{arm}"), "acquisitions")
     here = round_dir(arm, k)
-    features = Features(*(np.load(FEATURES / "pool" / f"{name}.npy") for name in ("responses", "prompts")))
-    table = read_table(POOL / "pairs.parquet")
-    bought = read_table(here / "labels.parquet", ["seed", "pair"])
+    pool = read_pool(POOL, FEATURES / "pool")
+    labels = read_table(here / "labels.parquet", ["seed", "pair"])
     out = []
     for seed in seeds_of(here / "model"):
-        open_rows = np.setdiff1d(np.flatnonzero(table["split"] == "pool"), bought["pair"][bought["seed"] == seed])
-        pairs = as_pairs(where(table, open_rows))
-        model = load(here / "model" / f"seed-{seed}")
-        moments = model.moments(features, pairs)
-        candidates = Candidates(
-            pairs,
-            moments.mean.numpy(),
-            moments.variance.numpy(),
-            moments.tau,
-            features,
-            table["key"][open_rows],
-            lambda model=model, pairs=pairs: model.kernel(features, pairs),
-        )
-        values = acquisition(candidates, generator=generator("score", arm, seed, int(k)))
-        out.append(
-            {
-                "seed": np.full(len(open_rows), seed),
-                "pair": open_rows,
-                "mean": candidates.mean,
-                "variance": candidates.variance,
-                "tau": np.full(len(open_rows), moments.tau),
-                "value": values,
-                "uniform": np.full(len(open_rows), acquisition.uniform),
-            }
-        )
+        model, bought = load(here / "model" / f"seed-{seed}"), labels["pair"][labels["seed"] == seed]
+        scores = score(acquisition, model, pool, bought, generator=generator("score", arm, seed, int(k)))
+        out.append({"seed": np.full(len(scores["pair"]), seed), **scores})
     write_table(here / "scores.parquet", concatenate(out))
 
 

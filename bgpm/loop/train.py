@@ -1,0 +1,18 @@
+"""A model from the labels so far."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from bgpm.heads import Head
+from bgpm.loop.pool import Pool
+from bgpm.posteriors import Fitted, Posterior
+from bgpm.types import Comparisons
+
+
+def train(posterior: Posterior, head: Head, pool: Pool, labels: Mapping[str, np.ndarray], *, seed: int) -> Fitted:
+    """A model trained from the base on labels (columns pair, label, margin)."""
+    data = Comparisons(pool.pairs.take(labels["pair"]), labels["label"], labels["margin"])
+    return posterior.fit(head, pool.features, data, seed=seed)
