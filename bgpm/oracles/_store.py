@@ -361,8 +361,7 @@ def _answer(entry: object, place: str, line: bytes) -> Answer:
         found = ", ".join(map(str, entry)) if isinstance(entry, dict) else type(entry).__name__
         raise DataError(f"{place}: not an annotation: expected pair_id, label, annotator; got {found or 'nothing'}")
     given = {name: entry[name] for name in Answer.__dataclass_fields__ if name in entry}
-    name = entry.get("annotator")
-    given["annotator"] = "anonymous" if name in (None, "") else str(name)
+    given["annotator"] = annotator_name(entry.get("annotator"))
     given.setdefault("at", "")
     given.setdefault("id", hashlib.blake2b(place.rpartition(":")[2].encode() + line, digest_size=16).hexdigest())
     try:
@@ -370,6 +369,11 @@ def _answer(entry: object, place: str, line: bytes) -> Answer:
     except DataError as error:
         raise DataError(f"{place}: {error}; mend the line or take it out") from None
     return answer if answer.label is None else replace(answer, label=float(answer.label))
+
+
+def annotator_name(name: object) -> str:
+    """An annotator's name as a file has it, which may be a number or nothing."""
+    return "anonymous" if name is None or name == "" else str(name)
 
 
 def _write_all(file: int, data: bytes) -> None:
