@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -48,7 +48,7 @@ class BenchmarkScore:
     missing: Mapping[str, int] = field(default_factory=dict)
 
 
-def rule_in_words(rule: str, subsets: Mapping[str, object], xstest: str) -> str:
+def rule_in_words(rule: str, subsets: Iterable[str], xstest: str) -> str:
     """How a benchmark was scored, for the report.
 
     Args:

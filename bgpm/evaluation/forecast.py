@@ -145,11 +145,13 @@ def forecast(
     return Forecast(at, median, low, high, labels, start, gain, exponent, weight)
 
 
-def backtest(labels: np.ndarray, accuracy: np.ndarray, *, rng: np.random.Generator) -> Backtest | None:
+def backtest(
+    labels: np.ndarray, accuracy: np.ndarray, *, rng: np.random.Generator, draws: int = 1000
+) -> Backtest | None:
     """Every forecast that could have been made on the way, against what came; None where none could."""
     rows = []
     for t in range(MINIMUM_POINTS, len(labels)):
-        made = forecast(labels[:t], accuracy[:, :t], labels[t:], rng=rng)
+        made = forecast(labels[:t], accuracy[:, :t], labels[t:], rng=rng, draws=draws)
         came = accuracy[:, t:].mean(0)
         rows += [(t, h + 1, came[h], made.median[h], made.low[h], made.high[h]) for h in range(len(labels) - t)]
     if not rows:

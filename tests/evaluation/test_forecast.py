@@ -148,7 +148,7 @@ def test_the_backtest_makes_every_forecast_that_could_have_been_made() -> None:
     found = backtest(LABELS, curves, rng=np.random.default_rng(0))
     assert found is not None
     assert len(found.ahead) == sum(len(LABELS) - t for t in range(4, len(LABELS)))
-    first = forecast(LABELS[:4], curves[:, :4], LABELS[4:], rng=np.random.default_rng(0))
+    first = forecast(LABELS[:4], curves[:, :4], LABELS[4:], rng=np.random.default_rng(0), draws=1000)
     np.testing.assert_array_equal(found.high[:7], first.high)
     np.testing.assert_allclose(found.measured[:7], curves[:, 4:].mean(0))
     jump = curves + np.where(np.arange(len(LABELS)) >= 8, 0.3, 0.0)
