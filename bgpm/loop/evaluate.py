@@ -8,7 +8,7 @@ import numpy as np
 
 from bgpm.evaluation.accuracy import correct
 from bgpm.evaluation.benchmark import BenchmarkScore, benchmark_score
-from bgpm.evaluation.curve import Row, benchmark_rows, heldout_figures, heldout_rows
+from bgpm.evaluation.curve import Row, benchmark_rows, heldout_figures, heldout_rows, triple_rows
 from bgpm.evaluation.figures import Point
 from bgpm.loop.pool import Labelled, Table
 from bgpm.posteriors import Fitted
@@ -41,6 +41,7 @@ def measure(model: Fitted, heldout: Labelled, benchmark: Labelled, *, xstest: st
     """One point of the learning curve with all that the last round's report shows beside it."""
     moments = model.moments(heldout.features, heldout.pairs)
     rows = list(heldout_rows(moments, heldout.label, heldout.section))
+    rows += triple_rows(moments, heldout.pairs, heldout.label)
     on_benchmark = model.moments(benchmark.features, benchmark.pairs)
     score = benchmark_score(on_benchmark.mean.numpy(), benchmark, xstest)
     rows += benchmark_rows(on_benchmark, benchmark.label, score)

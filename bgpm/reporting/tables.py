@@ -237,6 +237,8 @@ def _endings(arm: Arm) -> list[tuple[str, str, str, str]]:
         ("held-out Brier score", "heldout", "all", "brier"),
         ("AUROC of held-out errors by predictive entropy", "heldout", "all", "error_auroc_entropy"),
         ("AUROC of held-out errors by the score's standard deviation", "heldout", "all", "error_auroc_sd"),
+        ("cyclic held-out triples ordered rightly", "heldout", "all", "cyclic_triples_right"),
+        ("transitive held-out triples ordered rightly", "heldout", "all", "transitive_triples_right"),
         ("length rule at the same labels", "heldout", "all", "length_rule"),
         ("benchmark accuracy", "benchmark", "all", "accuracy"),
     ]
