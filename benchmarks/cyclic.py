@@ -42,8 +42,7 @@ GAMES, FOLDS, SEED = 20, 10, 0
 MODELS: dict[str, tuple[Posterior, Head]] = {
     "Bradley-Terry": (Point(), Bt()),
     "GPM, d = 6, all blocks on": (Point(), Gpm(bt_block=False)),
-    "GPM, d = 6, blocks earn their place (default)": (Point(), Gpm()),
-    "BGPM, the same with Laplace (default)": (Laplace(), Gpm()),
+    "BGPM, d = 6, blocks earn their place, Laplace (default)": (Laplace(), Gpm()),
     "BGPM as published (amortised, unit sphere)": (Amortized(), Gpm(bt_block=False, normalize="sphere")),
 }
 
@@ -78,8 +77,8 @@ def corpus_lines() -> list[str]:
         for name, model in MODELS.items()
     }
     lines = [
-        f"Trained on {len(data):,} labels of the pool; every triple of answers to a held-out prompt whose three pairs are "
-        "labelled."
+        f"Trained on {len(data):,} labels of the pool; every triple of answers to a held-out prompt whose three pairs "
+        "are labelled."
     ]
     for which, (pairs, label) in sets.items():
         triples = find_triples(pairs, label)
@@ -195,8 +194,8 @@ def report(corpus: list[str], matrices: Mapping[str, list[str]]) -> str:
     lines = [
         "# Cyclic triples",
         "",
-        "Share of held-out triples of which a model orders all three pairs rightly; Bradley-Terry cannot order a cyclic "
-        "one. Made by `python -m benchmarks.cyclic`.",
+        "Share of held-out triples of which a model orders all three pairs rightly; Bradley-Terry cannot order a "
+        "cyclic one. Made by `python -m benchmarks.cyclic`.",
         "",
         "## The pool",
         "",

@@ -12,6 +12,9 @@ import pytest
 from benchmarks.cyclic import divergence, matrix_lines, read_matrices
 from bgpm.errors import DataError
 from bgpm.evaluation.cyclic import find_triples, triples_right
+from bgpm.heads.bt import Bt
+from bgpm.heads.gpm import Gpm
+from bgpm.posteriors.point import Point
 from bgpm.types import Pairs
 
 
@@ -64,9 +67,11 @@ def test_no_triple_is_found_across_prompts_or_without_labels() -> None:
 def test_a_cycle_of_kinds_is_told_from_the_cells_that_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
     import benchmarks.cyclic as benchmark
 
-    wanted = ("Bradley-Terry", "GPM, d = 6, all blocks on")
-    monkeypatch.setattr(benchmark, "MODELS", {name: benchmark.MODELS[name] for name in wanted})
-    monkeypatch.setattr(benchmark, "FOLDS", 3)
+    point = Point(prior_precision=0.3)
+    models = {"Bradley-Terry": (point, Bt()), "GPM": (point, Gpm(bt_block=False, bias=False, dim=2))}
+    monkeypatch.setattr(benchmark, "MODELS", models)
+    monkeypatch.setattr(benchmark, "FOLDS", 15)
+    monkeypatch.setattr(benchmark, "GAMES", 10)
     kind = np.arange(6) % 3  # two of each kind, kind k beats kind k + 1, equals are even
     matrix = np.array([[0.5 + 0.4 * ((b - a + 1) % 3 - 1) * (a != b) for b in kind] for a in kind])
     about, _, _, _, straight, general = matrix_lines(matrix)
