@@ -24,7 +24,8 @@ def outlook(labels: np.ndarray, accuracy: np.ndarray, rng: np.random.Generator) 
         rng: Makes the draws.
 
     Returns:
-        ``rounds``, ``reach``, ``backtest`` and ``horizon``; only ``missing``, in words, where there are too few points.
+        ``rounds``, ``reach``, ``backtest`` and ``horizon``, the multiple of the labels so far beyond which nothing is
+        forecast; only ``missing``, in words, where there are too few points.
     """
     if len(labels) < MINIMUM_POINTS:
         return {"missing": f"a forecast needs {MINIMUM_POINTS} points of the curve, here are {len(labels)}"}
@@ -38,7 +39,7 @@ def outlook(labels: np.ndarray, accuracy: np.ndarray, rng: np.random.Generator) 
         ],
         "reach": _reach(made),
         "backtest": None if tested is None else _tested(tested),
-        "horizon": round(HORIZON * labels[-1]),
+        "horizon": HORIZON,
     }
 
 

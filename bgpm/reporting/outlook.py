@@ -33,13 +33,11 @@ def expectations(result: Result, outlook: Mapping[str, Any]) -> str:
         ]
         tables.append(table([f'<span class="{style}">{name}</span>', "held-out accuracy", "95% interval"], rows))
         rows = [row(f"{percent(r['target'], 1)}, {100 * r['gain']:.0f} more", reach_cells(r)) for r in found["reach"]]
-        tables.append(
-            table([f'<span class="{style}">{name}</span>', "labels left", "95% interval", "within reach"], rows)
-        )
+        tables.append(table([f'<span class="{style}">{name}</span>', "labels left", "95% interval", "chance"], rows))
         notes.append(f"{name}: {escape(kept_words(found))}")
     lead = (
         "If the next rounds are like the last ones. A power law is carried on; the intervals hold the noise of "
-        f"measuring on these held-out prompts. {' '.join(notes)}"
+        f"measuring on these held-out prompts.{out_of_reach(outlook)} {' '.join(notes)}"
     )
     return block(
         "What to expect from the next rounds", lead, f'<div class="grid">{"".join(charts)}</div>\n' + "\n".join(tables)
@@ -61,27 +59,37 @@ def _carried_on(arm: Arm, style: str, found: Mapping[str, Any]) -> str:
     return f"<figure><h3>{escape(title)}</h3>{chart}</figure>"
 
 
+def out_of_reach(outlook: Mapping[str, Any]) -> str:
+    """What that means and what chance is of, in a sentence; empty where nothing is forecast."""
+    horizons = [found["horizon"] for found in outlook.values() if "horizon" in found]
+    if not horizons:
+        return ""
+    return (
+        f" Out of reach is what takes more than {max(horizons):.0f} times the labels bought so far; chance is that of "
+        "getting there before."
+    )
+
+
 def reach_cells(reach: Mapping[str, Any]) -> list[str]:
     """Labels left, their interval and the probability to get there, as text."""
     if reach["labels"] is None and reach["low"] is None:
-        return ["not within reach", "", percent(reach["probability"])]
+        return ["out of reach", "", percent(reach["probability"])]
     low, middle, high = (_left(reach[name]) for name in ("low", "labels", "high"))
     return [middle, f"{low} to {high}", percent(reach["probability"])]
 
 
 def _left(labels: int | None) -> str:
-    return "not within reach" if labels is None else count(labels)
+    return "out of reach" if labels is None else count(labels)
 
 
 def kept_words(found: Mapping[str, Any]) -> str:
     """What became of the forecasts that could have been made on the way, in a sentence."""
-    reach = f"Within reach means within {count(found['horizon'])} labels."
     tested = found["backtest"]
     if tested is None:
-        return f"no forecast could be held against a later round yet. {reach}"
+        return "no forecast could be held against a later round yet."
     one, every = tested["next_round"], tested["all_rounds"]
     return (
         f"of the forecasts that could have been made on the way, {one['inside']} of {one['forecasts']} intervals held "
         f"the next round\u2019s accuracy and {every['inside']} of {every['forecasts']} that of any later round (mean "
-        f"error of the next round {100 * one['error']:.1f} points). {reach}"
+        f"error of the next round {100 * one['error']:.1f} points)."
     )

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bgpm.reporting.inputs import COLUMNS, Arm
-from bgpm.reporting.outlook import kept_words, reach_cells
+from bgpm.reporting.outlook import kept_words, out_of_reach, reach_cells
 from bgpm.reporting.result import Result, caveats, count, ends, percent, sentence, share_words, verdict
 from bgpm.reporting.savings import Comparison, Difference, Interval, aulc, band, isotonic
 
@@ -181,10 +181,12 @@ def _outlook(result: Result, outlook: Mapping[str, Any]) -> list[str]:
             f"| {count(r['labels'])} | {percent(r['accuracy'], 1)} | {ends(r['low'], r['high'], 1)} |"
             for r in found["rounds"]
         ]
-        lines += ["", "| accuracy | labels left | 95% interval | within reach |", "|---:|---:|---:|---:|"]
+        lines += ["", "| accuracy | labels left | 95% interval | chance |", "|---:|---:|---:|---:|"]
         lines += [f"| {percent(r['target'], 1)} | {' | '.join(reach_cells(r))} |" for r in found["reach"]]
         lines.append("")
-    lines.append("A power law is carried on, with the noise of measuring on these held-out prompts.")
+    lines.append(
+        f"A power law is carried on, with the noise of measuring on these held-out prompts.{out_of_reach(outlook)}"
+    )
     return lines
 
 

@@ -189,7 +189,7 @@ def test_the_next_rounds_are_forecast_on_the_page_and_in_the_tables_alike(finish
         probabilities = [r["probability"] for r in found["reach"]]
         assert probabilities == sorted(probabilities, reverse=True)
         assert all(r["labels"] is None or r["labels"] > 0 for r in found["reach"])
-    assert "not within reach" in markdown  # five points more than a curve that has levelled off
+    assert "out of reach" in markdown  # five points more than a curve that has levelled off
     assert "What to expect from the next rounds" in page(root)
 
 
