@@ -91,11 +91,12 @@ def selective_metrics(uncertainties: Mapping[str, np.ndarray], right: np.ndarray
 def best_of_n(pairs: Pairs, label: np.ndarray, probability: np.ndarray) -> list[Point]:
     """True win rate of the answer picked out of n, as n grows.
 
-    Over prompts whose answers have all been compared with each other. An answer's true win rate is its mean label
-    against the prompt's other answers; the pick out of a random n of them is the one with the highest mean predicted
-    probability against all others (``oracle``: with the highest true rate). The mean over all subsets of n is exact:
-    of K answers in order, the r-th from below is the best of n in C(r - 1, n - 1) of C(K, n) subsets. Every point is a
-    mean over the same prompts, those with at least N answers, where N >= 3 is as large as half of the prompts allow.
+    Of each prompt, the largest set of answers that have all been compared with each other counts, if it has three or
+    more. An answer's true win rate is its mean label against the others of the set; the pick out of a random n of them
+    is the one with the highest mean predicted probability against all others (``oracle``: with the highest true rate).
+    The mean over all subsets of n is exact: of K answers in order, the r-th from below is the best of n in
+    C(r - 1, n - 1) of C(K, n) subsets. Every point is a mean over the same prompts, those with at least N answers,
+    where N >= 3 is as large as half of the prompts allow.
     n = 1 is a random answer, 0.5 by definition.
 
     Args:
@@ -103,16 +104,17 @@ def best_of_n(pairs: Pairs, label: np.ndarray, probability: np.ndarray) -> list[
         label, probability: Probability that the first answer is better, true and predicted, [N].
 
     Returns:
-        Points of the series ``model`` and ``oracle``; none where no prompt has three answers compared in full.
+        Points of the series ``model`` and ``oracle``; none where no prompt has three such answers.
     """
     found = []
     order = np.argsort(pairs.prompt, kind="stable")
     for rows in np.split(order, np.flatnonzero(np.diff(pairs.prompt[order])) + 1) if len(order) else []:
-        answers, at = np.unique(np.concatenate([pairs.first[rows], pairs.second[rows]]), return_inverse=True)
-        k = len(answers)
-        if k < 3 or len(rows) != k * (k - 1) // 2:
+        chosen = _compared(pairs.first[rows].tolist(), pairs.second[rows].tolist())
+        k = len(chosen)
+        if k < 3:
             continue
-        i, j = at[: len(rows)], at[len(rows) :]
+        rows = rows[np.isin(pairs.first[rows], chosen) & np.isin(pairs.second[rows], chosen)]
+        i, j = np.searchsorted(chosen, pairs.first[rows]), np.searchsorted(chosen, pairs.second[rows])
         rates = [
             (np.bincount(i, value[rows], k) + np.bincount(j, 1 - value[rows], k)) / (k - 1)
             for value in (label, probability)
@@ -127,6 +129,31 @@ def best_of_n(pairs: Pairs, label: np.ndarray, probability: np.ndarray) -> list[
         picks = np.array([_expected_best(true, guess if name == "model" else true, most) for _, true, guess in used])
         points += [("best_of_n", name, float(n), float(y), len(used)) for n, y in enumerate(picks.mean(0), 1)]
     return points
+
+
+def _compared(first: list[int], second: list[int]) -> list[int]:
+    """The largest set of answers each of which was compared with every other, sorted; of equals the first in order.
+
+    Bron and Kerbosch's search for maximal cliques, with a pivot.
+    """
+    met: dict[int, set[int]] = {}
+    for a, b in zip(first, second, strict=True):
+        met.setdefault(a, set()).add(b)
+        met.setdefault(b, set()).add(a)
+    best: list[int] = []
+
+    def extend(chosen: list[int], open: set[int], done: set[int]) -> None:
+        nonlocal best
+        if not open and not done and (-len(chosen), sorted(chosen)) < (-len(best), best):
+            best = sorted(chosen)
+        if open:
+            pivot = max(sorted(open | done), key=lambda answer: len(met[answer] & open))
+            for answer in sorted(open - met[pivot]):
+                extend([*chosen, answer], open & met[answer], done & met[answer])
+                open, done = open - {answer}, done | {answer}
+
+    extend([], set(met), set())
+    return best
 
 
 def _expected_best(true: np.ndarray, guess: np.ndarray, most: int) -> np.ndarray:

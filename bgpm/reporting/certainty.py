@@ -50,7 +50,8 @@ def _picks(result: Result) -> str:
     words = ", ".join(f"{arm.name} {percent(_mean(arm, 'best_of_n', 'model', r.x))}" for arm, r in last)
     return (
         " Best of n: how often the answer that the model picks out of n answers to a prompt wins against the others; "
-        f"out of {last[0][1].x:.0f}: {escape(words)} ({last[0][1].count:,} prompts whose answers were all compared)."
+        f"out of {last[0][1].x:.0f}: {escape(words)} "
+        f"({last[0][1].count:,} prompts with so many answers that were all compared)."
     )
 
 

@@ -12,7 +12,15 @@ import torch
 from bgpm import functional as F
 from bgpm.errors import ShapeError
 from bgpm.evaluation.curve import heldout_figures, heldout_rows
-from bgpm.evaluation.figures import best_of_n, coverage, error_auroc, reliability, selective_metrics, selective_risk
+from bgpm.evaluation.figures import (
+    _compared,
+    best_of_n,
+    coverage,
+    error_auroc,
+    reliability,
+    selective_metrics,
+    selective_risk,
+)
 from bgpm.types import Pairs, ScoreMoments
 
 
@@ -103,11 +111,24 @@ def test_best_of_n_is_the_mean_over_every_subset() -> None:
     assert points["model", 1] == points["oracle", 1] == pytest.approx(0.5)
 
 
-def test_prompts_that_lack_a_comparison_say_nothing_of_best_of_n() -> None:
+def test_of_a_prompt_that_lacks_comparisons_the_largest_set_compared_in_full_counts() -> None:
+    rng = np.random.default_rng(2)
+    for size in (3, 5, 7):
+        for _ in range(20):
+            edges = [pair for pair in itertools.combinations(range(size), 2) if rng.random() < 0.7]
+            full = [
+                list(some)
+                for k in range(size, 1, -1)
+                for some in itertools.combinations(range(size), k)
+                if all(pair in edges for pair in itertools.combinations(some, 2))
+            ]
+            found = _compared([a for a, _ in edges], [b for _, b in edges])
+            assert found == (full[0] if full else [])
     pairs, label, probability = round_robin([4, 3], 0)
-    keep = np.flatnonzero(~((pairs.prompt == 0) & (np.arange(len(label)) == np.flatnonzero(pairs.prompt == 0)[0])))
+    lacking = np.flatnonzero(pairs.prompt == 0)[0]
+    keep = np.delete(np.arange(len(label)), lacking)
     points = best_of_n(pairs.take(keep), label[keep], probability[keep])
-    assert {n for *_, n in points} == {1}  # one prompt is left
+    assert {n for *_, n in points} == {2}  # three answers of each prompt
     assert {x for _, _, x, _, _ in points} == {1.0, 2.0, 3.0}
     only = np.flatnonzero(pairs.prompt == 0)[:2]
     assert best_of_n(pairs.take(only), label[only], probability[only]) == []

@@ -206,7 +206,7 @@ def test_reliability_coverage_and_best_of_n_of_the_last_round_are_drawn(finished
     html = page(root).split("Is it right when it is sure?")[1].split("<h2>")[0]
     assert html.count("<figure>") == 4
     assert "as promised" in html
-    assert "out of 4: entropy 68%, random 68% (31 prompts" in html
+    assert "out of 4: entropy 68%, random 68% (31 prompts with" in html
     for path in root.glob("data/*/round-8/evaluation/figures.csv"):
         path.unlink()
     main()
