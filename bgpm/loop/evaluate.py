@@ -33,12 +33,12 @@ class Measured:
 
 def evaluate(model: Fitted, heldout: Labelled, benchmark: Labelled, *, xstest: str) -> tuple[list[Row], Table]:
     """One point of the learning curve: tidy rows, and right answers by held-out prompt for the bootstrap."""
-    measured = measure(model, heldout, benchmark, xstest=xstest)
+    measured = measure(model, heldout, benchmark, xstest=xstest, figures=False)
     return measured.rows, measured.answers
 
 
-def measure(model: Fitted, heldout: Labelled, benchmark: Labelled, *, xstest: str) -> Measured:
-    """One point of the learning curve with all that the last round's report shows beside it."""
+def measure(model: Fitted, heldout: Labelled, benchmark: Labelled, *, xstest: str, figures: bool = True) -> Measured:
+    """One point of the learning curve with all that the last round's report shows beside it: figures, where asked."""
     moments = model.moments(heldout.features, heldout.pairs)
     rows = list(heldout_rows(moments, heldout.label, heldout.section))
     rows += triple_rows(moments, heldout.pairs, heldout.label)
@@ -49,7 +49,8 @@ def measure(model: Fitted, heldout: Labelled, benchmark: Labelled, *, xstest: st
         ("model", "all", name, float(value)) for name, value in model.summary().items() if not isinstance(value, str)
     ]
     answers = by_prompt(heldout.pairs.prompt, correct(moments.mean.numpy(), heldout.label, tie=0.5))
-    return Measured(rows, answers, list(heldout_figures(moments, heldout.pairs, heldout.label)), score)
+    points = list(heldout_figures(moments, heldout.pairs, heldout.label)) if figures else []
+    return Measured(rows, answers, points, score)
 
 
 def by_prompt(prompt: np.ndarray, right: np.ndarray) -> Table:
