@@ -113,11 +113,15 @@ class ScoreMoments:
         mean: float64 [N], logits times tau.
         variance: float64 [N], its square units, >= 0.
         tau: Temperature of the likelihood P(first better) = sigmoid(s / tau).
+        error_rate: e, the share of labels that the model takes to be wrong: P(label says first) = e + (1 - 2 e)
+            P(first better). Predictions are of which answer *is* better: evaluation does not read it, so that a
+            model is measured by the same rule whatever it thinks of its annotators.
     """
 
     mean: Tensor
     variance: Tensor
     tau: float
+    error_rate: float = 0.0
 
 
 class PairKernel(Protocol):
@@ -145,6 +149,7 @@ class Candidates:
         keys: str [N], a stable name for each pair that does not depend on the order of its answers:
             ties are broken by a seeded hash of it.
         kernel: Call it for covariance rows; raises ConfigError where the posterior has none.
+        error_rate: e, the share of wrong labels: what a label can teach is that of a label with errors.
     """
 
     pairs: Pairs
@@ -154,6 +159,7 @@ class Candidates:
     features: Features
     keys: np.ndarray
     kernel: Callable[[], PairKernel]
+    error_rate: float = 0.0
 
     def __len__(self) -> int:
         return len(self.pairs)

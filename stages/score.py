@@ -32,6 +32,7 @@ def main(arm: str, k: str) -> None:
             features,
             table["key"][open_rows],
             lambda model=model, pairs=pairs: model.kernel(features, pairs),
+            moments.error_rate,
         )
         values = acquisition(candidates, generator=generator("score", arm, seed, int(k)))
         out.append(
@@ -41,6 +42,7 @@ def main(arm: str, k: str) -> None:
                 "mean": candidates.mean,
                 "variance": candidates.variance,
                 "tau": np.full(len(open_rows), moments.tau),
+                "error_rate": np.full(len(open_rows), moments.error_rate),
                 "value": values,
                 "uniform": np.full(len(open_rows), acquisition.uniform),
             }

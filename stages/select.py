@@ -38,6 +38,7 @@ def main(arm: str, k: str) -> None:
             features,
             table["key"][mine["pair"]],
             lambda seed=seed, pairs=pairs: load(here / "model" / f"seed-{seed}").kernel(features, pairs),
+            float(mine["error_rate"][0]) if len(pairs) else 0.0,
         )
         wanted = setting(params, "batch_size")
         if len(pairs) < wanted:

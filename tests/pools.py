@@ -36,6 +36,7 @@ class Pool:
     weight_mean: np.ndarray
     weight_covariance: np.ndarray
     tau: float
+    error_rate: float = 0.0
 
     def candidates(self) -> Candidates:
         phi = self.features.responses.astype(np.float64)
@@ -49,6 +50,7 @@ class Pool:
             self.features,
             self.keys,
             lambda: DenseKernel(torch.from_numpy(covariance)),
+            self.error_rate,
         )
 
     def swapped(self, mask: np.ndarray) -> Pool:

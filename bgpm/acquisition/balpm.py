@@ -44,7 +44,7 @@ class Balpm(Acquisition):
         prompts, first, of = np.unique(candidates.pairs.prompt, return_index=True, return_inverse=True)
         points = candidates.features.prompts[prompts]
         require_finite("prompt features", points, candidates.keys[first])
-        information = F.bald(*moments(candidates), candidates.tau).numpy()
+        information = F.bald(*moments(candidates), candidates.tau, error_rate=candidates.error_rate).numpy()
         return information + self.entropy_weight * _rarity(points, self.neighbours)[of]
 
 

@@ -42,6 +42,9 @@ _CHUNK = 1 << 13  # pairs whose integrands are held at once: 24 MiB
 class Epig(Acquisition):
     """Mean information about the label of a target pair, in nats, in [0, log 2].
 
+    Where annotators err (``candidates.error_rate``), what the label *they give* tells about which answer of the target
+    *is* better: nobody wants to predict their errors.
+
     Needs covariances between pairs: ConfigError for a posterior without them.
 
     Attributes:
@@ -62,6 +65,7 @@ class Epig(Acquisition):
         # Every pair is turned so that its first answer is the likely loser: then a pair and its swap are one.
         turn = torch.where(mean > 0, -1.0, 1.0).to(mean)
         probability = F.expected_probability(-mean.abs(), variance, candidates.tau)
+        said = candidates.error_rate + (1 - 2 * candidates.error_rate) * probability
         sd = variance.sqrt()
         coefficients = _hermite_coefficients(-mean.abs() / candidates.tau, sd / candidates.tau)
         sample = np.argsort(uniform_by_key(candidates.keys, generator), kind="stable")[: self.targets]
@@ -73,7 +77,7 @@ class Epig(Acquisition):
             covariance = torch.zeros_like(mean)
             for c in coefficients.flip(0):  # Horner's rule
                 covariance = correlation * (covariance + c * c[t])
-            information = _label_information(probability, probability[t], covariance)
+            information = _label_information(said, probability[t], (1 - 2 * candidates.error_rate) * covariance)
             information[t] = 0.0
             total += information
         others = torch.full_like(mean, len(sample))

@@ -14,10 +14,12 @@ from bgpm.types import Candidates, Uncertainty
 
 
 class ConditionalBald(Selection):
-    """Greedy: the pair of highest H(E p) - E H(p) at its variance given labels at the earlier picks; gains in nats.
+    """Greedy: the pair of highest H(E q) - E H(q) at its variance given labels at the earlier picks; gains in nats.
 
     Approximates BatchBALD (arXiv:1906.08158) without its sampling: the picks' labels narrow the posterior by their
     expected Fisher information, as in `logdet`, and do not move its mean. The first pick is the one `bald` ranks first.
+
+    q is the probability of the label as annotators give it, errors included.
 
     It reads moments and covariances only: **values of the acquisition function are not used.** ConfigError for
     a posterior without covariances between pairs.
@@ -35,8 +37,8 @@ class ConditionalBald(Selection):
         return greedy(
             kernel,
             variance,
-            F.fisher_weight(mean, variance, candidates.tau),
+            F.fisher_weight(mean, variance, candidates.tau, error_rate=candidates.error_rate),
             k,
             Quota(candidates.pairs.prompt, self.max_per_prompt),
-            lambda rows, left: F.bald(mean[rows], left, candidates.tau),
+            lambda rows, left: F.bald(mean[rows], left, candidates.tau, error_rate=candidates.error_rate),
         )

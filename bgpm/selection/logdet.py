@@ -16,9 +16,9 @@ from bgpm.types import Candidates, Uncertainty
 class Logdet(Selection):
     """Greedy maximisation of 1/2 log det(I + L^1/2 K L^1/2) over batches; gains in nats.
 
-    K is the posterior covariance between the scores of pairs and L = E[p(1 - p)] / tau^2 the Fisher information of
-    a label about its score, both as they are before the batch. The objective is monotone and submodular, so the
-    batch is worth at least 1 - 1/e of the best one. A copy of a picked pair gains little.
+    K is the posterior covariance between the scores of pairs and L the Fisher information of a label about its score,
+    E[p(1 - p)] / tau^2 where annotators do not err, both as they are before the batch. The objective is monotone and
+    submodular, so the batch is worth at least 1 - 1/e of the best one. A copy of a picked pair gains little.
 
     It reads moments and covariances only: **values of the acquisition function are not used.** ConfigError for
     a posterior without covariances between pairs.
@@ -33,7 +33,7 @@ class Logdet(Selection):
         kernel = candidates.kernel()
         mean = torch.tensor(candidates.mean, dtype=torch.float64)
         variance = kernel.diagonal()
-        weight = F.fisher_weight(mean, variance, candidates.tau)
+        weight = F.fisher_weight(mean, variance, candidates.tau, error_rate=candidates.error_rate)
         if self.max_per_prompt is None:
             rows, gains = F.greedy_logdet(variance, kernel.row, weight, k)
             return Batch(rows.numpy(), gains.numpy())

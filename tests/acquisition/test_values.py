@@ -97,7 +97,7 @@ def test_kappa_must_be_a_finite_number_of_zero_or_more():
 # --- epig ------------------------------------------------------------------------------------------------------------
 
 
-def epig_by_double_sum(c):
+def epig_by_double_sum(c, error_rate=0.0):
     """Mean over all other pairs of the labels' mutual information, from 2 x 2 tables by quadrature in the plane."""
     z, w = np.polynomial.hermite_e.hermegauss(60)
     w = w / w.sum()
@@ -115,6 +115,7 @@ def epig_by_double_sum(c):
             weights = w[:, None] * w[None, :]
             cells = [(weights * sigmoid(a * x) * sigmoid(b * y)).sum() for a in (1, -1) for b in (1, -1)]
             table = np.array(cells).reshape(2, 2)
+            table = (1 - error_rate) * table + error_rate * table[::-1]
             independent = table.sum(1, keepdims=True) * table.sum(0, keepdims=True)
             out[n] += (table * np.log(table / independent)).sum() / (len(c) - 1)
     return out
@@ -234,3 +235,38 @@ def test_balpm_refuses_prompt_features_that_are_not_finite(make_pool):
     key = c.keys[np.flatnonzero(c.pairs.prompt == 2)[0]]
     with pytest.raises(NumericsError, match=f"prompt features of pair '{key}'"):
         Balpm()(c, generator=rng())
+
+
+# --- error rate ------------------------------------------------------------------------------------------------------
+
+
+def test_where_annotators_err_the_label_they_give_is_valued(make_pool):
+    c = replace(make_pool(spread=2.0).candidates(), error_rate=0.2)
+    mean, sd = c.mean / c.tau, np.sqrt(c.variance) / c.tau
+    said = expectation(lambda x: 0.2 + 0.6 * sigmoid(x), mean, sd)
+    noise = expectation(lambda x: entropy(0.2 + 0.6 * sigmoid(x), 0.2 + 0.6 * sigmoid(-x)), mean, sd)
+    slope = expectation(
+        lambda x: (0.6 * sigmoid(x) * sigmoid(-x)) ** 2 / ((0.2 + 0.6 * sigmoid(x)) * (0.2 + 0.6 * sigmoid(-x))),
+        mean,
+        sd,
+    )
+    information = entropy(said, 1 - said) - noise
+    np.testing.assert_allclose(Bald()(c, generator=rng()), information, rtol=1e-6)
+    np.testing.assert_allclose(Dopt()(c, generator=rng()), slope / c.tau**2 * c.variance, rtol=1e-7)
+    np.testing.assert_allclose(Balpm(entropy_weight=0.0)(c, generator=rng()), information, rtol=1e-6)
+
+
+def test_where_annotators_err_epig_is_what_their_label_tells_about_the_right_answers(make_pool):
+    clean = make_pool(prompts=3, answers=3, spread=1.0).candidates()
+    c = replace(clean, error_rate=0.2)
+    found = Epig(targets=100)(c, generator=rng())
+    np.testing.assert_allclose(found, epig_by_double_sum(c, error_rate=0.2), rtol=1e-5)
+    assert (found <= Bald()(c, generator=rng())).all()
+    assert (found < 0.9 * Epig(targets=100)(clean, generator=rng())).all()
+
+
+@pytest.mark.parametrize("kind", ["entropy", "margin", "mv", "ucb"])
+def test_an_error_rate_acts_on_the_others_through_the_posterior_alone(kind, make_pool):
+    c = make_pool().candidates()
+    plain, erring = (build(Acquisition, kind, {})(x, generator=rng()) for x in (c, replace(c, error_rate=0.3)))
+    np.testing.assert_array_equal(plain, erring)

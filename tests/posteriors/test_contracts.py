@@ -255,7 +255,7 @@ def test_a_damaged_model_is_reported_and_not_used(world, tmp_path):
     with pytest.raises(StateError, match=r"m\.safetensors"):
         load(tmp_path / "m")
     weights.write_bytes(whole)
-    description.write_text(description.read_text().replace('"version": 1', '"version": 7'))
+    description.write_text(description.read_text().replace('"version": 2', '"version": 7'))
     with pytest.raises(StateError, match="version 7"):
         load(tmp_path / "m")
     description.write_text("{")

@@ -30,7 +30,7 @@ def unused(candidates):
 
 
 def fisher(c):
-    return F.fisher_weight(torch.tensor(c.mean), torch.tensor(c.variance), c.tau).numpy()
+    return F.fisher_weight(torch.tensor(c.mean), torch.tensor(c.variance), c.tau, error_rate=c.error_rate).numpy()
 
 
 def information(c, rows):
@@ -76,8 +76,9 @@ def test_top_k_with_a_cap_skips_what_the_cap_forbids(make_pool):
 
 
 @pytest.mark.parametrize("cap", [None, 6])
-def test_every_pick_of_logdet_adds_the_most_joint_information(make_pool, cap):
-    c = make_pool(spread=2.0).candidates()
+@pytest.mark.parametrize("error_rate", [0.0, 0.2])
+def test_every_pick_of_logdet_adds_the_most_joint_information(make_pool, cap, error_rate):
+    c = replace(make_pool(spread=2.0).candidates(), error_rate=error_rate)
     batch = Logdet(max_per_prompt=cap)(c, unused(c), 10, generator=rng())
     chosen: list[int] = []
     for row, gain in zip(batch.rows.tolist(), batch.gains, strict=True):
@@ -110,14 +111,14 @@ def test_logdet_buys_one_of_two_copies_where_top_k_buys_both(make_pool):
 # --- conditional_bald ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("spread", [0.3, 2.0, 6.0])
-def test_conditional_bald_is_bald_at_the_refitted_variance(make_pool, spread):
+@pytest.mark.parametrize(("spread", "error_rate"), [(0.3, 0.0), (2.0, 0.0), (6.0, 0.0), (2.0, 0.2)])
+def test_conditional_bald_is_bald_at_the_refitted_variance(make_pool, spread, error_rate):
     pool = make_pool(spread=spread)
-    c = pool.candidates()
+    c = replace(pool.candidates(), error_rate=error_rate)
     batch = ConditionalBald()(c, unused(c), 12, generator=rng())
     for t in range(12):
         left = refitted_variance(pool, c, batch.rows[:t])
-        value = F.bald(torch.tensor(c.mean), torch.tensor(left), c.tau).numpy()
+        value = F.bald(torch.tensor(c.mean), torch.tensor(left), c.tau, error_rate=error_rate).numpy()
         value[batch.rows[:t]] = -1
         assert value[batch.rows[t]] == pytest.approx(value.max(), rel=1e-8)
         assert batch.gains[t] == pytest.approx(value.max(), rel=1e-8)
