@@ -76,7 +76,7 @@ def greedy(
         variance: Its diagonal, float64 [N].
         weight: Fisher information of each label about its score, float64 [N].
         k: How many, at most N.
-        quota: Which pairs may still be picked.
+        quota: Which pairs may still be picked; labels at those picked before count as known.
         gain: Maps rows [n] and their conditional variances [n] to gains [n] that do not fall as the variance grows.
 
     Returns:
@@ -84,8 +84,10 @@ def greedy(
     """
     import torch
 
-    conditional = ConditionalVariance(kernel, variance, weight, k)
-    bound = gain(torch.arange(len(variance)), variance)
+    conditional = ConditionalVariance(kernel, variance, weight, k + len(quota.taken))
+    for j in quota.taken:
+        conditional.observe(j)
+    bound = gain(torch.arange(len(variance)), conditional.variance)
     slack = 1e-12 * bound.max()
     fresh = torch.ones(len(bound), dtype=torch.bool)
     rows, gains = np.empty(k, np.int64), np.empty(k)

@@ -27,8 +27,11 @@ class ConditionalBald(Selection):
 
     kind: Literal["conditional_bald"] = "conditional_bald"
     needs: ClassVar[Uncertainty] = "kernel"
+    reads_values: ClassVar[bool] = False
 
-    def pick(self, candidates: Candidates, values: np.ndarray, k: int, *, generator: np.random.Generator) -> Batch:
+    def pick(
+        self, candidates: Candidates, values: np.ndarray, k: int, quota: Quota, *, generator: np.random.Generator
+    ) -> Batch:
         import torch
 
         kernel = candidates.kernel()
@@ -39,6 +42,6 @@ class ConditionalBald(Selection):
             variance,
             F.fisher_weight(mean, variance, candidates.tau, error_rate=candidates.error_rate),
             k,
-            Quota(candidates.pairs.prompt, self.max_per_prompt),
+            quota,
             lambda rows, left: F.bald(mean[rows], left, candidates.tau, error_rate=candidates.error_rate),
         )

@@ -26,15 +26,18 @@ class Logdet(Selection):
 
     kind: Literal["logdet"] = "logdet"
     needs: ClassVar[Uncertainty] = "kernel"
+    reads_values: ClassVar[bool] = False
 
-    def pick(self, candidates: Candidates, values: np.ndarray, k: int, *, generator: np.random.Generator) -> Batch:
+    def pick(
+        self, candidates: Candidates, values: np.ndarray, k: int, quota: Quota, *, generator: np.random.Generator
+    ) -> Batch:
         import torch
 
         kernel = candidates.kernel()
         mean = torch.tensor(candidates.mean, dtype=torch.float64)
         variance = kernel.diagonal()
         weight = F.fisher_weight(mean, variance, candidates.tau, error_rate=candidates.error_rate)
-        if self.max_per_prompt is None:
+        if self.max_per_prompt is None and not len(quota.taken):
             rows, gains = F.greedy_logdet(variance, kernel.row, weight, k)
             return Batch(rows.numpy(), gains.numpy())
         return greedy(
@@ -42,6 +45,6 @@ class Logdet(Selection):
             variance,
             weight,
             k,
-            Quota(candidates.pairs.prompt, self.max_per_prompt),
+            quota,
             lambda rows, left: 0.5 * torch.log1p(weight[rows] * left),
         )

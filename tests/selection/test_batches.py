@@ -256,6 +256,15 @@ def test_the_first_pick_of_power_has_odds_of_the_value_to_the_beta(make_pool):
         assert share[2] == 0
 
 
+def test_by_default_power_is_gumbel_noise_on_eight_times_the_logarithm(make_pool):
+    c = make_pool().candidates()
+    values = rng(1).uniform(0.5, 0.69, len(c))  # entropies of a round
+    twin = rng(3)
+    order = np.argsort(uniform_by_key(c.keys, twin), kind="stable")  # the selector draws its order first
+    noisy = 8 * np.log(values[order]) + twin.gumbel(size=len(c))
+    np.testing.assert_array_equal(Power()(c, values, 10, generator=rng(3)).rows, order[np.argsort(-noisy)[:10]])
+
+
 def test_where_a_value_is_negative_the_odds_are_exponential(make_pool):
     c = make_pool(prompts=1).candidates()
     values = -np.array([0.1, 0.9, 2.0, 0.0, 0.3, 5.0])
