@@ -118,7 +118,7 @@ def logdet() -> dict[str, float | str]:
     variance = kernel.diagonal()
     scoring = time.perf_counter() - began
     before = peak_mib()
-    ours = seconds(lambda: F.greedy_logdet(variance, kernel.row, weight, PICKS))
+    ours = seconds(lambda: F.greedy_logdet(variance, kernel.block, weight, PICKS))
     peak = peak_mib()
 
     def refit() -> None:

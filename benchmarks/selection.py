@@ -43,6 +43,9 @@ class LinearKernel:
     def row(self, j: int):
         return self.x @ self.x[j]
 
+    def block(self, rows, columns):
+        return self.x[rows] @ self.x[columns].T
+
 
 def pool(n: int, p: int = FEATURES) -> Candidates:
     """A pool with a decaying spectrum, as principal components have."""

@@ -125,7 +125,7 @@ class ScoreMoments:
 
 
 class PairKernel(Protocol):
-    """Posterior covariance between the scores of pairs, rows on demand."""
+    """Posterior covariance between the scores of pairs, rows and blocks on demand."""
 
     def diagonal(self) -> Tensor:
         """Variance of each pair's score, [N]."""
@@ -133,6 +133,10 @@ class PairKernel(Protocol):
 
     def row(self, j: int) -> Tensor:
         """Covariance of pair ``j`` with every pair, [N]."""
+        ...
+
+    def block(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """Covariance of the pairs at ``rows`` with those at ``columns``, both int64, [len(rows), len(columns)]."""
         ...
 
 

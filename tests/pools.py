@@ -25,6 +25,9 @@ class DenseKernel:
     def row(self, j: int) -> torch.Tensor:
         return self.covariance[j].clone()
 
+    def block(self, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+        return self.covariance[rows][:, columns]
+
 
 @dataclass(frozen=True)
 class Pool:

@@ -146,8 +146,17 @@ class _ScoreKernel:
         """Covariance of pair ``j`` with every pair, [N]."""
         covariance = self.weights.row(j)
         if self.off is not None:
-            covariance = covariance + self.off.row(self.first, self.second, j)
+            sides = self.first, self.second, self.first[j : j + 1], self.second[j : j + 1]
+            covariance = covariance + self.off.block(*sides)[:, 0]
         return covariance if self.sign is None else self.sign[j] * self.sign * covariance
+
+    def block(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """Covariance of pairs with other pairs, [rows, columns]."""
+        covariance = self.weights.block(rows, columns)
+        if self.off is not None:
+            sides = self.first[rows], self.second[rows], self.first[columns], self.second[columns]
+            covariance = covariance + self.off.block(*sides)
+        return covariance if self.sign is None else self.sign[rows, None] * self.sign[columns] * covariance
 
 
 def fit_point(settings: MapSettings, head: Head, features: Features, data: Comparisons, *, seed: int) -> GaussianModel:

@@ -120,6 +120,10 @@ class _Empirical:
         """Covariance of pair ``j`` with every pair, [N]."""
         return self.deviations[:, j] @ self.deviations
 
+    def block(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """Covariance of pairs with other pairs, [rows, columns]."""
+        return self.deviations[:, rows].T @ self.deviations[:, columns]
+
 
 def _deviations(scores: Tensor) -> Tensor:
     return (scores - scores.mean(0)) / (len(scores) - 1) ** 0.5

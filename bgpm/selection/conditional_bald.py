@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
 from bgpm import functional as F
 from bgpm.selection import Batch, Selection
-from bgpm.selection._conditioning import greedy
+from bgpm.selection._conditioning import joint_moments
 from bgpm.selection._quota import Quota
 from bgpm.types import Candidates, Uncertainty
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class ConditionalBald(Selection):
@@ -32,16 +35,10 @@ class ConditionalBald(Selection):
     def pick(
         self, candidates: Candidates, values: np.ndarray, k: int, quota: Quota, *, generator: np.random.Generator
     ) -> Batch:
-        import torch
+        mean, variance, covariance, weight = joint_moments(candidates)
 
-        kernel = candidates.kernel()
-        mean = torch.tensor(candidates.mean, dtype=torch.float64)
-        variance = kernel.diagonal()
-        return greedy(
-            kernel,
-            variance,
-            F.fisher_weight(mean, variance, candidates.tau, error_rate=candidates.error_rate),
-            k,
-            quota,
-            lambda rows, left: F.bald(mean[rows], left, candidates.tau, error_rate=candidates.error_rate),
-        )
+        def bald(rows: Tensor, left: Tensor) -> Tensor:
+            return F.bald(mean[rows], left, candidates.tau, error_rate=candidates.error_rate)
+
+        rows, gains = F.greedy_conditional(variance, covariance, weight, k, bald, quota=quota)
+        return Batch(rows.numpy(), gains.numpy())

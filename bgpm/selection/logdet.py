@@ -8,7 +8,7 @@ import numpy as np
 
 from bgpm import functional as F
 from bgpm.selection import Batch, Selection
-from bgpm.selection._conditioning import greedy
+from bgpm.selection._conditioning import joint_moments
 from bgpm.selection._quota import Quota
 from bgpm.types import Candidates, Uncertainty
 
@@ -31,20 +31,6 @@ class Logdet(Selection):
     def pick(
         self, candidates: Candidates, values: np.ndarray, k: int, quota: Quota, *, generator: np.random.Generator
     ) -> Batch:
-        import torch
-
-        kernel = candidates.kernel()
-        mean = torch.tensor(candidates.mean, dtype=torch.float64)
-        variance = kernel.diagonal()
-        weight = F.fisher_weight(mean, variance, candidates.tau, error_rate=candidates.error_rate)
-        if self.max_per_prompt is None and not len(quota.taken):
-            rows, gains = F.greedy_logdet(variance, kernel.row, weight, k)
-            return Batch(rows.numpy(), gains.numpy())
-        return greedy(
-            kernel,
-            variance,
-            weight,
-            k,
-            quota,
-            lambda rows, left: 0.5 * torch.log1p(weight[rows] * left),
-        )
+        _, variance, covariance, weight = joint_moments(candidates)
+        rows, gains = F.greedy_logdet(variance, covariance, weight, k, quota=quota)
+        return Batch(rows.numpy(), gains.numpy())

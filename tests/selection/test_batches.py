@@ -132,37 +132,24 @@ def test_bald_grows_with_the_variance():
 
 
 def test_lazy_evaluation_recomputes_few_values_and_misses_nothing(make_pool):
-    from bgpm.selection._conditioning import ConditionalVariance, greedy
-    from bgpm.selection._quota import Quota
-
     pool = make_pool(prompts=800, dim=20, spread=2.0)
     phi = pool.features.responses.astype(np.float64)
     apart = torch.tensor(phi[pool.pairs.first] - phi[pool.pairs.second])
-    root = apart @ torch.tensor(np.linalg.cholesky(pool.weight_covariance))
+    covariance = torch.tensor(pool.weight_covariance)
+    mean, variance = apart @ torch.tensor(pool.weight_mean), ((apart @ covariance) * apart).sum(1)
+    weight, asked = F.fisher_weight(mean, variance), []
 
-    class Kernel:
-        def diagonal(self):
-            return root.square().sum(1)
-
-        def row(self, j):
-            return root @ root[j]
-
-    mean = apart @ torch.tensor(pool.weight_mean)
-    kernel, variance = Kernel(), Kernel().diagonal()
-    weight = F.fisher_weight(mean, variance)
-    asked = []
-
-    def gain(rows, left):
+    def bald(rows, left):
         asked.append(len(rows))
         return F.bald(mean[rows], left)
 
-    batch = greedy(kernel, variance, weight, 15, Quota(pool.pairs.prompt, None), gain)
-    plain = ConditionalVariance(kernel, variance, weight, 15)
-    open_ = torch.ones(len(mean), dtype=torch.bool)
-    for row in batch.rows.tolist():
-        assert F.bald(mean, plain.variance).masked_fill(~open_, -1).argmax() == row
+    picks, _ = F.greedy_conditional(variance, lambda r, c: apart[r] @ covariance @ apart[c].T, weight, 15, bald)
+    precision, open_ = torch.linalg.inv(covariance), torch.ones(len(mean), dtype=torch.bool)
+    for row in picks.tolist():
+        left = ((apart @ torch.linalg.inv(precision)) * apart).sum(1)
+        assert F.bald(mean, left).masked_fill(~open_, -1).argmax() == row
         open_[row] = False
-        plain.observe(row)
+        precision += weight[row] * torch.outer(apart[row], apart[row])
     assert sum(asked[1:]) < 0.5 * 14 * len(mean)
 
 
@@ -174,8 +161,8 @@ def test_a_kernel_that_contradicts_itself_is_refused(make_pool):
         def diagonal(self):
             return covariance.diagonal() / 3
 
-        def row(self, j):
-            return covariance[j]
+        def block(self, rows, columns):
+            return covariance[rows][:, columns]
 
     with pytest.raises(NumericsError, match="contradict"):
         ConditionalBald()(replace(c, kernel=Lying), unused(c), 5, generator=rng())
