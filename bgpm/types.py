@@ -8,7 +8,7 @@ imports numpy only, so that a stage without maths starts at once.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
@@ -154,6 +154,7 @@ class Candidates:
             ties are broken by a seeded hash of it.
         kernel: Call it for covariance rows; raises ConfigError where the posterior has none.
         error_rate: e, the share of wrong labels: what a label can teach is that of a label with errors.
+        bought: Pairs labelled so far, without their labels; given to acquisition functions, not to selectors.
     """
 
     pairs: Pairs
@@ -164,6 +165,7 @@ class Candidates:
     keys: np.ndarray
     kernel: Callable[[], PairKernel]
     error_rate: float = 0.0
+    bought: Pairs = field(default_factory=lambda: Pairs(*(np.empty(0, np.int64) for _ in range(3))))
 
     def __len__(self) -> int:
         return len(self.pairs)

@@ -20,7 +20,8 @@ def main(arm: str, k: str) -> None:
     bought = read_table(here / "labels.parquet", ["seed", "pair"])
     out = []
     for seed in seeds_of(here / "model"):
-        open_rows = np.setdiff1d(np.flatnonzero(table["split"] == "pool"), bought["pair"][bought["seed"] == seed])
+        bought_rows = bought["pair"][bought["seed"] == seed]
+        open_rows = np.setdiff1d(np.flatnonzero(table["split"] == "pool"), bought_rows)
         pairs = as_pairs(where(table, open_rows))
         model = load(here / "model" / f"seed-{seed}")
         moments = model.moments(features, pairs)
@@ -33,6 +34,7 @@ def main(arm: str, k: str) -> None:
             table["key"][open_rows],
             lambda model=model, pairs=pairs: model.kernel(features, pairs),
             moments.error_rate,
+            as_pairs(where(table, bought_rows)),
         )
         values = acquisition(candidates, generator=generator("score", arm, seed, int(k)))
         out.append(

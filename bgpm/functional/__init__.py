@@ -33,6 +33,7 @@ _HOME = {
     "LinearisedKernel": "kernel",
     "bernoulli_entropy": "quadrature",
     "bernoulli_divergence": "quadrature",
+    "outcome_divergence": "quadrature",
     "expected_probability": "quadrature",
     "expected_entropy": "quadrature",
     "predictive_entropy": "quadrature",

@@ -153,11 +153,14 @@ def bernoulli_divergence(shift: Tensor, p: Tensor) -> Tensor:
     Args:
         shift, p: Any shape; p and p + shift in [0, 1].
     """
-    return _outcome(p, shift) + _outcome(1 - p, -shift)
+    return outcome_divergence(p, shift) + outcome_divergence(1 - p, -shift)
 
 
-def _outcome(p: Tensor, shift: Tensor) -> Tensor:
-    """p h(shift / p), >= 0."""
+def outcome_divergence(p: Tensor, shift: Tensor) -> Tensor:
+    """p h(shift / p), h(u) = (1 + u) log(1 + u) - u: what one outcome adds to KL(p + shift || p), >= 0 each.
+
+    Summed over all outcomes, whose shifts add up to 0, it is the divergence, without cancellation.
+    """
     # Rounding, and in the last digits a rule's error, may leave what a probability allows: u >= -1 brings it back.
     u = torch.where(p > 0, shift / p.clamp(min=torch.finfo(p.dtype).tiny), torch.zeros_like(p)).clamp(min=-1.0)
     exact = torch.special.xlog1py(1 + u, u) - u
