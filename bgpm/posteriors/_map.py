@@ -140,7 +140,7 @@ def _containing_bt(
 
     def held_out(loss: PairLoss) -> float:
         problem = LinearProblem(data.first - data.second, OnData(loss, data))
-        problem.solve(choose(problem).precision)
+        choose(problem)
         return problem.held_out_loss(splits)
 
     if settings.error_rate == "heldout" and splits:

@@ -190,7 +190,8 @@ class LinearProblem:
         bend = low - 2 * mid + high
         if math.isfinite(bend) and bend < 0:
             at(best + (low - high) / (2 * bend))
-        return max(tried.values(), key=lambda pair: pair[0])[1]
+        # once more, so that what is asked about labels left out is asked at this precision and not the last one tried
+        return self.solve(max(tried.values(), key=lambda pair: pair[0])[1].precision)
 
     def _hessian(self, curvature: Tensor, precision: float) -> Tensor:
         hessian = self.x.T @ (curvature[:, None] * self.x)
