@@ -62,19 +62,25 @@ def read_labelled(folder: Path, truth: Path, features: Path) -> Labelled:
     return Labelled(**vars(read_split(folder, truth)), features=read_features(features))
 
 
-def candidates(pool: Pool, scores: Table, kernel: Callable[[], PairKernel]) -> Candidates:
+def candidates(
+    pool: Pool, scores: Table, kernel: Callable[[], PairKernel], bought: np.ndarray | None = None
+) -> Candidates:
     """The pairs on offer, as acquisition functions and selectors see them.
 
     Args:
-        scores: Columns pair, mean, variance, tau.
+        scores: Columns pair, mean, variance, tau, error_rate.
         kernel: Covariance rows, on demand.
+        bought: Rows of the pairs bought so far; none by default.
     """
+    some = len(scores["pair"]) > 0
     return Candidates(
         pool.pairs.take(scores["pair"]),
         scores["mean"],
         scores["variance"],
-        float(scores["tau"][0]) if len(scores["tau"]) else 1.0,
+        float(scores["tau"][0]) if some else 1.0,
         pool.features,
         pool.table["key"][scores["pair"]],
         kernel,
+        float(scores["error_rate"][0]) if some else 0.0,
+        pool.pairs.take(np.empty(0, np.int64) if bought is None else bought),
     )
