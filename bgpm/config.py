@@ -12,6 +12,7 @@ from bgpm.backbones import BackboneSettings, FeatureSettings
 from bgpm.data.schema import BenchmarkSettings, PoolSettings
 from bgpm.errors import ConfigError
 from bgpm.heads import Head
+from bgpm.launch import LauncherSettings
 from bgpm.oracles import Oracle
 from bgpm.posteriors import Posterior
 from bgpm.registry import Component, Settings, build, kinds, member, parse
@@ -59,6 +60,7 @@ class Params(Settings):
     posteriors: dict[str, dict[str, Any]]
     oracles: dict[str, dict[str, Any]]
     report: ReportSettings
+    launcher: LauncherSettings
 
 
 def check(raw: Mapping[str, Any]) -> Params:

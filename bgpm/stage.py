@@ -20,6 +20,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import re
 import resource
 import shutil
@@ -139,13 +140,17 @@ def run(main: Callable[..., None]) -> None:
     except (BgpmError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-    usage = resource.getrusage(resource.RUSAGE_SELF)
+    if "RANK" in os.environ:  # one of several processes: the stage that started them notes for all
+        return
+    # Children are what a launcher started on this machine; memory is the largest process's.
+    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    peak = max(u.ru_maxrss for u in usage)
     _note_cost(
         name,
         {
             "seconds": round(time.perf_counter() - began, 3),
-            "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 3),
-            "peak_mib": round(usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10), 1),
+            "cpu_seconds": round(sum(u.ru_utime + u.ru_stime for u in usage), 3),
+            "peak_mib": round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1),
         },
     )
 
