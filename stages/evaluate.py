@@ -11,7 +11,18 @@ from bgpm.evaluation.curve import length_rule
 from bgpm.loop.evaluate import evaluate
 from bgpm.loop.pool import read_labelled
 from bgpm.posteriors import load
-from bgpm.stage import BENCHMARK, FEATURES, POOL, TRUTH, read_params, round_dir, run, seeds_of, setting, whole_folder
+from bgpm.stage import (
+    BENCHMARK,
+    POOL,
+    TRUTH,
+    features_dir,
+    read_params,
+    round_dir,
+    run,
+    seeds_of,
+    setting,
+    whole_folder,
+)
 
 COLUMNS = ["seed", "round", "labels", "split", "section", "metric", "value"]
 
@@ -19,14 +30,15 @@ COLUMNS = ["seed", "round", "labels", "split", "section", "metric", "value"]
 def main(arm: str, k: str = "0") -> None:
     xstest = setting(read_params(), "benchmark.xstest_weights")
     here, number = round_dir(arm, k), int(k)
-    heldout = read_labelled(POOL, TRUTH / "heldout.parquet", FEATURES / "pool")
-    benchmark = read_labelled(BENCHMARK, TRUTH / "benchmark.parquet", FEATURES / "benchmark")
     words = np.array([len(text.split()) for text in read_table(POOL / "responses.parquet", ["text"])["text"]])
     pool_pairs = as_pairs(read_table(POOL / "pairs.parquet", ["first", "second", "prompt"]))
     gap = words[pool_pairs.first] - words[pool_pairs.second]
     labels = read_table(here / "labels.parquet")
     curve, prompts = [], []
     for seed in seeds_of(here / "model"):
+        heldout = read_labelled(POOL, TRUTH / "heldout.parquet", features_dir(here / "model", seed, "pool"))
+        on = features_dir(here / "model", seed, "benchmark")
+        benchmark = read_labelled(BENCHMARK, TRUTH / "benchmark.parquet", on)
         mine = where(labels, labels["seed"] == seed)
         model = load(here / "model" / f"seed-{seed}")
         rows, answers = evaluate(model, heldout, benchmark, xstest=xstest)
