@@ -143,7 +143,7 @@ def _adapted(folder: Path, base: BackboneSettings, *, merge: bool) -> Backbone:
     backbone, _ = load_base(TrainingSettings(mode="lora" if merge else "qlora"), base)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers by an old name
+            warnings.simplefilter("ignore")  # an old name of transformers; missing weights, which are refused below
             model = PeftModel.from_pretrained(backbone.model, str(folder))
     except (RuntimeError, ValueError) as error:
         raise StateError(f"{folder}: these adapters do not fit {base.path}: {error}; train again") from error

@@ -267,7 +267,10 @@ def prepare(model: PreferenceModel, settings: TrainingSettings) -> Any:
     """
     backbone = model.backbone
     if settings.gradient_checkpointing:
-        model.net.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        if hasattr(model.net, "activation_checkpointing_enable"):
+            model.net.activation_checkpointing_enable({"use_reentrant": False})
+        else:  # as transformers called it before
+            model.net.gradient_checkpointing_enable({"use_reentrant": False})
         model.net.enable_input_require_grads()
     if settings.mode == "full":
         model.requires_grad_(True)
@@ -275,7 +278,7 @@ def prepare(model: PreferenceModel, settings: TrainingSettings) -> Any:
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
     if settings.mode == "qlora":
-        prepare_model_for_kbit_training(model.net, use_gradient_checkpointing=settings.gradient_checkpointing)
+        prepare_model_for_kbit_training(model.net, use_gradient_checkpointing=False)  # it is on where it is asked for
     names = lora_targets(backbone, settings.lora)
     prefix = next(name for name, module in model.named_modules() if module is backbone)
     lora = settings.lora

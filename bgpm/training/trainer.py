@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from bgpm.errors import ConfigError, NumericsError
 from bgpm.launch import is_launched, rank_world
@@ -108,6 +108,7 @@ def fit(
         callbacks=[_Patience(patience)] if patience is not None else [],
     )
     trainer.posterior, trainer.model_accepts_loss_kwargs = posterior, False
+    trainer.remove_callback(PrinterCallback)
     found = latest(folder)
     state = {} if found is None else json.loads((found / "trainer_state.json").read_text(encoding="utf-8"))
     done = state.get("global_step", 0)

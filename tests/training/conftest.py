@@ -1,36 +1,28 @@
-"""A tiny random decoder with its language-model head, and a small task to train it on."""
+"""Pools under a tiny decoder and a tiny encoder, made once."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
 
-import numpy as np
 import pytest
 import torch
-from conftest import Project, tiny_benchmark, tiny_pool
-
-from bgpm.training import Task
-
-SETTINGS = {"epochs": 2.0, "batch_size": 8, "learning_rate": 3e-3, "holdout": 0.0, "checks": 4}
+from tasks import Workspace
 
 
-def write_tiny_qwen(folder: Path) -> Path:
-    """A random two-layer Qwen2 with a word-level vocabulary and a head of its own for words."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+@pytest.fixture(scope="session")
+def qwen(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A decoder; features are the last layer's states at the last token."""
+    return Workspace(tmp_path_factory.mktemp("qwen"), "qwen")
 
-    words = {w for row in [*tiny_pool(40), *tiny_benchmark()] for v in row.values() for w in str(v).split()}
-    vocabulary = {word: n for n, word in enumerate(["<pad>", "</s>", "<unk>", "Human", "Assistant", ":", *sorted(words)])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, "<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    config = Qwen2Config(
-        vocab_size=len(vocabulary), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, max_position_embeddings=128, bos_token_id=None, eos_token_id=1, pad_token_id=0,
-    )  # fmt: skip
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        Qwen2ForCausalLM(config).save_pretrained(folder)
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
-    ).save_pretrained(folder)
-    return folder
+
+@pytest.fixture(scope="session")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """An encoder; features are every layer's mean states, reduced, with counts of the answer's words and marks."""
+    return Workspace(tmp_path_factory.mktemp("bert"), "bert", layers="all", pca=12, text_statistics=True)
+
+
+@pytest.fixture(autouse=True)
+def random_numbers_of_others() -> Iterator[None]:
+    """Training draws from the global generator, as libraries do; tests around it do not notice."""
+    with torch.random.fork_rng(devices=[]):
+        yield
