@@ -85,8 +85,7 @@ class Collator:
         noise_dim: int,
         seed: int,
     ) -> None:
-        self.pad = backbone.tokenizer.pad_token_id or 0
-        self.pooling, self.data = backbone.pooling, data
+        self.pad, self.pooling, self.data = backbone.pad, backbone.pooling, data
         self.prompts, self.statistics, self.margins, self.answers = prompts, statistics, margins, answers
         self.noise_dim, self.seed = noise_dim, seed
         rows = np.unique(np.concatenate([data.pairs.first, data.pairs.second])).tolist()

@@ -209,7 +209,7 @@ def load_base(settings: TrainingSettings, where: BackboneSettings) -> tuple[Back
         ConfigError: If 4 bits are asked for without a GPU, or a regulariser of a backbone that is no decoder.
         WeightsError: As `load_backbone`, and if a regulariser needs a language-model head that the weights lack.
     """
-    if settings.mode == "qlora" and not torch.cuda.is_available():
+    if settings.mode == "qlora" and (where.device == "cpu" or not torch.cuda.is_available()):
         raise ConfigError("params.yaml: training.mode: qlora computes in 4 bits on a GPU, and there is none; use lora")
     if settings.mode == "full":  # updates of 1e-5 vanish in bfloat16 weights
         where = where.model_copy(update={"dtype": "float32"})
@@ -222,19 +222,23 @@ def load_base(settings: TrainingSettings, where: BackboneSettings) -> tuple[Back
             f"language-model head, and {where.path} is an encoder; set it to none"
         )
     if settings.mode == "qlora" or settings.regulariser.kind != "none":
-        net = _load_again(settings, where)
+        net = _load_again(settings, where, like=backbone.model)
         backbone = dataclasses.replace(backbone, model=net.base_model if hasattr(net, "lm_head") else net)
     if getattr(backbone.model, "pooler", None) is not None:
         backbone.model.pooler = None  # never read: it would have no gradient
     return backbone, net
 
 
-def _load_again(settings: TrainingSettings, where: BackboneSettings) -> Any:
-    """The network in 4 bits, or with its language-model head."""
+def _load_again(settings: TrainingSettings, where: BackboneSettings, *, like: Any) -> Any:
+    """The network in 4 bits, or with its language-model head; device and attention as in ``like``."""
     from transformers import AutoModel, AutoModelForCausalLM
 
     auto = AutoModel if settings.regulariser.kind == "none" else AutoModelForCausalLM
-    options: dict[str, Any] = {"dtype": getattr(torch, where.dtype)}
+    options: dict[str, Any] = {
+        "dtype": getattr(torch, where.dtype),
+        "attn_implementation": like.config._attn_implementation,
+        "trust_remote_code": where.trust_remote_code,
+    }
     if settings.mode == "qlora":
         from transformers import BitsAndBytesConfig
 
@@ -242,7 +246,7 @@ def _load_again(settings: TrainingSettings, where: BackboneSettings) -> Any:
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=torch.bfloat16,
         )  # fmt: skip
-        options["device_map"] = {"": torch.cuda.current_device()}
+        options["device_map"] = {"": like.device}
     try:
         net, loading = auto.from_pretrained(resolve(where.path), output_loading_info=True, **options)
     except (OSError, ValueError, RuntimeError, ImportError) as error:
@@ -253,7 +257,7 @@ def _load_again(settings: TrainingSettings, where: BackboneSettings) -> Any:
             f"backbone.path: {where.path!r} has no weights for {random[0]}: training.regulariser needs the "
             "language-model head; set training.regulariser.kind to none, or take a backbone that has one"
         )
-    return net
+    return net if settings.mode == "qlora" else net.to(like.device)
 
 
 def prepare(model: PreferenceModel, settings: TrainingSettings) -> Any:

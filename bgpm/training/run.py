@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -21,7 +22,7 @@ from bgpm.backbones.embedding import embed
 from bgpm.backbones.reduction import Reduction
 from bgpm.data.tables import as_pairs, read_table, where
 from bgpm.heads import Head
-from bgpm.launch import rank_world
+from bgpm.launch import local_rank_world, process_group, rank_world
 from bgpm.posteriors import Posterior
 from bgpm.registry import build, parse
 from bgpm.stage import generator
@@ -37,8 +38,13 @@ log = logging.getLogger("bgpm")
 
 
 def run(step: str, task: Task) -> None:
-    """One step of a task, ``train`` or ``embed``."""
-    {"train": train, "embed": embed_all}[step](task)
+    """One step of a task, ``train`` or ``embed``, on this process's share of the cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // local_rank_world()[1]))
+    try:
+        {"train": train, "embed": embed_all}[step](task)
+    finally:
+        torch.set_num_threads(before)
 
 
 def train(task: Task) -> None:
@@ -93,21 +99,25 @@ def train(task: Task) -> None:
 
 def embed_all(task: Task) -> None:
     """Features of the pool's and the benchmark's texts under ``out/backbone``, in ``out/features``."""
-    if rank_world()[0] != 0:
-        return
     trained = restore(Path(task.out) / "backbone", task.backbone)
-    for which, folder in (("pool", task.pool), ("benchmark", task.benchmark)):
-        texts, target = TextSet.read(Path(folder)), Path(task.out) / "features" / which
-        target.mkdir(parents=True)
-        for name, items, spoken in (
-            ("responses", texts.responses(), texts.answers),
-            ("prompts", texts.prompts(), texts.questions),
-        ):
-            with tempfile.TemporaryDirectory(dir=target) as scratch:  # every layer of a large pool is large
+    with process_group() as group:
+        for which, folder in (("pool", task.pool), ("benchmark", task.benchmark)):
+            texts, target = TextSet.read(Path(folder)), Path(task.out) / "features" / which
+            title = f"embed {which} of {task.name}"
+            for name, items, spoken in (
+                ("responses", texts.responses(), texts.answers),
+                ("prompts", texts.prompts(), texts.questions),
+            ):
+                if group is not None and group.rank() != 0:
+                    embed(trained.backbone, items, None, title=title, group=group)
+                    continue
+                target.mkdir(parents=True, exist_ok=True)
                 shape = len(items), trained.backbone.layers, trained.backbone.width
-                states = np.lib.format.open_memmap(f"{scratch}/states.npy", mode="w+", dtype=np.float32, shape=shape)
-                embed(trained.backbone, items, states, title=f"embed {which} {name} of {task.name}")
-                np.save(target / f"{name}.npy", trained.reduction(states, list(spoken)))
+                with tempfile.TemporaryDirectory(dir=target) as scratch:  # every layer of a large pool is large
+                    path = f"{scratch}/states.npy"
+                    states = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+                    embed(trained.backbone, items, states, title=title, group=group)
+                    np.save(target / f"{name}.npy", trained.reduction(states, list(spoken)))
 
 
 def _side_folder(task: Task) -> Path:

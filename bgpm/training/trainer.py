@@ -67,7 +67,7 @@ def fit(
             f"params.yaml: training.batch_size: {settings.batch_size} labels cannot be shared by {world} processes in "
             f"{settings.accumulation} passes; make it a multiple of {world * settings.accumulation}"
         )
-    device = torch.cuda.is_available()
+    on_gpu = next(model.parameters()).is_cuda
     arguments = TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=passes,
@@ -82,8 +82,8 @@ def fit(
         max_grad_norm=settings.max_grad_norm,
         optim="adamw_torch",
         bf16=settings.bf16,
-        use_cpu=not device,
-        ddp_backend="gloo" if is_launched() and not device else None,
+        use_cpu=not on_gpu,
+        ddp_backend="gloo" if is_launched() and not on_gpu else None,
         deepspeed=settings.deepspeed if is_launched() else None,
         seed=seed,
         save_strategy="steps",
@@ -96,7 +96,7 @@ def fit(
         report_to=[],
         disable_tqdm=not sys.stderr.isatty(),
         remove_unused_columns=False,
-        dataloader_pin_memory=device,
+        dataloader_pin_memory=on_gpu,
     )
     patience = settings.patience * interval if heldout else None
     trainer = PreferenceTrainer(
