@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import dataclasses
 import hashlib
 import json
-import logging
 import os
 import shutil
+import signal
+import sys
 import tempfile
 from pathlib import Path
 
@@ -34,7 +36,7 @@ from bgpm.training.model import PreferenceModel, ScoreHead, load_base, prepare, 
 from bgpm.training.trainer import fit
 from bgpm.types import Comparisons, Features
 
-log = logging.getLogger("bgpm")
+PR_SET_PDEATHSIG = 1  # of prctl: the signal that this process gets when its parent ends
 
 
 def run(step: str, task: Task) -> None:
@@ -168,7 +170,9 @@ def _without_kind(settings: dict[str, object]) -> dict[str, object]:
 
 
 def main(step: str, told: str) -> None:
-    """As a rank of a launcher."""
+    """As a rank of a launcher, and never longer than it: two runs would write the same checkpoints."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     run(step, parse(Task, json.loads(Path(told).read_text(encoding="utf-8")), "", told))
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

@@ -257,6 +257,16 @@ def test_divergence_is_one_clear_error(qwen: Workspace) -> None:
         run("train", qwen.task("diverged", mode="full", learning_rate=1e30, max_grad_norm=1e30, warmup=0.0))
 
 
+def test_a_batch_that_processes_cannot_share_is_refused(qwen: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    message = "8 labels cannot be shared by 3 processes in 2 passes; make it a multiple of 6"
+    with pytest.raises(ConfigError, match=message):
+        run("train", qwen.task("odd", mode="lora", accumulation=2))
+
+
 # Kill and resume
 
 
