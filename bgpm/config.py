@@ -18,6 +18,7 @@ from bgpm.posteriors import Posterior
 from bgpm.registry import Component, Settings, build, kinds, member, parse
 from bgpm.reporting import ReportSettings
 from bgpm.selection import Selection, StartSettings
+from bgpm.stage import ANNOTATIONS
 from bgpm.training import TrainingSettings
 from bgpm.types import Uncertainty
 
@@ -103,6 +104,7 @@ def check(raw: Mapping[str, Any]) -> Params:
     assert isinstance(oracle, Oracle)
     posterior.check(head)
     params.training.check(params.launcher)
+    oracle.check(ANNOTATIONS)
     _check_uncertainty(params, posterior)
     many = len(params.seeds) > 1 or params.acquisition != params.baseline
     if oracle.paid and many and not getattr(oracle, "allow_many", False):

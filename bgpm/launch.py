@@ -88,7 +88,8 @@ def _number(name: str) -> int:
 def process_group() -> Iterator[Any]:
     """A gloo group of all processes, to gather results over; None where this process is alone.
 
-    After an error it is left as it is: to close it would wait for processes that wait for this one.
+    After an error it is left as it is: to close it would wait for processes that wait for this one. Use it in a
+    function: where a variable still holds it when Python ends, its threads may abort the process.
     """
     if rank_world()[1] == 1:
         yield None
@@ -96,7 +97,7 @@ def process_group() -> Iterator[Any]:
     import torch.distributed as dist
 
     if dist.is_initialized():  # by a trainer; its group may be of a kind that cannot carry numpy arrays
-        group = dist.new_group(backend="gloo")
+        group: Any = dist.new_group(backend="gloo")
         yield group
         dist.destroy_process_group(group)
         return

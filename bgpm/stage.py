@@ -6,6 +6,7 @@ Paths follow one convention, held here and in dvc.yaml only::
     data/training.json          what training the backbone depends on: nothing while it is frozen
     data/pool  data/benchmark  data/truth/{pool,heldout,benchmark}.parquet
     data/embeddings/{pool,benchmark}  data/features/{pool,benchmark}  data/texts.json
+    data/study/                 pools and loops of the study
     data/start/                 the seed labels and model 0, shared by every arm
     data/offline/               a model of all labels, outside the loop: labels.parquet  model/  evaluation/
     data/<arm>/round-<k>/       labels.parquet  everything bought so far (column `round` says when)
@@ -51,6 +52,7 @@ START = DATA / "start"
 OFFLINE = DATA / "offline"
 TRAINING = DATA / "training.json"
 TEXTS = DATA / "texts.json"
+STUDY = DATA / "study"
 REPORTS = Path("reports")
 TIMINGS = Path(".timings")  # side files: no stage depends on them, DVC does not know them
 
@@ -144,7 +146,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
 def run(main: Callable[..., None]) -> None:
     """Run a stage's ``main(*arguments)``: one clear error and exit code 1, or a line on time and memory."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for chatty in ("httpx", "transformers", "datasets", "filelock", "urllib3"):
+    for chatty in ("httpx", "httpx2", "transformers", "datasets", "filelock", "urllib3"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     name = "-".join([Path(sys.argv[0]).stem, *sys.argv[1:]])
     began = time.perf_counter()

@@ -7,7 +7,7 @@ import numpy as np
 from bgpm.data.tables import concatenate, read_table, write_table
 from bgpm.oracles import Oracle, OracleFiles, Question
 from bgpm.registry import build
-from bgpm.stage import ANNOTATIONS, START, TRUTH, read_params, round_dir, run, setting
+from bgpm.stage import ANNOTATIONS, POOL, START, TRUTH, read_params, round_dir, run, setting
 
 
 def main(arm: str, k: str = "0") -> None:
@@ -15,19 +15,21 @@ def main(arm: str, k: str = "0") -> None:
     kind = setting(params, "oracle")
     oracle = build(Oracle, kind, setting(params, f"oracles.{kind}"), "oracles")
     here = round_dir(arm, k)
-    files = OracleFiles(TRUTH / "pool.parquet", ANNOTATIONS, here / "batch.parquet")
+    files = OracleFiles(TRUTH / "pool.parquet", ANNOTATIONS, here / "batch.parquet", POOL)
     batch = read_table(files.batch)
     questions = [
         Question(pair_id, seed) for pair_id, seed in zip(batch["pair_id"], batch["seed"].tolist(), strict=True)
     ]
-    label, margin = oracle(questions, files)
+    verdicts = oracle(questions, files)
     first = arm == "start"
     bought = {
         "seed": batch["seed"],
-        "round": np.full(len(label), 0 if first else int(k) + 1),
+        "round": np.full(len(questions), 0 if first else int(k) + 1),
         **{name: batch[name] for name in ("pair", "pair_id", "value", "mean", "variance")},
-        "label": label,
-        "margin": margin,
+        "label": verdicts.label,  # NaN: everybody abstained; the row stays, so that the pair is not bought again
+        "margin": verdicts.margin,
+        "annotators": verdicts.annotators,
+        "cost": verdicts.cost,
     }
     if first:
         write_table(START / "labels.parquet", bought)

@@ -36,13 +36,16 @@ def note(name, value):
     part.rename(name)
 
 rank, world = rank_world()
-if sys.argv[1] == "gather":
+def gather():
     import torch.distributed as dist
     with process_group() as group:
         found = [None] * world if rank == 0 else None
         dist.gather_object((rank, world, *local_rank_world(), is_launched(), sys.argv[1:]), found, group=group)
     if rank == 0:
         note("gathered", found)
+
+if sys.argv[1] == "gather":
+    gather()
 note(f"pid-{rank}", os.getpid())
 if sys.argv[1] == "fail" and rank == 1:
     while not pathlib.Path("pid-0").exists():
@@ -80,7 +83,7 @@ def gone(folder: Path, seconds: float = 20) -> bool:
 
 @pytest.mark.distributed
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", LAUNCHERS)
+@pytest.mark.parametrize("kind", LAUNCHERS[1:])  # tests/test_embed_stage.py has torchrun
 def test_two_ranks_run_the_module_with_its_arguments_and_meet(folder: Path, kind: str) -> None:
     launch(two(kind), "probe_of_launch", ["gather", "--local_rank=no", "a b"])
     arguments = ["gather", "--local_rank=no", "a b"]

@@ -360,10 +360,12 @@ def embed(
     packed, why = packing.find(backbone, causal=is_causal(backbone.model))
     if packed is not None:
         chunks = list(packing.packs(items, batch_tokens, share=packed.share))
-        log.info("%s: packed batches%s", title, ", answers share their prompt" if packed.share else "")
+        how = "packed batches" + (", answers share their prompt" if packed.share else "")
     else:
         chunks = list(batches([len(t.ids) for t in items], batch_tokens))
-        log.info("%s: padded batches: %s", title, why)
+        how = f"padded batches: {why}"
+    if rank == 0:
+        log.info("%s: %s", title, how)
     progress = tqdm(total=len(items), desc=title, unit="text", disable=None if rank == 0 else True)
     with torch.inference_mode(), progress:
         for first in range(0, len(chunks), world):
@@ -391,7 +393,7 @@ def embed(
         "prompts_cut": sum(t.cut_prompt > 0 for t in items),
         "answers_cut": sum(t.cut_answer > 0 for t in items),
     }
-    if counts["prompts_cut"] or counts["answers_cut"]:
+    if rank == 0 and (counts["prompts_cut"] or counts["answers_cut"]):
         log.warning(
             "%s: of %d texts %d lost the beginning of their prompt and %d the end of their answer: more than %d tokens",
             title, len(items), counts["prompts_cut"], counts["answers_cut"], backbone.max_tokens,

@@ -93,7 +93,7 @@ class TrainingSettings(Settings):
         patience: Stop after so many checks without a new best. The best check's weights are taken.
         lora: Of ``lora`` and ``qlora``.
         regulariser: A second loss for decoders.
-        deepspeed: Path of a DeepSpeed configuration, such as configs/zero2.json; null for none.
+        deepspeed: Path of a DeepSpeed configuration, such as configs/deepspeed/zero2.json; null for none.
         keep: For ``full``: whether the weights of ``all`` rounds stay, or of the ``last`` only. Every round keeps its
             features and its head, so that whatever reads an earlier round can run again.
         seed: Beside the replication's own seed, draws the order of labels, adapters and dropout.
@@ -134,7 +134,9 @@ class TrainingSettings(Settings):
         if self.deepspeed is None:
             return
         if not Path(self.deepspeed).is_file():
-            raise ConfigError(f"params.yaml: training.deepspeed: {self.deepspeed} does not exist; see configs/")
+            raise ConfigError(
+                f"params.yaml: training.deepspeed: {self.deepspeed} does not exist; see configs/deepspeed"
+            )
         if launcher.kind == "none":
             raise ConfigError(
                 "params.yaml: training.deepspeed needs processes that a launcher starts; set launcher.kind to "

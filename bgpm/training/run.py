@@ -148,7 +148,7 @@ def _labels(task: Task) -> Comparisons:
     """The seed's labels, each pair in the direction of its rows, so that swapping answers changes nothing."""
     table = read_table(Path(task.pool) / "pairs.parquet", ["first", "second", "prompt"])
     mine = read_table(Path(task.labels), ["seed", "pair", "label", "margin"])
-    mine = where(mine, mine["seed"] == task.seed)
+    mine = where(mine, (mine["seed"] == task.seed) & ~np.isnan(mine["label"]))  # nobody may have decided
     data = Comparisons(as_pairs(where(table, mine["pair"])), mine["label"], mine["margin"])
     flipped = data.pairs.first > data.pairs.second
     pairs = dataclasses.replace(

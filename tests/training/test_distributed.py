@@ -17,7 +17,7 @@ from bgpm.training import Task
 from bgpm.training.run import run
 
 pytestmark = [pytest.mark.slow, pytest.mark.distributed]
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs/deepspeed"
 BUILD = 600  # seconds for what DeepSpeed compiles once
 
 

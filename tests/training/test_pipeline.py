@@ -51,7 +51,12 @@ def test_while_the_backbone_is_frozen_no_other_setting_of_training_counts() -> N
 
 def test_of_a_trained_backbone_everything_counts_but_where_it_is_computed() -> None:
     base = changed(training__mode="lora")
-    where = {"deepspeed": "configs/zero2.json", "accumulation": 2, "gradient_checkpointing": True, "keep": "all"}
+    where = {
+        "deepspeed": "configs/deepspeed/zero2.json",
+        "accumulation": 2,
+        "gradient_checkpointing": True,
+        "keep": "all",
+    }
     for key, value in where.items():
         assert changed(training__mode="lora", **{f"training__{key}": value}) == base, key
     assert changed(training__mode="lora", launcher__kind="torchrun", launcher__processes=8) == base

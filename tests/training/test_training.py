@@ -391,9 +391,9 @@ def test_a_wrong_setting_is_refused(settings: dict[str, Any], message: str) -> N
 def test_a_deepspeed_configuration_needs_a_file_and_a_launcher() -> None:
     from bgpm.launch import LauncherSettings
 
-    with pytest.raises(ConfigError, match=r"training\.deepspeed: nowhere\.json does not exist; see configs/"):
+    with pytest.raises(ConfigError, match=r"training\.deepspeed: nowhere\.json does not exist; see configs/deepspeed"):
         TrainingSettings(mode="lora", deepspeed="nowhere.json").check(LauncherSettings())
-    shipped = str(Path(__file__).parents[2] / "configs/zero2.json")
+    shipped = str(Path(__file__).parents[2] / "configs/deepspeed/zero2.json")
     with pytest.raises(ConfigError, match="needs processes that a launcher starts"):
         TrainingSettings(mode="lora", deepspeed=shipped).check(LauncherSettings())
     TrainingSettings(mode="lora", deepspeed=shipped).check(LauncherSettings(kind="torchrun"))
