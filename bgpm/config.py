@@ -19,6 +19,7 @@ from bgpm.registry import Component, Settings, build, kinds, parse
 from bgpm.reporting import ReportSettings
 from bgpm.selection import Selection, StartSettings
 from bgpm.stage import ANNOTATIONS
+from bgpm.training import TrainingSettings
 from bgpm.types import Uncertainty
 
 # Section of settings, family, and the top-level choices that name a member of it.
@@ -60,6 +61,7 @@ class Params(Settings):
     models: dict[str, dict[str, Any]]
     posteriors: dict[str, dict[str, Any]]
     oracles: dict[str, dict[str, Any]]
+    training: TrainingSettings
     report: ReportSettings
     launcher: LauncherSettings
 
@@ -100,6 +102,7 @@ def check(raw: Mapping[str, Any]) -> Params:
     assert isinstance(posterior, Posterior)
     assert isinstance(oracle, Oracle)
     posterior.check(head)
+    params.training.check(params.launcher)
     oracle.check(ANNOTATIONS)
     _check_uncertainty(params, posterior, built)
     many = len(params.seeds) > 1 or params.acquisition != params.baseline

@@ -3,12 +3,15 @@
 Paths follow one convention, held here and in dvc.yaml only::
 
     data/code/<stage>           a fingerprint of the code that a stage runs
+    data/training.json          what training the backbone depends on: nothing while it is frozen
     data/pool  data/benchmark  data/truth/{pool,heldout,benchmark}.parquet
-    data/embeddings/{pool,benchmark}  data/features/{pool,benchmark}
+    data/embeddings/{pool,benchmark}  data/features/{pool,benchmark}  data/texts.json
     data/study/                 pools and loops of the study
     data/start/                 the seed labels and model 0, shared by every arm
+    data/offline/               a model of all labels, outside the loop: labels.parquet  model/  evaluation/
     data/<arm>/round-<k>/       labels.parquet  everything bought so far (column `round` says when)
-                                model/          trained on those labels
+                                model/          trained on those labels; with a trained backbone its
+                                                seed-<n>/{backbone,features/{pool,benchmark}} too
                                 evaluation/     the learning curve up to here
                                 scores.parquet  what model k thinks of every unlabelled pair
                                 batch.parquet   the pairs to be labelled next
@@ -46,6 +49,9 @@ EMBEDDINGS = DATA / "embeddings"
 FEATURES = DATA / "features"
 ANNOTATIONS = DATA / "annotations"
 START = DATA / "start"
+OFFLINE = DATA / "offline"
+TRAINING = DATA / "training.json"
+TEXTS = DATA / "texts.json"
 STUDY = DATA / "study"
 REPORTS = Path("reports")
 TIMINGS = Path(".timings")  # side files: no stage depends on them, DVC does not know them
@@ -54,8 +60,15 @@ log = logging.getLogger("bgpm")
 
 
 def round_dir(arm: str, k: int | str) -> Path:
-    """Folder of one arm's round; ``round_dir("start", 0)`` is the shared beginning."""
-    return START if arm == "start" else DATA / arm / f"round-{int(k)}"
+    """Folder of one arm's round; ``round_dir("start", 0)`` is the shared beginning, ``offline`` is no arm either."""
+    return {"start": START, "offline": OFFLINE}.get(arm, DATA / arm / f"round-{int(k)}")
+
+
+def features_dir(model: Path, seed: int, which: str) -> Path:
+    """Folder of the features of ``pool`` or ``benchmark`` that a seed's model reads: of its own backbone where that
+    was trained with it, of the frozen one otherwise."""
+    own = model / f"seed-{seed}" / "features" / which
+    return own if own.is_dir() else FEATURES / which
 
 
 class _Loader(yaml.SafeLoader):

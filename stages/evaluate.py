@@ -14,9 +14,9 @@ from bgpm.loop.pool import read_labelled
 from bgpm.posteriors import load
 from bgpm.stage import (
     BENCHMARK,
-    FEATURES,
     POOL,
     TRUTH,
+    features_dir,
     read_params,
     round_dir,
     run,
@@ -33,14 +33,15 @@ FIGURES = ["seed", "figure", "series", "x", "y", "count"]
 def main(arm: str, k: str = "0") -> None:
     xstest = setting(read_params(), "benchmark.xstest_weights")
     here, number = round_dir(arm, k), int(k)
-    heldout = read_labelled(POOL, TRUTH / "heldout.parquet", FEATURES / "pool")
-    benchmark = read_labelled(BENCHMARK, TRUTH / "benchmark.parquet", FEATURES / "benchmark")
     words = np.array([len(text.split()) for text in read_table(POOL / "responses.parquet", ["text"])["text"]])
     pool_pairs = as_pairs(read_table(POOL / "pairs.parquet", ["first", "second", "prompt"]))
     gap = words[pool_pairs.first] - words[pool_pairs.second]
     labels = read_table(here / "labels.parquet")
     curve, prompts, figures, published = [], [], [], {}
     for seed in seeds_of(here / "model"):
+        heldout = read_labelled(POOL, TRUTH / "heldout.parquet", features_dir(here / "model", seed, "pool"))
+        on = features_dir(here / "model", seed, "benchmark")
+        benchmark = read_labelled(BENCHMARK, TRUTH / "benchmark.parquet", on)
         mine = where(labels, labels["seed"] == seed)
         model = load(here / "model" / f"seed-{seed}")
         point = measure(model, heldout, benchmark, xstest=xstest)

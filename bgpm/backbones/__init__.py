@@ -26,7 +26,6 @@ class BackboneSettings(Settings):
         pooling: ``mean`` over the answer's tokens, the ``last`` token's state, or ``auto``.
         max_tokens: Longest prompt plus answer. The prompt is cut from its left first, then the answer from its right.
         dtype: Precision of the forward pass; what is stored is float32.
-        training: ``frozen``: texts are embedded once, heads are trained on the cached features.
     """
 
     path: str
@@ -37,7 +36,6 @@ class BackboneSettings(Settings):
     pooling: Literal["auto", "mean", "last"] = "auto"
     max_tokens: int = Field(default=256, ge=8)
     dtype: Literal["float32", "bfloat16"] = "float32"
-    training: Literal["frozen"] = "frozen"
 
 
 class FeatureSettings(Settings):
