@@ -20,14 +20,16 @@ def main(arm: str, k: str = "0") -> None:
     questions = [
         Question(pair_id, seed) for pair_id, seed in zip(batch["pair_id"], batch["seed"].tolist(), strict=True)
     ]
-    label, margin = oracle(questions, files)
+    verdicts = oracle(questions, files)
     first = arm == "start"
     bought = {
         "seed": batch["seed"],
-        "round": np.full(len(label), 0 if first else int(k) + 1),
+        "round": np.full(len(questions), 0 if first else int(k) + 1),
         **{name: batch[name] for name in ("pair", "pair_id", "value", "mean", "variance")},
-        "label": label,
-        "margin": margin,
+        "label": verdicts.label,  # NaN: everybody abstained; the row stays, so that the pair is not bought again
+        "margin": verdicts.margin,
+        "annotators": verdicts.annotators,
+        "cost": verdicts.cost,
     }
     if first:
         write_table(START / "labels.parquet", bought)

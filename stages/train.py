@@ -22,10 +22,11 @@ def main(arm: str, k: str = "0") -> None:
     here = round_dir(arm, k)
     pool = read_pool(POOL, FEATURES / "pool")
     labels = read_table(here / "labels.parquet")
+    told = ~np.isnan(labels["label"])  # where everybody abstained there is nothing to learn
     with whole_folder(here / "model") as folder:
         summary = {}
         for seed in tqdm(np.unique(labels["seed"]).tolist(), desc=f"train {arm} round {k}", unit="seed", disable=None):
-            mine = where(labels, labels["seed"] == seed)
+            mine = where(labels, told & (labels["seed"] == seed))
             fitted = train(posterior, head, pool, mine, seed=seed)
             fitted.save(folder / f"seed-{seed}")
             summary[f"seed-{seed}"] = {"labels": len(mine["label"]), **fitted.summary()}

@@ -1,8 +1,8 @@
 """Oracles: who answers the question "which of the two answers is better?".
 
 One file an oracle, found by its name (see `bgpm.registry`). An oracle sees a batch whose A/B order was
-shuffled when the pool was made; it gives a label for every pair or says what is missing. It never
-invents one.
+shuffled when the pool was made; it answers every question or says what is missing. It never invents a label:
+who cannot say abstains. What people and models answered is kept (`LabelStore`), so that asking twice is free.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from bgpm.oracles._store import Answer, LabelStore
 from bgpm.registry import Component
 
 
@@ -36,13 +37,44 @@ class OracleFiles:
 
     Attributes:
         truth: Recorded labels of the pool (columns pair_id, label, margin).
-        annotations: Folder of labels given by people.
+        annotations: Folder of labels given by people and of what judges replied.
         batch: The batch being asked, named in messages.
     """
 
     truth: Path
     annotations: Path
     batch: Path
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What an oracle says to n questions, in their order.
+
+    Attributes:
+        label: float64 [n] in [0, 1], probability that the first answer is better; NaN where all abstained.
+        margin: float64 [n], how much better the winner is; NaN where it is not known.
+        answers: For each question who said what, when, and at what cost.
+    """
+
+    label: np.ndarray
+    margin: np.ndarray
+    answers: tuple[tuple[Answer, ...], ...]
+
+    @property
+    def annotators(self) -> np.ndarray:
+        """How many answers that are labels each verdict rests on, int64 [n]."""
+        return np.array([sum(a.label is not None for a in some) for some in self.answers], np.int64)
+
+    @property
+    def cost(self) -> np.ndarray:
+        """What each verdict's answers cost, whoever asked for them first, float64 [n]."""
+        return np.array([sum(a.cost for a in some) for some in self.answers], np.float64)
+
+
+def mean_label(answers: Sequence[Answer]) -> float:
+    """Mean of the labels given; NaN where everybody abstained."""
+    labels = [a.label for a in answers if a.label is not None]
+    return sum(labels) / len(labels) if labels else float("nan")
 
 
 class Oracle(Component):
@@ -54,11 +86,18 @@ class Oracle(Component):
 
     paid: ClassVar[bool] = False
 
-    def __call__(self, questions: Sequence[Question], files: OracleFiles) -> tuple[np.ndarray, np.ndarray]:
-        """Labels float64 [n] in [0, 1] (probability that the first answer is better) and margins [n] (NaN: unknown).
+    def check(self, files: OracleFiles) -> None:
+        """Refuse settings that do not go together or files that are not there, before any work starts.
+
+        Raises:
+            ConfigError: Naming the key.
+        """
+
+    def __call__(self, questions: Sequence[Question], files: OracleFiles) -> Verdicts:
+        """An answer to every question.
 
         Raises:
             MissingLabelError: If a pair has no recorded label.
-            LabelsPendingError: If people have not answered yet.
+            LabelsPendingError: If people or a service have not answered yet; what they did answer is kept.
         """
         raise NotImplementedError

@@ -1,31 +1,67 @@
-"""Ground truth that came with the pool, optionally made noisy."""
+"""Ground truth that came with the pool, optionally as seen by fallible annotators."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bgpm.data.tables import read_table
 from bgpm.errors import MissingLabelError
-from bgpm.oracles import Oracle, OracleFiles, Question
+from bgpm.oracles import Answer, Oracle, OracleFiles, Question, Verdicts, mean_label
+from bgpm.registry import Settings
+
+
+class Annotator(Settings):
+    """One of several simulated annotators.
+
+    Attributes:
+        name: Decides the annotator's own luck.
+        error_rate: Probability that an answer is the opposite of the record.
+        bias: Probability that the annotator takes the first answer without looking; negative: the second.
+    """
+
+    name: str = Field(min_length=1)
+    error_rate: float = Field(default=0.0, ge=0.0, lt=0.5)
+    bias: float = Field(default=0.0, gt=-1.0, lt=1.0)
 
 
 class Recorded(Oracle):
-    """Labels from the pool's own file.
+    """Labels from the pool's own file, a pure function of record, pair and seed: every arm hears the same answers.
+
+    Nothing is kept in a store: to ask twice is to compute twice. Answers have no time.
 
     Attributes:
-        noise: Probability that an answer is the opposite of the record. The draw depends on pair and seed
-            only, so that every arm hears the same answer to the same question.
+        noise: Probability that the answer is the opposite of the record, where there is one annotator.
+        annotators: Several annotators, each of whom answers every question; empty for one.
+        votes: How several answers become a label: their average, or the majority (equal votes are a tie).
+        tie_rate: Probability that an annotator calls a pair a tie.
+        abstention: Probability that an annotator skips a pair. Where all do the pair stays without a label.
+        price: Of one label of one annotator, in any currency; a skipped pair costs nothing.
     """
 
     kind: Literal["recorded"] = "recorded"
     noise: float = Field(default=0.0, ge=0.0, lt=0.5)
+    annotators: list[Annotator] = Field(default_factory=list)
+    votes: Literal["average", "majority"] = "average"
+    tie_rate: float = Field(default=0.0, ge=0.0, lt=1.0)
+    abstention: float = Field(default=0.0, ge=0.0, lt=1.0)
+    price: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
 
-    def __call__(self, questions: Sequence[Question], files: OracleFiles) -> tuple[np.ndarray, np.ndarray]:
+    @model_validator(mode="after")
+    def _one_or_several(self) -> Recorded:
+        names = [annotator.name for annotator in self.annotators]
+        if len(set(names)) < len(names):
+            raise ValueError(f"annotators: every name must differ, got {', '.join(names)}")
+        if names and self.noise:
+            raise ValueError("noise is for one annotator: set noise to 0, each of `annotators` has its error_rate")
+        return self
+
+    def __call__(self, questions: Sequence[Question], files: OracleFiles) -> Verdicts:
         """See `Oracle`."""
         table = read_table(files.truth, ["pair_id", "label", "margin"])
         row = {pair_id: n for n, pair_id in enumerate(table["pair_id"])}
@@ -36,12 +72,41 @@ class Recorded(Oracle):
                 "give the pool a label column, or set oracle=human"
             )
         rows = [row[q.pair_id] for q in questions]
-        label, margin = table["label"][rows].astype(np.float64), table["margin"][rows].astype(np.float64)
-        flip = np.array([_uniform(q) < self.noise for q in questions], bool)
-        return np.where(flip, 1.0 - label, label), np.where(flip, np.nan, margin)
+        truth, margin = table["label"][rows].astype(np.float64), table["margin"][rows].astype(np.float64)
+        answers = tuple(tuple(self._answers(q, float(t))) for q, t in zip(questions, truth, strict=True))
+        verdict = mean_label if self.votes == "average" else _majority
+        label = np.array([verdict(some) for some in answers], np.float64)
+        return Verdicts(label, np.where(label == truth, margin, np.nan), answers)
+
+    def _answers(self, question: Question, truth: float) -> Iterator[Answer]:
+        for annotator in self.annotators or [Annotator(name="recorded", error_rate=self.noise)]:
+            label: float | None = truth
+            if _uniform(question, annotator.name, "error") < annotator.error_rate:
+                label = 1.0 - truth
+            if _uniform(question, annotator.name, "bias") < abs(annotator.bias):
+                label = float(annotator.bias > 0)
+            if _uniform(question, annotator.name, "tie") < self.tie_rate:
+                label = 0.5
+            if _uniform(question, annotator.name, "abstention") < self.abstention:
+                label = None
+            yield Answer(
+                question.pair_id,
+                label,
+                annotator.name,
+                at="",
+                cost=0.0 if label is None else self.price,
+                source="recorded",
+                id=f"recorded {question.seed} {annotator.name} {question.pair_id}",
+            )
 
 
-def _uniform(question: Question) -> float:
-    """A number in [0, 1) that depends on the question alone."""
-    digest = hashlib.blake2b(f"{question.seed}:{question.pair_id}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") / 2**64
+def _majority(answers: Sequence[Answer]) -> float:
+    """1, 0, or 0.5 where as many prefer one answer as the other; NaN where everybody abstained."""
+    sides = [np.sign(a.label - 0.5) for a in answers if a.label is not None]
+    return float(np.sign(sum(sides)) + 1) / 2 if sides else float("nan")
+
+
+def _uniform(question: Question, annotator: str, what: str) -> float:
+    """A number in [0, 1) that depends on question, annotator and purpose alone."""
+    key = json.dumps([question.seed, question.pair_id, annotator, what]).encode()
+    return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") / 2**64

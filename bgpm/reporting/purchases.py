@@ -42,10 +42,10 @@ def read_pool(folder: Path) -> Pool:
 def surprises(arm: Arm) -> float:
     """Share of bought labels that went against the model's guess; NaN where no guess was recorded.
 
-    The seed set, ties and scores of exactly 0 do not count. One half is what coin flips give.
+    The seed set, ties, abstentions and scores of exactly 0 do not count. One half is what coin flips give.
     """
     mean, label = arm.bought["mean"], arm.bought["label"]
-    told = (arm.bought["round"] > 0) & (label != 0.5) & (np.nan_to_num(mean) != 0)
+    told = (arm.bought["round"] > 0) & ~np.isnan(label) & (label != 0.5) & (np.nan_to_num(mean) != 0)
     return float(((mean[told] > 0) != (label[told] > 0.5)).mean()) if told.any() else math.nan
 
 
@@ -127,7 +127,7 @@ def _card(arm: Arm, pool: Pool, row: int, k: int) -> str:
     pair, label = int(arm.bought["pair"][row]), float(arm.bought["label"][row])
     first, second, prompt = (int(pool.pairs[name][pair]) for name in ("first", "second", "prompt"))
     facts = [f"round <b>{k}</b>", escape(str(pool.pairs["section"][pair])), _belief(arm, row, k)]
-    facts.append("labelled <b>a tie</b>" if label == 0.5 else "")
+    facts.append("labelled <b>a tie</b>" if label == 0.5 else "<b>nobody could say</b>" if math.isnan(label) else "")
     answers = "".join(
         f"<div{' class=won' if won else ''}><h3>Answer {name}{': labelled better' if won else ''}</h3>"
         f"{_text(pool.responses['text'][response])}</div>"

@@ -12,7 +12,8 @@ import pytest
 
 from bgpm.errors import DataError, LabelsPendingError
 from bgpm.oracles import OracleFiles, Question
-from bgpm.oracles.human import Human, read_annotations
+from bgpm.oracles._store import folder_by_pair
+from bgpm.oracles.human import Human
 
 
 @pytest.fixture
@@ -26,16 +27,16 @@ def write(files: OracleFiles, name: str, *entries: Any) -> None:
     (files.annotations / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
-def said(pair_id: str, label: float, annotator: str = "ada", **more: Any) -> dict[str, Any]:
+def said(pair_id: str, label: float | None, annotator: str = "ada", **more: Any) -> dict[str, Any]:
     return {"pair_id": pair_id, "label": label, "annotator": annotator, **more}
 
 
 def ask(files: OracleFiles, *pair_ids: str) -> list[float]:
-    label, margin = Human()([Question(pair_id, 0) for pair_id in pair_ids], files)
-    assert label.dtype == np.float64
-    assert np.isnan(margin).all()
-    assert len(margin) == len(label)
-    return label.tolist()
+    verdicts = Human()([Question(pair_id, 0) for pair_id in pair_ids], files)
+    assert verdicts.label.dtype == np.float64
+    assert np.isnan(verdicts.margin).all()
+    assert len(verdicts.margin) == len(verdicts.label) == len(verdicts.answers)
+    return verdicts.label.tolist()
 
 
 def test_several_annotators_of_a_pair_are_averaged(files: OracleFiles) -> None:
@@ -66,28 +67,33 @@ def test_without_any_file_everybody_waits(files: OracleFiles) -> None:
         ask(files, "p")
     (files.annotations / "README.md").write_text("not labels")
     files.annotations.joinpath("notes.json").write_text("{")
-    assert read_annotations(files.annotations) == {}
-    assert read_annotations(files.annotations / "absent") == {}
+    assert folder_by_pair(files.annotations, "human") == {}
+    assert folder_by_pair(files.annotations / "absent", "human") == {}
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", "not an annotation"),
-        ("[1]", "not an annotation"),
+        ("{", "not JSON"),
+        ("[1]", "not an annotation: expected pair_id, label, annotator; got list"),
         ("3", "not an annotation"),
-        ('{"label": 1}', "not an annotation: KeyError('pair_id'); expected pair_id, label, annotator"),
-        ('{"pair_id": "p"}', "not an annotation: KeyError('label')"),
-        (json.dumps(said("p", 0.7)), "label 0.7: expected 0, 0.5 (tie) or 1"),
-        (json.dumps(said("p", 2)), "label 2: expected"),
+        ("{}", "not an annotation: expected pair_id, label, annotator; got nothing"),
+        ('{"label": 1}', "not an annotation: expected pair_id, label, annotator; got label"),
+        ('{"pair_id": "p"}', "not an annotation"),
+        (json.dumps(said("p", 2)), "label 2: expected a probability in [0, 1] (0.5 for a tie), or null; mend the line"),
         (json.dumps(said("p", -1)), "label -1: expected"),
         ('{"pair_id": "p", "label": true}', "label True: expected"),
         ('{"pair_id": "p", "label": "1"}', "label '1': expected"),
-        ('{"pair_id": "p", "label": null}', "label None: expected"),
         ('{"pair_id": "p", "label": [1]}', "label [1]: expected"),
         ('{"pair_id": "p", "label": NaN}', "label nan: expected"),
         ('{"pair_id": 7, "label": 1}', "pair_id 7: expected text"),
         ('{"pair_id": ["p"], "label": 1}', "pair_id ['p']: expected text"),
+        ('{"pair_id": "p", "label": 1, "cost": -1}', "cost -1: expected a number >= 0"),
+        ('{"pair_id": "p", "label": 1, "seconds": Infinity}', "seconds inf: expected a number >= 0, or null"),
+        ('{"pair_id": "p", "label": 1, "shown": "aa"}', "shown 'aa': expected one of ab, ba"),
+        ('{"pair_id": "p", "label": 1, "source": "crowd"}', "source 'crowd': expected one of recorded, judge, human"),
+        ('{"pair_id": "p", "label": 1, "at": "yesterday"}', "at 'yesterday': expected a UTC time such as"),
+        ('{"pair_id": "p", "label": 1, "at": "2026-01-01T00:00:00+02:00"}', "at '2026-01-01T00:00:00+02:00': expected"),
     ],
 )
 def test_a_broken_line_is_named_and_stops_everything(files: OracleFiles, line: str, message: str) -> None:
@@ -101,7 +107,7 @@ def test_a_file_that_is_not_utf8_is_named_with_its_line(files: OracleFiles) -> N
     (files.annotations / "a.jsonl").write_bytes(
         json.dumps(said("p", 1)).encode() + b'\n{"pair_id": "\xe9", "label": 1}\n'
     )
-    with pytest.raises(DataError, match=r"a\.jsonl:2: not an annotation"):
+    with pytest.raises(DataError, match=r"a\.jsonl:2: not JSON"):
         ask(files, "p")
 
 
@@ -121,3 +127,25 @@ def test_people_are_paid_and_one_pair_may_be_asked_twice(files: OracleFiles) -> 
     assert not Human().allow_many
     write(files, "a.jsonl", said("p", 1))
     assert ask(files, "p", "p") == [1.0, 1.0]
+
+
+def test_a_probability_counts_and_a_skipped_pair_is_answered_without_a_label(files: OracleFiles) -> None:
+    write(files, "a.jsonl", said("p", 0.7), said("q", None), said("r", None), said("r", 0.2, "bo"))
+    verdicts = Human()([Question(pair_id, 0) for pair_id in "pqr"], files)
+    np.testing.assert_array_equal(verdicts.label, [0.7, np.nan, 0.2])
+    assert verdicts.annotators.tolist() == [1, 0, 1]
+    assert [len(some) for some in verdicts.answers] == [1, 1, 2]
+
+
+def test_across_files_the_later_answer_counts_and_one_without_a_time_is_the_earlier(files: OracleFiles) -> None:
+    write(files, "a.jsonl", said("p", 1, at="2026-01-02T00:00:00Z"), said("q", 1, at="2026-01-02T09:00:00+00:00"))
+    write(files, "b.jsonl", said("p", 0, at="2026-01-01T23:59:59Z"), said("q", 0))
+    write(files, "c.jsonl", said("q", 0))
+    assert ask(files, "p", "q") == [1.0, 1.0]
+
+
+def test_what_a_judge_said_is_not_taken_for_a_persons_word(files: OracleFiles) -> None:
+    write(files, "a.jsonl", said("p", 1), said("p", 0, "gpt", source="judge"), said("q", 0, "gpt", source="judge"))
+    assert ask(files, "p") == [1.0]
+    with pytest.raises(LabelsPendingError, match="1 of 2 pairs"):
+        ask(files, "p", "q")

@@ -1,0 +1,397 @@
+"""Labels that cost somebody something: an append-only file that loses none of them.
+
+One JSON object a line. A line is either an answer (the fields of `Answer`; ``pair_id`` and ``label`` suffice for lines
+written by hand) or a retraction ``{"retract": ID, "annotator": ..., "at": ...}``. Nothing is ever rewritten, so a file
+can be merged, read and mended with any editor.
+
+An answer is on disk before `LabelStore.append` returns. What a crash or a full disk cuts off is the line that was being
+written and had not been acknowledged; it is moved aside, not deleted. One process writes at a time; readers need
+no lock. The lock is ``flock``: on a network folder it is as good as that file system's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import logging
+import math
+import os
+import threading
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from bgpm.errors import DataError, StateError
+
+log = logging.getLogger("bgpm")
+
+Source = Literal["recorded", "judge", "human"]
+Shown = Literal["ab", "ba"]
+
+
+def now() -> str:
+    """This moment, UTC, ISO 8601 to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _new_id() -> str:
+    return uuid.uuid4().hex
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one annotator said of one pair.
+
+    Attributes:
+        pair_id: The pair, in the order of its answers that the batch has.
+        label: Probability that the batch's first answer is the better one (1, 0, 0.5 for a tie, or between),
+            whichever was shown first; None for a question that was skipped.
+        annotator: Who said it.
+        at: When, UTC, ISO 8601; empty where it is not known.
+        cost: What the answer cost, in the currency of the settings.
+        seconds: Time spent on it; None where it is not known.
+        source: What kind of annotator it is.
+        shown: Which order was shown: "ba" when the batch's second answer stood first.
+        note: Free text.
+        id: Name of this answer; a second answer of the same name is not written again.
+
+    Raises:
+        DataError: If a field cannot be what it says; names the field.
+    """
+
+    pair_id: str
+    label: float | None
+    annotator: str
+    at: str
+    cost: float = 0.0
+    seconds: float | None = None
+    source: Source = "human"
+    shown: Shown = "ab"
+    note: str = ""
+    id: str = field(default_factory=_new_id)
+
+    def __post_init__(self) -> None:
+        for name in ("pair_id", "annotator", "at", "note", "id"):
+            value = getattr(self, name)
+            if not isinstance(value, str) or (not value and name in ("pair_id", "annotator", "id")):
+                raise DataError(f"{name} {value!r}: expected text")
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise DataError(f"{name} {value!r}: expected text, got half a character (a lone surrogate)") from None
+        if not (self.label is None or _is_number(self.label, 1.0)):
+            raise DataError(f"label {self.label!r}: expected a probability in [0, 1] (0.5 for a tie), or null")
+        if not _is_number(self.cost):
+            raise DataError(f"cost {self.cost!r}: expected a number >= 0")
+        if not (self.seconds is None or _is_number(self.seconds)):
+            raise DataError(f"seconds {self.seconds!r}: expected a number >= 0, or null")
+        for name, allowed in (("source", get_args(Source)), ("shown", get_args(Shown))):
+            if getattr(self, name) not in allowed:
+                raise DataError(f"{name} {getattr(self, name)!r}: expected one of {', '.join(allowed)}")
+        if self.at:
+            self.time()
+
+    def time(self) -> datetime:
+        """``at`` as a moment; the beginning of time where it is not known."""
+        if not self.at:
+            return datetime.min.replace(tzinfo=UTC)
+        try:
+            moment = datetime.fromisoformat(self.at)
+        except ValueError:
+            moment = None
+        if moment is None or moment.utcoffset() != timedelta(0):
+            raise DataError(f"at {self.at!r}: expected a UTC time such as {now()!r}")
+        return moment
+
+
+def _is_number(value: object, most: float = math.inf) -> bool:
+    """Whether a value is a finite number from 0 to ``most``; True and False are not numbers."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= most and value != math.inf
+
+
+class LabelStore:
+    """Answers in one ``.jsonl`` file.
+
+    Reading takes no lock. `append`, `extend` and `undo` take it for themselves, or for as long as `writer` lasts::
+
+        with LabelStore(path).writer() as store:
+            store.append(answer)  # on disk when this returns
+
+    One store may be shared by threads.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._thread = threading.RLock()
+        self._held = False
+        self._state: tuple[int, ...] | None = None  # which file it was after our last look, and how long
+        self._ids: dict[str, Answer] = {}
+        self._retracted: set[str] = set()
+
+    def history(self) -> list[Answer]:
+        """Every answer that was not retracted, in the order of writing, an annotator's earlier words included.
+
+        Raises:
+            DataError: Naming file and line of what is neither an answer nor a retraction. A last line that was
+                cut off while being written is passed over.
+        """
+        try:
+            data = self.path.read_bytes()
+        except FileNotFoundError:
+            return []
+        content = _parse(self.path, data)
+        if content.torn:
+            log.warning("%s: the last line is cut off and does not count; it had not been acknowledged", self.path)
+        return [answer for answer in content.answers.values() if answer.id not in content.retracted]
+
+    def answers(self) -> list[Answer]:
+        """Answers that count: not retracted, and each annotator's last word on each pair."""
+        return list({(answer.pair_id, answer.annotator): answer for answer in self.history()}.values())
+
+    def by_pair(self) -> dict[str, dict[str, Answer]]:
+        """Answers that count, by pair and annotator."""
+        return _by_pair(self.answers())
+
+    @contextmanager
+    def writer(self) -> Iterator[LabelStore]:
+        """This store, and nobody else writes to it until the block ends.
+
+        Raises:
+            StateError: If another process is writing; names it.
+            DataError: If the file holds what is no answer.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lock = os.open(self.path.with_name(self.path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = os.read(lock, 64).decode(errors="replace").strip() or "unknown"
+                raise StateError(
+                    f"{self.path}: process {holder} is writing to it; end that process or wait for it, then try again"
+                ) from None
+            with contextlib.suppress(OSError):  # on a full disk the lock holds all the same, only without a name
+                os.ftruncate(lock, 0)
+                os.write(lock, f"{os.getpid()}\n".encode())
+            with self._thread:
+                self._held = True
+                self._state = None
+                if self.path.exists():
+                    self._write([])  # mends what an earlier writer left
+            try:
+                yield self
+            finally:
+                with self._thread:
+                    self._held = False
+                    os.ftruncate(lock, 0)
+        finally:
+            os.close(lock)
+
+    def append(self, answer: Answer) -> None:
+        """Put an answer on disk; nothing happens if one of this ``id`` is there.
+
+        Raises:
+            StateError: If another process writes, or the answer did not get onto the disk: then it is not there.
+            DataError: If another answer has this ``id``.
+        """
+        self.extend([answer])
+
+    def extend(self, answers: Iterable[Answer]) -> None:
+        """Put answers on disk, all of them or none."""
+        answers = list(answers)
+        with self._writing():
+            fresh: dict[str, Answer] = {}
+            for answer in answers:
+                there = self._ids.get(answer.id) or fresh.get(answer.id)
+                if there is not None and not _says_the_same(there, answer):
+                    raise DataError(f"{self.path}: another answer has the id {answer.id!r}: an id names one answer")
+                if there is None:
+                    fresh[answer.id] = answer
+            self._write([asdict(answer) for answer in fresh.values()])
+            self._ids.update(fresh)
+
+    def undo(self, id: str, annotator: str) -> None:
+        """Take an answer back: a line is added, none is removed. What the annotator said before counts again.
+
+        Raises:
+            DataError: If this annotator gave no such answer.
+            StateError: As for `append`.
+        """
+        with self._writing():
+            answer = self._ids.get(id)
+            if answer is None or answer.annotator != annotator:
+                whose = "there is none" if answer is None else f"it is by {answer.annotator!r}"
+                raise DataError(f"{self.path}: no answer {id!r} of annotator {annotator!r} to take back: {whose}")
+            if id not in self._retracted:
+                self._write([{"retract": id, "annotator": annotator, "at": now()}])
+                self._retracted.add(id)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Hold the lock for one change and know what is in the file."""
+        with self._thread, contextlib.nullcontext(self) if self._held else self.writer():
+            if self.path.exists():
+                self._write([])
+            else:  # taken away while we had it open
+                self._ids, self._retracted = {}, set()
+            yield
+
+    def _write(self, lines: Sequence[dict[str, Any]]) -> None:
+        """Append lines, all or none, after mending and reading the file where it changed since our last look.
+
+        The file is opened each time: a checkout or an editor may have put another one under its name.
+        """
+        new = not self.path.exists()
+        file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            if self._state != _identity(file):
+                self._mend(file)
+            before = os.fstat(file).st_size
+            data = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
+            if data:
+                try:
+                    _write_all(file, data)
+                    if new:
+                        _sync_folder(self.path.parent)
+                except BaseException as error:  # Ctrl-C too
+                    self._state = None
+                    with contextlib.suppress(OSError):  # where even this fails, the next writer finds a torn line
+                        os.ftruncate(file, before)
+                        os.fsync(file)
+                    if not isinstance(error, OSError):
+                        raise
+                    raise StateError(
+                        f"{self.path}: {error.strerror}: {len(lines)} lines were not written and do not count; make "
+                        "room and give the answer again"
+                    ) from error
+            self._state = _identity(file)
+        finally:
+            os.close(file)
+
+    def _mend(self, file: int) -> None:
+        """Read what is there; move a torn last line aside, end an unended one."""
+        data = b"".join(iter(lambda: os.read(file, 1 << 20), b""))
+        content = _parse(self.path, data)
+        if content.torn:
+            aside = _write_aside(self.path, content.torn)
+            os.ftruncate(file, len(data) - len(content.torn))
+            os.fsync(file)
+            log.warning("%s: the last line was cut off by a crash or a full disk: moved to %s", self.path, aside)
+        elif data and not data.endswith(b"\n"):
+            _write_all(file, b"\n")
+        self._ids, self._retracted = content.answers, content.retracted
+
+
+def _identity(file: int) -> tuple[int, ...]:
+    status = os.fstat(file)
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _says_the_same(one: Answer, other: Answer) -> bool:
+    """Whether a repeated answer is the same one; the time of day may differ where a page sent it twice."""
+    return (one.pair_id, one.label, one.annotator) == (other.pair_id, other.label, other.annotator)
+
+
+def folder_by_pair(folder: Path, source: Source) -> dict[str, dict[str, Answer]]:
+    """Answers of one kind of annotator from every ``.jsonl`` file of a folder, by pair and annotator.
+
+    Where an annotator answers a pair in several files the latest counts; answers without a time count as
+    earlier than any with one, and among each other in the order of file names.
+
+    Raises:
+        DataError: Naming file and line of what is no answer.
+    """
+    answers = [answer for path in sorted(folder.glob("*.jsonl")) for answer in LabelStore(path).answers()]
+    answers.sort(key=Answer.time)  # stable
+    return _by_pair(answer for answer in answers if answer.source == source)
+
+
+def _by_pair(answers: Iterable[Answer]) -> dict[str, dict[str, Answer]]:
+    found: dict[str, dict[str, Answer]] = {}
+    for answer in answers:
+        found.setdefault(answer.pair_id, {})[answer.annotator] = answer
+    return found
+
+
+@dataclass(frozen=True)
+class _Content:
+    """Answers by id, in order; ids taken back; the bytes of a last line that was cut off."""
+
+    answers: dict[str, Answer]
+    retracted: set[str]
+    torn: bytes
+
+
+def _parse(path: Path, data: bytes) -> _Content:
+    answers: dict[str, Answer] = {}
+    retracted: set[str] = set()
+    # Split at line feeds only: U+2028 and its like may stand inside a note.
+    *lines, last = data.split(b"\n")
+    for number, line in enumerate([*lines, last], 1):
+        if not line.strip():
+            continue
+        ended = number <= len(lines)
+        try:
+            entry = json.loads(line)
+        except ValueError as error:
+            if not ended:
+                return _Content(answers, retracted, last)
+            raise DataError(f"{path}:{number}: not JSON ({error}); mend the line or take it out") from None
+        if isinstance(entry, dict) and isinstance(entry.get("retract"), str):
+            retracted.add(entry["retract"])
+            continue
+        answer = _answer(entry, f"{path}:{number}", line)
+        if not _says_the_same(answers.setdefault(answer.id, answer), answer):
+            raise DataError(f"{path}:{number}: another answer above has the id {answer.id!r}; take one line out")
+    return _Content(answers, retracted, b"")
+
+
+def _answer(entry: object, place: str, line: bytes) -> Answer:
+    """One line's answer; a line written by hand needs pair_id and label only, and gets a name of its own."""
+    if not isinstance(entry, dict) or not {"pair_id", "label"} <= entry.keys():
+        found = ", ".join(map(str, entry)) if isinstance(entry, dict) else type(entry).__name__
+        raise DataError(f"{place}: not an annotation: expected pair_id, label, annotator; got {found or 'nothing'}")
+    given = {name: entry[name] for name in Answer.__dataclass_fields__ if name in entry}
+    name = entry.get("annotator")
+    given["annotator"] = "anonymous" if name in (None, "") else str(name)
+    given.setdefault("at", "")
+    given.setdefault("id", hashlib.blake2b(place.rpartition(":")[2].encode() + line, digest_size=16).hexdigest())
+    try:
+        answer = Answer(**given)
+    except DataError as error:
+        raise DataError(f"{place}: {error}; mend the line or take it out") from None
+    return answer if answer.label is None else replace(answer, label=float(answer.label))
+
+
+def _write_all(file: int, data: bytes) -> None:
+    """Write every byte and wait until they are on the disk."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(file, rest) :]
+    os.fsync(file)
+
+
+def _write_aside(path: Path, torn: bytes) -> Path:
+    """Keep what was cut off in a new file beside the store."""
+    number = 1
+    while (aside := path.with_name(f"{path.name}.torn-{number}")).exists():
+        number += 1
+    with aside.open("xb", buffering=0) as file:
+        _write_all(file.fileno(), torn)
+    _sync_folder(path.parent)
+    return aside
+
+
+def _sync_folder(folder: Path) -> None:
+    """Wait until a new name in a folder is on the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
