@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from bgpm.loop.evaluate import evaluate
 from bgpm.loop.pool import read_labelled
 from bgpm.posteriors import load
 from bgpm.stage import BENCHMARK, FEATURES, POOL, TRUTH, read_params, round_dir, run, seeds_of, setting, whole_folder
+
+log = logging.getLogger("bgpm")
 
 COLUMNS = ["seed", "round", "labels", "split", "section", "metric", "value"]
 
@@ -25,13 +28,16 @@ def main(arm: str, k: str = "0") -> None:
     pool_pairs = as_pairs(read_table(POOL / "pairs.parquet", ["first", "second", "prompt"]))
     gap = words[pool_pairs.first] - words[pool_pairs.second]
     labels = read_table(here / "labels.parquet")
+    if not heldout.decided:
+        log.warning("%s, round %d: no held-out labels yet: run `bgpm annotate --heldout`", arm, number)
     curve, prompts = [], []
     for seed in seeds_of(here / "model"):
         mine = where(labels, labels["seed"] == seed)
         model = load(here / "model" / f"seed-{seed}")
         rows, answers = evaluate(model, heldout, benchmark, xstest=xstest)
-        by_length = length_rule(gap[mine["pair"]], mine["label"], gap[heldout.rows], heldout.label)
-        rows.append(("heldout", "all", "length_rule", by_length))
+        if heldout.decided:
+            by_length = length_rule(gap[mine["pair"]], mine["label"], gap[heldout.rows], heldout.label)
+            rows.append(("heldout", "all", "length_rule", by_length))
         curve += [(seed, number, len(mine["label"]), *row) for row in rows]
         place = {"seed": seed, "round": number}
         prompts.append({name: np.full(len(answers["prompt"]), value) for name, value in place.items()} | answers)
