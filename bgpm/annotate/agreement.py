@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import statistics
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -58,12 +59,9 @@ def fleiss(answers: Answers) -> Agreement:
     shared = [list(said.values()) for said in answers.values() if len(said) > 1]
     if not shared:
         return Agreement(0, math.nan, math.nan)
-    raw = sum(
-        sum(a == b for a, b in itertools.permutations(said, 2)) / (len(said) * (len(said) - 1)) for said in shared
-    )
+    raw = statistics.fmean(statistics.fmean(a == b for a, b in itertools.combinations(said, 2)) for said in shared)
     counts = Counter(label for said in shared for label in said)
     total = sum(counts.values())
-    raw /= len(shared)
     return Agreement(len(shared), raw, _kappa(raw, sum((c / total) ** 2 for c in counts.values())))
 
 

@@ -11,7 +11,7 @@ from bgpm.annotate.desk import Desk, store_path
 from bgpm.annotate.overview import overview
 from bgpm.annotate.server import Server, access, serve
 from bgpm.errors import ConfigError
-from bgpm.oracles import LabelStore
+from bgpm.oracles import LabelStore, Oracle
 from bgpm.oracles._store import folder_by_pair
 from bgpm.oracles.human import Human
 from bgpm.registry import build
@@ -40,7 +40,8 @@ def run(given: argparse.Namespace) -> None:
     if given.limit is not None and (not given.heldout or given.limit < 1):
         raise ConfigError("--limit: expected a number above 0, together with --heldout")
     params = read_params()
-    settings = build(Human, "human", setting(params, "oracles.human"), "oracles")
+    settings = build(Oracle, "human", setting(params, "oracles.human"), "oracles")
+    assert isinstance(settings, Human)
     texts = Texts(POOL)
     folder = HELDOUT_ANNOTATIONS if given.heldout else ANNOTATIONS
     if given.heldout:

@@ -108,7 +108,7 @@ class Desk:
             needed = [p for p in open_pairs if p not in mine]
             wanted = set(needed)
             extra = [p for p in batch.pair_ids if p not in mine and p not in wanted]
-            queue = self._hand_out(annotator, needed + extra if more else needed)
+            queue = self._hand_out(annotator, needed, extra if more else [])
             last = next(
                 (a for a in reversed(self._history) if a.annotator == annotator and a.pair_id in self._asked), None
             )
@@ -194,12 +194,12 @@ class Desk:
         files = sorted(self.store.path.parent.glob("*.jsonl"))
         return [(path.name, (status := path.stat()).st_size, status.st_mtime_ns, status.st_ino) for path in files]
 
-    def _hand_out(self, annotator: str, pairs: Sequence[str]) -> list[str]:
-        """The next pairs for this person: first those that nobody else has in hand."""
+    def _hand_out(self, annotator: str, needed: Sequence[str], extra: Sequence[str]) -> list[str]:
+        """The next pairs for this person: what is needed first, and of it what nobody else has in hand."""
         moment = time.monotonic()
         self._hands = {key: until for key, until in self._hands.items() if until > moment and key[0] != annotator}
         taken = {pair for _, pair in self._hands}
-        queue = sorted(pairs, key=lambda pair: pair in taken)[:AHEAD]
+        queue = [*sorted(needed, key=lambda pair: pair in taken), *extra][:AHEAD]
         self._hands |= {(annotator, pair): moment + IN_HAND for pair in queue}
         return queue
 

@@ -259,13 +259,13 @@ function paintRest() {
     text("rest-text", "Keep this page open until they are saved.");
   } else if (!state.batch) {
     text("rest-title", "Nothing waits for a label");
-    text("rest-text", "`dvc repro` goes on with the labels that are there; the next batch shows up here by itself.");
+    text("rest-text", "dvc repro goes on with the labels that are there; the next batch shows up here by itself.");
   } else if (open) {
     text("rest-title", "You have answered every pair that needed you");
     text("rest-text", `${open} of ${state.total} pairs wait for somebody else.`);
   } else {
     text("rest-title", "This batch is finished");
-    text("rest-text", "Run `dvc repro`: the loop goes on, and the next batch shows up here by itself.");
+    text("rest-text", "Run dvc repro: the loop goes on, and the next batch shows up here by itself.");
   }
   byId("agreement").replaceChildren(
     ...(state.agreement?.with ?? []).map((one) => {
@@ -282,7 +282,7 @@ function paintRest() {
 function paintStatus() {
   const waiting = unsaved.length;
   const how = trouble ? `: ${trouble}. Trying again` : "";
-  const saved = state?.batch ? `${state.mine} answers of yours are saved` : "";
+  const saved = !state?.mine ? "" : state.mine === 1 ? "1 answer saved" : `${state.mine} answers saved`;
   text("status", waiting ? `${waiting} not saved yet${how}` : trouble ? `${trouble}. Trying again` : saved);
   byId("status").classList.toggle("trouble", Boolean(trouble));
   if (!byId("rest").hidden && trouble) text("rest-text", `${waiting} not saved yet: ${trouble}. Trying again.`);
