@@ -17,6 +17,7 @@ from bgpm.posteriors import Posterior
 from bgpm.registry import Component, Settings, build, kinds, member, parse
 from bgpm.reporting import ReportSettings
 from bgpm.selection import Selection, StartSettings
+from bgpm.stage import ANNOTATIONS
 from bgpm.types import Uncertainty
 
 # Section of settings, family, and the top-level choices that name a member of it.
@@ -98,6 +99,7 @@ def check(raw: Mapping[str, Any]) -> Params:
     assert isinstance(posterior, Posterior)
     assert isinstance(oracle, Oracle)
     posterior.check(head)
+    oracle.check(ANNOTATIONS)
     _check_uncertainty(params, posterior)
     many = len(params.seeds) > 1 or params.acquisition != params.baseline
     if oracle.paid and many and not getattr(oracle, "allow_many", False):

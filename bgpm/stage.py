@@ -134,7 +134,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
 def run(main: Callable[..., None]) -> None:
     """Run a stage's ``main(*arguments)``: one clear error and exit code 1, or a line on time and memory."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for chatty in ("httpx", "transformers", "datasets", "filelock", "urllib3"):
+    for chatty in ("httpx", "httpx2", "transformers", "datasets", "filelock", "urllib3"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     name = "-".join([Path(sys.argv[0]).stem, *sys.argv[1:]])
     began = time.perf_counter()

@@ -8,7 +8,18 @@ from bgpm.data.tables import concatenate, read_table, write_table
 from bgpm.errors import LabelsPendingError
 from bgpm.oracles import Oracle, OracleFiles, Question
 from bgpm.registry import build
-from bgpm.stage import ANNOTATIONS, START, TRUTH, WAITING, read_params, round_dir, run, setting, write_json
+from bgpm.stage import (
+    ANNOTATIONS,
+    POOL,
+    START,
+    TRUTH,
+    WAITING,
+    read_params,
+    round_dir,
+    run,
+    setting,
+    write_json,
+)
 
 
 def main(arm: str, k: str = "0") -> None:
@@ -16,7 +27,7 @@ def main(arm: str, k: str = "0") -> None:
     kind = setting(params, "oracle")
     oracle = build(Oracle, kind, setting(params, f"oracles.{kind}"), "oracles")
     here = round_dir(arm, k)
-    files = OracleFiles(TRUTH / "pool.parquet", ANNOTATIONS, here / "batch.parquet")
+    files = OracleFiles(TRUTH / "pool.parquet", ANNOTATIONS, here / "batch.parquet", POOL)
     batch = read_table(files.batch)
     questions = [
         Question(pair_id, seed) for pair_id, seed in zip(batch["pair_id"], batch["seed"].tolist(), strict=True)

@@ -38,12 +38,14 @@ class OracleFiles:
     Attributes:
         truth: Recorded labels of the pool (columns pair_id, label, margin).
         annotations: Folder of labels given by people and of what judges replied.
-        batch: The batch being asked, named in messages.
+        batch: The batch being asked.
+        pool: Folder of the pool's tables, with the texts.
     """
 
     truth: Path
     annotations: Path
     batch: Path
+    pool: Path
 
 
 @dataclass(frozen=True)
@@ -86,8 +88,11 @@ class Oracle(Component):
 
     paid: ClassVar[bool] = False
 
-    def check(self, files: OracleFiles) -> None:
+    def check(self, annotations: Path) -> None:
         """Refuse settings that do not go together or files that are not there, before any work starts.
+
+        Args:
+            annotations: Folder of labels, where an oracle may have files of its own.
 
         Raises:
             ConfigError: Naming the key.

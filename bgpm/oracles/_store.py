@@ -134,8 +134,11 @@ class LabelStore:
         self._ids: dict[str, Answer] = {}
         self._retracted: set[str] = set()
 
-    def history(self) -> list[Answer]:
-        """Every answer that was not retracted, in the order of writing, an annotator's earlier words included.
+    def history(self, *, retracted: bool = False) -> list[Answer]:
+        """Every answer in the order of writing, an annotator's earlier words included.
+
+        Args:
+            retracted: Those that were taken back too: they were paid for.
 
         Raises:
             DataError: Naming file and line of what is neither an answer nor a retraction. A last line that was
@@ -148,7 +151,7 @@ class LabelStore:
         content = _parse(self.path, data)
         if content.torn:
             log.warning("%s: the last line is cut off and does not count; it had not been acknowledged", self.path)
-        return [answer for answer in content.answers.values() if answer.id not in content.retracted]
+        return [answer for answer in content.answers.values() if retracted or answer.id not in content.retracted]
 
     def answers(self) -> list[Answer]:
         """Answers that count: not retracted, and each annotator's last word on each pair."""
@@ -358,8 +361,7 @@ def _answer(entry: object, place: str, line: bytes) -> Answer:
         found = ", ".join(map(str, entry)) if isinstance(entry, dict) else type(entry).__name__
         raise DataError(f"{place}: not an annotation: expected pair_id, label, annotator; got {found or 'nothing'}")
     given = {name: entry[name] for name in Answer.__dataclass_fields__ if name in entry}
-    name = entry.get("annotator")
-    given["annotator"] = "anonymous" if name in (None, "") else str(name)
+    given["annotator"] = annotator_name(entry.get("annotator"))
     given.setdefault("at", "")
     given.setdefault("id", hashlib.blake2b(place.rpartition(":")[2].encode() + line, digest_size=16).hexdigest())
     try:
@@ -367,6 +369,11 @@ def _answer(entry: object, place: str, line: bytes) -> Answer:
     except DataError as error:
         raise DataError(f"{place}: {error}; mend the line or take it out") from None
     return answer if answer.label is None else replace(answer, label=float(answer.label))
+
+
+def annotator_name(name: object) -> str:
+    """An annotator's name as a file has it, which may be a number or nothing."""
+    return "anonymous" if name is None or name == "" else str(name)
 
 
 def _write_all(file: int, data: bytes) -> None:

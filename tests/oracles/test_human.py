@@ -19,7 +19,7 @@ from bgpm.oracles.human import Human
 @pytest.fixture
 def files(tmp_path: Path) -> OracleFiles:
     (tmp_path / "annotations").mkdir()
-    return OracleFiles(tmp_path / "truth.parquet", tmp_path / "annotations", tmp_path / "batch.parquet")
+    return OracleFiles(tmp_path / "truth.parquet", tmp_path / "annotations", tmp_path / "batch.parquet", tmp_path)
 
 
 def write(files: OracleFiles, name: str, *entries: Any) -> None:

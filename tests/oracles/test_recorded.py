@@ -27,7 +27,7 @@ def files(tmp_path: Path) -> OracleFiles:
             "margin": rng.random(N),
         },
     )
-    return OracleFiles(tmp_path / "truth.parquet", tmp_path / "annotations", tmp_path / "batch.parquet")
+    return OracleFiles(tmp_path / "truth.parquet", tmp_path / "annotations", tmp_path / "batch.parquet", tmp_path)
 
 
 def questions(seed: int = 0, rows: range | list[int] = range(N)) -> list[Question]:
@@ -81,7 +81,7 @@ def test_more_noise_flips_the_same_pairs_and_more(files: OracleFiles) -> None:
 
 
 def test_soft_labels_and_ties_survive(tmp_path: Path) -> None:
-    files = OracleFiles(tmp_path / "t.parquet", tmp_path, tmp_path / "b.parquet")
+    files = OracleFiles(tmp_path / "t.parquet", tmp_path, tmp_path / "b.parquet", tmp_path)
     ids = [f"pair-{n}" for n in range(200)]
     write_table(files.truth, {"pair_id": ids, "label": [0.5, 0.75] * 100, "margin": [np.nan] * 200})
     label, margin = heard(Recorded(noise=0.4), [Question(i, 0) for i in ids], files)
@@ -123,3 +123,101 @@ def test_noise_that_would_not_leave_the_truth_ahead_is_refused(noise: object) ->
 
 def test_a_record_costs_nobody_anything() -> None:
     assert not Recorded().paid
+
+
+def crowd(**more: object) -> Recorded:
+    people = [{"name": name, "error_rate": rate} for name, rate in (("ada", 0.05), ("bo", 0.2), ("cy", 0.4))]
+    return build(Oracle, "recorded", {"annotators": people, **more}, "oracles")  # type: ignore[return-value]
+
+
+def votes(oracle: Recorded, files: OracleFiles, seed: int = 0) -> np.ndarray:
+    """Labels of each annotator, [N, annotators]; NaN for an abstention."""
+    answers = oracle(questions(seed), files).answers
+    return np.array([[np.nan if a.label is None else a.label for a in some] for some in answers], np.float64)
+
+
+def test_annotators_err_each_at_a_rate_of_their_own_and_independently(files: OracleFiles) -> None:
+    truth = Recorded()(questions(), files).label
+    wrong = votes(crowd(), files) != truth[:, None]
+    for share, rate in zip(wrong.mean(0), (0.05, 0.2, 0.4), strict=True):
+        assert abs(share - rate) < 4 * np.sqrt(rate * (1 - rate) / N)
+    together = (wrong[:, 1] & wrong[:, 2]).mean()
+    assert abs(together - 0.08) < 4 * np.sqrt(0.08 * 0.92 / N)
+    assert [a.annotator for a in crowd()(questions(), files).answers[0]] == ["ada", "bo", "cy"]
+
+
+def test_votes_are_averaged_or_the_majority_counts(files: OracleFiles) -> None:
+    truth, margin = heard(Recorded(), questions(), files)
+    each = votes(crowd(), files)
+    average = crowd()(questions(), files)
+    np.testing.assert_allclose(average.label, each.mean(1))
+    np.testing.assert_array_equal(average.annotators, 3)
+    majority = crowd(votes="majority")(questions(), files)
+    np.testing.assert_array_equal(majority.label, each.mean(1) > 0.5)
+    right = majority.label == truth
+    expected = 1 - (0.05 * 0.2 * 0.6 + 0.05 * 0.8 * 0.4 + 0.95 * 0.2 * 0.4 + 0.05 * 0.2 * 0.4)
+    assert abs(right.mean() - expected) < 4 * np.sqrt(expected * (1 - expected) / N)
+    np.testing.assert_array_equal(majority.margin, np.where(right, margin, np.nan))
+
+
+def test_equal_votes_are_a_tie(files: OracleFiles) -> None:
+    people = [{"name": "first", "bias": 0.999}, {"name": "second", "bias": -0.999}]
+    pair = build(Oracle, "recorded", {"annotators": people, "votes": "majority"}, "oracles")
+    label = pair(questions(), files).label
+    assert (label == 0.5).mean() > 0.99
+
+
+def test_a_biased_annotator_takes_the_first_answer_without_looking(files: OracleFiles) -> None:
+    truth = Recorded()(questions(), files).label
+    people = [{"name": "eager", "bias": 0.3}, {"name": "late", "bias": -0.3}]
+    eager, late = votes(build(Oracle, "recorded", {"annotators": people}, "oracles"), files).T  # type: ignore[arg-type]
+    error = 4 * np.sqrt(0.3 * 0.7 / (0.4 * N))
+    assert (eager[truth == 1] == 1).all()
+    assert abs((eager[truth == 0] == 1).mean() - 0.3) < error
+    assert (late[truth == 0] == 0).all()
+    assert abs((late[truth == 1] == 0).mean() - 0.3) < error
+
+
+def test_ties_and_abstentions_come_at_their_rates_and_only_labels_cost(files: OracleFiles) -> None:
+    oracle = crowd(tie_rate=0.2, abstention=0.3, price=0.25)
+    each = votes(oracle, files)
+    for share, rate in ((np.isnan(each).mean(0), 0.3), ((each == 0.5).mean(0), 0.7 * 0.2)):
+        assert np.abs(share - rate).max() < 4 * np.sqrt(rate * (1 - rate) / N)
+    verdicts = oracle(questions(), files)
+    given = (~np.isnan(each)).sum(1)
+    np.testing.assert_array_equal(verdicts.annotators, given)
+    np.testing.assert_allclose(verdicts.cost, 0.25 * given)
+    np.testing.assert_array_equal(np.isnan(verdicts.label), given == 0)
+    assert abs((given == 0).mean() - 0.027) < 4 * np.sqrt(0.027 * 0.973 / N)
+    some = given > 0
+    np.testing.assert_allclose(verdicts.label[some], np.nanmean(each[some], axis=1))
+
+
+def test_the_same_question_has_the_same_answers_whatever_stands_beside_it(files: OracleFiles) -> None:
+    oracle = crowd(tie_rate=0.1, abstention=0.2, price=1.0)
+    whole = oracle(questions(3), files)
+    part = oracle(questions(3, [7, 3, 11]), files)
+    assert part.answers == tuple(whole.answers[n] for n in (7, 3, 11))
+    assert {(a.source, a.at) for some in part.answers for a in some} == {("recorded", "")}
+    assert oracle(questions(4), files).answers != whole.answers
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"annotators": [{"name": "a"}, {"name": "a"}]}, "annotators: every name must differ, got a, a"),
+        ({"annotators": [{"name": "a"}], "noise": 0.1}, "noise is for one annotator: set noise to 0"),
+        ({"annotators": [{"name": ""}]}, r"oracles\.recorded\.annotators\.0\.name"),
+        (
+            {"annotators": [{"name": "a", "error": 0.1}]},
+            r"annotators\.0\.error: unknown key; known here: name, error_rate",
+        ),
+        ({"annotators": [{"name": "a", "bias": 1.0}]}, r"annotators\.0\.bias"),
+        ({"abstention": 1.0}, r"oracles\.recorded\.abstention"),
+        ({"price": float("inf")}, r"oracles\.recorded\.price"),
+        ({"votes": "loudest"}, r"oracles\.recorded\.votes"),
+    ],
+)
+def test_annotators_that_cannot_be_are_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build(Oracle, "recorded", settings, "oracles")

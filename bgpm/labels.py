@@ -1,0 +1,76 @@
+"""Labels to and from other tools, for the command line::
+
+    python -m bgpm.labels export data/annotations/ada.jsonl --shape csv > ada.csv
+    python -m bgpm.labels export --batch data/entropy/round-0/batch.parquet --shape label-studio > tasks.json
+    python -m bgpm.labels import export.json --shape label-studio data/annotations/studio.jsonl
+
+Shapes are csv, jsonl, argilla and label-studio (see `bgpm.oracles._exchange`). Labels are imported for pairs of the
+pool, or of one batch with ``--batch``; where anything is wrong nothing is imported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import get_args
+
+from bgpm.data.tables import read_table
+from bgpm.errors import BgpmError, DataError
+from bgpm.oracles import LabelStore
+from bgpm.oracles._exchange import Shape, export_answers, import_answers
+from bgpm.show import questions, texts
+from bgpm.stage import POOL
+
+__all__ = ["export_answers", "import_answers"]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command."""
+    parser = argparse.ArgumentParser(prog="python -m bgpm.labels", description="Labels to and from other tools")
+    commands = parser.add_subparsers(dest="command", required=True)
+    out = commands.add_parser("export", help="print the answers of a store, or the questions of a batch")
+    out.add_argument("store", nargs="?", type=Path, help="a .jsonl file of data/annotations; left out: no answers")
+    into = commands.add_parser("import", help="add the answers of a file to a store")
+    into.add_argument("file", type=Path)
+    into.add_argument("store", type=Path, help="a .jsonl file of data/annotations")
+    into.add_argument("--last-wins", action="store_true", help="where an annotator contradicts himself")
+    for command in (out, into):
+        command.add_argument("--shape", choices=get_args(Shape), help="by default the file's ending says it")
+        command.add_argument("--batch", type=Path, help="pairs of this batch.parquet only; by default of the pool")
+    given = parser.parse_args(arguments)
+    if given.command == "export":
+        _export(given)
+    else:
+        _import(given)
+
+
+def _export(given: argparse.Namespace) -> None:
+    if given.store and not given.store.is_file():
+        raise DataError(f"{given.store}: no such file")
+    answers = LabelStore(given.store).answers() if given.store else []
+    asked = questions(given.batch) if given.batch else texts(list(dict.fromkeys(answer.pair_id for answer in answers)))
+    shape = given.shape or "jsonl"
+    if shape in ("csv", "jsonl"):
+        names = {question["pair_id"] for question in asked} if given.batch else None
+        answers = [answer for answer in answers if names is None or answer.pair_id in names]
+        asked = ()
+    sys.stdout.write(export_answers(answers, shape, asked))
+
+
+def _import(given: argparse.Namespace) -> None:
+    shape = given.shape or {".csv": "csv", ".jsonl": "jsonl"}.get(given.file.suffix)
+    if shape is None:
+        raise DataError(f"{given.file}: which shape? add --shape {' | '.join(get_args(Shape))}")
+    pairs = given.batch or POOL / "pairs.parquet"
+    known = set(read_table(pairs, ["pair_id"])["pair_id"])
+    store = LabelStore(given.store)
+    new = import_answers(given.file, shape, store, known, source=str(pairs), last_wins=given.last_wins)
+    print(f"{new} new answers in {given.store}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (BgpmError, OSError) as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,243 @@
+"""Labels to and from other tools: they come back as they left, and nothing wrong gets in."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bgpm.data.tables import write_table
+from bgpm.errors import DataError
+from bgpm.labels import export_answers, import_answers
+from bgpm.oracles import Answer, LabelStore
+
+AT = "2026-11-24T12:00:00+00:00"
+KNOWN = {"p", "q", "r"}
+QUESTIONS = [{"pair_id": name, "prompt": f"say {name}", "answer_a": f"{name}, one", "answer_b": "2"} for name in "pqr"]
+ANSWERS = [
+    Answer("p", 1.0, "ada", AT, seconds=3.5),
+    Answer("p", 0.0, "bo@example.org", AT),
+    Answer("q", 0.5, "ada", ""),
+    Answer("r", None, "ada", AT),
+]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LabelStore:
+    return LabelStore(tmp_path / "store.jsonl")
+
+
+def write(path: Path, content: Any) -> Path:
+    lines = path.suffix == ".jsonl" and not isinstance(content, str)
+    text = "".join(json.dumps(row) + "\n" for row in content) if lines else content
+    path.write_text(text if isinstance(text, str) else json.dumps(text), encoding="utf-8")
+    return path
+
+
+def facts(answers: list[Answer]) -> set[tuple[object, ...]]:
+    return {(a.pair_id, a.label, a.annotator, a.at, a.seconds) for a in answers}
+
+
+@pytest.mark.parametrize(("shape", "suffix"), [("csv", "csv"), ("jsonl", "jsonl")])
+def test_our_own_shapes_keep_every_field(tmp_path: Path, store: LabelStore, shape: Any, suffix: str) -> None:
+    said = [
+        *ANSWERS,
+        Answer("q", 0.3, "m (ba)", AT, cost=0.01, source="judge", shown="ba", note='=1+1, "so"\nit is', id="k"),
+    ]
+    path = write(tmp_path / f"x.{suffix}", export_answers(said, shape))
+    assert import_answers(path, shape, store, KNOWN) == 5
+    assert store.answers() == said
+    assert import_answers(path, shape, store, KNOWN) == 0
+    assert store.path.read_bytes().count(b"\n") == 5
+
+
+def test_label_studio_gives_back_what_it_got(tmp_path: Path, store: LabelStore) -> None:
+    path = write(tmp_path / "tasks.json", export_answers(ANSWERS, "label-studio", QUESTIONS))
+    tasks = json.loads(path.read_text())
+    assert [task["data"] for task in tasks] == QUESTIONS
+    assert import_answers(path, "label-studio", store, KNOWN) == 4
+    assert facts(store.answers()) == facts(ANSWERS)
+    assert import_answers(path, "label-studio", store, KNOWN) == 0
+
+
+def test_argilla_gives_back_what_it_got_except_what_was_skipped(tmp_path: Path, store: LabelStore) -> None:
+    path = write(tmp_path / "records.json", export_answers(ANSWERS, "argilla", QUESTIONS))
+    records = json.loads(path.read_text())
+    assert records[0]["fields"] == {name: QUESTIONS[0][name] for name in ("prompt", "answer_a", "answer_b")}
+    assert records[0]["responses"]["preference"] == [
+        {"value": "A", "user_id": "ada"},
+        {"value": "B", "user_id": "bo@example.org"},
+    ]
+    assert records[2]["responses"] == {}
+    assert import_answers(path, "argilla", store, KNOWN) == 3
+    assert {(a.pair_id, a.label, a.annotator) for a in store.answers()} == {
+        (a.pair_id, a.label, a.annotator) for a in ANSWERS if a.label is not None
+    }
+
+
+def studio(pair_id: str, *results: dict[str, Any], **more: Any) -> dict[str, Any]:
+    annotation = {"id": 7, "completed_by": 3, "was_cancelled": False, "lead_time": 4.25, "result": list(results)} | more
+    return {"id": 1, "data": {"pair_id": pair_id}, "annotations": [annotation], "predictions": []}
+
+
+def pairwise(selected: str) -> dict[str, Any]:
+    return {"from_name": "pw", "to_name": "a,b", "type": "pairwise", "value": {"selected": selected}}
+
+
+def test_label_studios_own_export_is_understood(tmp_path: Path, store: LabelStore) -> None:
+    person = {"id": 4, "email": "cy@example.org", "first_name": "Cy"}
+    note = {"from_name": "why", "to_name": "a", "type": "textarea", "value": {"text": ["clearer"]}}
+    tasks = [
+        studio("p", pairwise("left"), note, created_at="2021-03-09T22:16:08.728353Z"),
+        studio("q", pairwise("right"), completed_by=person, created_at="2021-03-10T00:00:00+02:00"),
+        studio("r", was_cancelled=True),
+        {"id": 2, "data": {"pair_id": "q"}, "annotations": []},
+    ]
+    assert import_answers(write(tmp_path / "x.json", tasks), "label-studio", store, KNOWN) == 3
+    assert facts(store.answers()) == {
+        ("p", 1.0, "3", "2021-03-09T22:16:08.728353+00:00", 4.25),
+        ("q", 0.0, "cy@example.org", "2021-03-09T22:00:00+00:00", 4.25),
+        ("r", None, "3", "", 4.25),
+    }
+
+
+def test_a_table_needs_two_columns_only(tmp_path: Path, store: LabelStore) -> None:
+    path = write(tmp_path / "x.csv", "label,pair_id,remark\n1,p,fine\n0.25,q,\n,r,no idea\n")
+    assert import_answers(path, "csv", store, KNOWN) == 3
+    assert [(a.pair_id, a.label, a.annotator, a.source) for a in store.answers()] == [
+        ("p", 1.0, "anonymous", "human"),
+        ("q", 0.25, "anonymous", "human"),
+        ("r", None, "anonymous", "human"),
+    ]
+
+
+def line(pair_id: str = "p", label: object = 1, annotator: str = "ada", **more: Any) -> dict[str, Any]:
+    return {"pair_id": pair_id, "label": label, "annotator": annotator, **more}
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "content", "message"),
+    [
+        ("x.jsonl", "jsonl", [line(), line("z")], "x.jsonl:2: pair 'z' is not in the pool"),
+        ("x.jsonl", "jsonl", [line(), line(label=0)], "x.jsonl:2: ada says 0 of pair 'p', but 1 in "),
+        ("x.jsonl", "jsonl", [line(), line(label=None)], "x.jsonl:2: ada says None of pair 'p', but 1 in "),
+        ("x.jsonl", "jsonl", [line(label=2)], "x.jsonl:1: label 2: expected a probability"),
+        ("x.jsonl", "jsonl", [{"pair_id": "p"}], "x.jsonl:1: no label; expected pair_id, label, annotator"),
+        ("x.jsonl", "jsonl", [{"retract": "k"}], "x.jsonl:1: no pair_id and no label"),
+        ("x.jsonl", "jsonl", [line(at="noon")], "x.jsonl:1: at 'noon': expected a time in ISO 8601"),
+        ("x.jsonl", "jsonl", '{"pair_id": "p", ', "x.jsonl:1: malformed line, not JSON"),
+        ("x.csv", "csv", "pair_id,label\np,1\nq,yes\n", "x.csv:3: label 'yes': expected a number"),
+        ("x.csv", "csv", "pair_id,annotator\np,ada\n", "x.csv:2: no label"),
+        ("x.csv", "csv", "pair_id,label\np,1,2\n", "x.csv:2: malformed line"),
+        ("x.json", "argilla", [{"id": "p"}], "x.json: row 0: not a record of Argilla"),
+        ("x.json", "argilla", [{"id": "p", "responses": {"a": [], "b": []}}], "several questions (a, b) and none"),
+        ("x.json", "argilla", [{"id": "p", "responses": {"q": [{"value": "C"}]}}], "row 0: choice 'C'"),
+        ("x.json", "argilla", [{"responses": {"q": [{"value": "A"}]}}], "x.json: row 0: pair_id None: expected text"),
+        ("x.json", "argilla", [{"id": "p", "responses": {"q": ["A"]}}], "row 0: response 'A': expected an object"),
+        ("x.json", "label-studio", [{"id": 1}], "x.json: row 0: not a task of Label Studio"),
+        ("x.json", "label-studio", [studio("p")], "row 0: expected one choice in an annotation"),
+        ("x.json", "label-studio", [studio("p", pairwise("left"), pairwise("left"))], "got 2"),
+        ("x.json", "label-studio", [studio("p", pairwise("up"))], "row 0: choice 'up': expected one of"),
+        ("x.json", "label-studio", [studio("p", {"type": "pairwise"})], "got 0"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_named_and_then_nothing_is_written(
+    tmp_path: Path, store: LabelStore, name: str, shape: Any, content: Any, message: str
+) -> None:
+    path = write(tmp_path / name, content)
+    with pytest.raises(DataError, match=re.escape(message)):
+        import_answers(path, shape, store, KNOWN)
+    assert store.history() == []
+
+
+def test_every_wrong_line_is_named_up_to_ten(tmp_path: Path, store: LabelStore) -> None:
+    path = write(tmp_path / "x.jsonl", [line(f"z{n}") for n in range(13)])
+    with pytest.raises(DataError) as caught:
+        import_answers(path, "jsonl", store, KNOWN)
+    text = str(caught.value).splitlines()
+    assert [f"x.jsonl:{n}:" in row for n, row in enumerate(text[:10], 1)] == [True] * 10
+    assert text[10:] == ["... and 3 more", "nothing was imported"]
+
+
+def test_the_last_word_wins_where_that_is_asked_for(tmp_path: Path, store: LabelStore) -> None:
+    store.append(Answer("q", 1.0, "ada", AT))
+    path = write(tmp_path / "x.jsonl", [line(), line(label=0), line(label=1), line("q", 0), line("q", 0, "bo")])
+    with pytest.raises(
+        DataError, match=r"(?s):2: ada says 0 .*:4: ada says 0 of pair 'q', but 1.0 in what the store has"
+    ):
+        import_answers(path, "jsonl", store, KNOWN)
+    assert len(store.history()) == 1
+    assert import_answers(path, "jsonl", store, KNOWN, last_wins=True) == 5
+    assert {(a.pair_id, a.annotator): a.label for a in store.answers()} == {
+        ("p", "ada"): 1.0,
+        ("q", "ada"): 0.0,
+        ("q", "bo"): 0.0,
+    }
+
+
+def test_an_older_answer_can_become_the_last_word_again(tmp_path: Path, store: LabelStore) -> None:
+    path = write(tmp_path / "x.jsonl", [line(id="first")])
+    import_answers(path, "jsonl", store, KNOWN)
+    store.append(Answer("p", 0.0, "ada", AT))
+    assert import_answers(path, "jsonl", store, KNOWN, last_wins=True) == 1
+    assert [a.label for a in store.answers()] == [1.0]
+
+
+def test_a_label_that_a_tool_has_no_name_for_and_a_pair_without_text_are_refused() -> None:
+    with pytest.raises(DataError, match=r"pair 'p': label 0\.3 of m is neither A, B nor a tie; export csv or jsonl"):
+        export_answers([Answer("p", 0.3, "m", AT)], "argilla", QUESTIONS)
+    with pytest.raises(DataError, match="1 pairs with an answer have no text, the first is 'z'"):
+        export_answers([Answer("z", 1.0, "m", AT)], "label-studio", QUESTIONS)
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The command line in a folder with a pool of three pairs, two of them in a batch."""
+    write_table(tmp_path / "data/pool/prompts.parquet", {"text": [q["prompt"] for q in QUESTIONS]})
+    answers = [q[name] for q in QUESTIONS for name in ("answer_a", "answer_b")]
+    write_table(tmp_path / "data/pool/responses.parquet", {"text": answers})
+    rows = np.arange(3)
+    pairs = {"pair_id": list("pqr"), "prompt": rows, "first": 2 * rows, "second": 2 * rows + 1}
+    write_table(tmp_path / "data/pool/pairs.parquet", pairs)
+    write_table(tmp_path / "batch.parquet", {"pair": [2, 0], "pair_id": ["r", "p"]})
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        line = [sys.executable, "-m", "bgpm.labels", *words]
+        return subprocess.run(line, cwd=tmp_path, env=dict(os.environ), capture_output=True, text=True, check=False)
+
+    return run
+
+
+def test_the_command_line_hands_a_batch_to_a_tool_and_takes_the_labels_back(
+    command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    tasks = json.loads(command("export", "--batch", "batch.parquet", "--shape", "label-studio").stdout)
+    assert [task["data"] for task in tasks] == [QUESTIONS[2], QUESTIONS[0]]
+    for task in tasks:
+        task["annotations"] = studio("", pairwise("left"))["annotations"]
+    write(tmp_path / "done.json", tasks)
+    done = command("import", "done.json", "data/annotations/studio.jsonl")
+    assert done.returncode == 1
+    assert "error: done.json: which shape? add --shape csv | jsonl | argilla | label-studio" in done.stderr
+    done = command("import", "done.json", "data/annotations/studio.jsonl", "--shape", "label-studio")
+    assert (done.returncode, done.stderr) == (0, "2 new answers in data/annotations/studio.jsonl\n")
+    rows = list(
+        csv.DictReader(command("export", "data/annotations/studio.jsonl", "--shape", "csv").stdout.splitlines())
+    )
+    assert [(row["pair_id"], row["label"], row["annotator"]) for row in rows] == [("r", "1.0", "3"), ("p", "1.0", "3")]
+    write(tmp_path / "more.csv", "pair_id,label\nq,1\n")
+    refused = command("import", "more.csv", "data/annotations/more.jsonl", "--batch", "batch.parquet")
+    assert refused.returncode == 1
+    assert "error: more.csv:2: pair 'q' is not in batch.parquet\nnothing was imported" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert command("import", "more.csv", "data/annotations/more.jsonl").returncode == 0
+    assert "absent.jsonl: no such file" in command("export", "absent.jsonl").stderr

@@ -1,0 +1,483 @@
+"""The judge against a service that misbehaves: no label is invented, no reply is paid twice, no key leaks."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from oracles.chat_service import Request, Response, Service, completion, serve
+
+from bgpm.data.tables import write_table
+from bgpm.errors import ConfigError, LabelsPendingError
+from bgpm.oracles import Oracle, OracleFiles, Question
+from bgpm.oracles._chat import Reply
+from bgpm.oracles.judge import Judge, position_bias, read_reply, reconcile
+from bgpm.registry import build
+
+KEY = "sk-secret-0123456789"
+QUALITY = [3, 1, 2, 5, 4, 0, 7, 6, 9, 8]  # of the answers 0, 1 | 2, 3 | ...
+TRUTH = [1.0, 0.0, 1.0, 1.0, 1.0]  # of the pairs
+
+
+def write_pool(folder: Path, *, swap: bool = False) -> OracleFiles:
+    """Five prompts with a pair each; an answer's quality is the number in its text."""
+    (folder / "annotations").mkdir(exist_ok=True)
+    (folder / "annotations/judge.txt").write_text("{prompt}|{answer_a}|{answer_b}")
+    n = len(QUALITY) // 2
+    write_table(folder / "pool/prompts.parquet", {"text": [f"question {k} about {{answer_b}}" for k in range(n)]})
+    write_table(folder / "pool/responses.parquet", {"text": [f"answer {q}" for q in QUALITY]})
+    first, second = np.arange(2 * n).reshape(n, 2)[:, :: -1 if swap else 1].T
+    names = [f"{k}:{'down' if swap else 'up'}" for k in range(n)]
+    write_table(
+        folder / "pool/pairs.parquet", {"pair_id": names, "prompt": np.arange(n), "first": first, "second": second}
+    )
+    write_table(folder / "batch.parquet", {"pair": np.arange(n)})
+    return OracleFiles(folder / "truth.parquet", folder / "annotations", folder / "batch.parquet", folder / "pool")
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OracleFiles:
+    monkeypatch.setenv("BGPM_TEST_KEY", KEY)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    return write_pool(tmp_path)
+
+
+def questions(direction: str = "up") -> list[Question]:
+    return [Question(f"{k}:{direction}", 0) for k in range(len(TRUTH))]
+
+
+def better(request: Request) -> str:
+    a, b = (int(text.split()[1]) for text in request.shown)
+    return "A" if a > b else "B"
+
+
+def honest(_: int, request: Request) -> Response:
+    return completion(better(request))
+
+
+def judge(service: Service, **changes: Any) -> Judge:
+    settings = {"base_url": service.url, "model": "lab/m-1", "api_key_env": "BGPM_TEST_KEY", "backoff": 0.01}
+    return build(Oracle, "judge", settings | changes, "oracles")  # type: ignore[return-value]
+
+
+def labels(service: Service, files: OracleFiles, **changes: Any) -> list[float]:
+    return judge(service, **changes)(questions(), files).label.tolist()
+
+
+def test_each_pair_is_asked_in_both_orders_and_the_label_speaks_of_the_batchs_order(files: OracleFiles) -> None:
+    with serve(honest) as service:
+        verdicts = judge(service, price_input=10.0, price_output=30.0)(questions(), files)
+    assert verdicts.label.tolist() == TRUTH
+    assert verdicts.annotators.tolist() == [2] * 5
+    np.testing.assert_allclose(verdicts.cost, 2 * (100 * 10 + 1 * 30) / 1e6)
+    assert np.isnan(verdicts.margin).all()
+    texts = [f"answer {q}" for q in QUALITY]
+    shown = {(a, b) for a, b in zip(texts[::2], texts[1::2], strict=True)}
+    assert sorted(service.keys()) == sorted(shown | {(b, a) for a, b in shown})
+    request = service.requests[0]
+    assert request.headers["authorization"] == f"Bearer {KEY}"
+    assert {k: v for k, v in request.body.items() if k != "messages"} == {
+        "model": "lab/m-1",
+        "temperature": 0.0,
+        "max_tokens": 16,
+    }
+    assert re.match(
+        r"question \d about \{answer_b\}\|", request.body["messages"][0]["content"]
+    )  # texts stay as they are
+
+
+def test_a_question_that_was_asked_is_answered_from_the_store(files: OracleFiles) -> None:
+    with serve(honest) as service:
+        first = judge(service)(questions(), files)
+        again = judge(service)([replace(q, seed=s) for q in questions() for s in (0, 1)], files)
+        assert len(service.requests) == 10
+    assert again.label.tolist() == [label for label in TRUTH for _ in range(2)]
+    store = judge(service).store(files.annotations)
+    assert store.path.name == "judge-lab-m-1.jsonl"
+    assert {(a.source, a.annotator, a.shown) for a in store.answers()} == {
+        ("judge", "lab/m-1 (ab)", "ab"),
+        ("judge", "lab/m-1 (ba)", "ba"),
+    }
+    assert {a.id for some in first.answers for a in some} == {a.id for a in store.answers()}
+    assert all(a.at and a.note in "AB" for a in store.answers())
+
+
+def test_without_a_service_or_a_key_what_was_answered_is_still_there(
+    files: OracleFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serve(honest) as service:
+        labels(service, files)
+    monkeypatch.delenv("BGPM_TEST_KEY")
+    assert labels(service, files) == TRUTH
+    with pytest.raises(ConfigError, match="the environment variable BGPM_TEST_KEY is not set, and 10 questions"):
+        labels(service, files, model="m-2")
+
+
+@pytest.mark.parametrize("change", [{"model": "m-2"}, {"request": {"max_tokens": 1}}, {"template": "other.txt"}])
+def test_another_model_request_or_template_is_another_question(files: OracleFiles, change: dict[str, Any]) -> None:
+    (files.annotations / "other.txt").write_text("{prompt} Which?|{answer_a}|{answer_b}")
+    with serve(honest) as service:
+        labels(service, files)
+        assert labels(service, files, **change) == TRUTH
+        assert len(service.requests) == 20
+        labels(service, files)
+        assert len(service.requests) == 20
+
+
+def test_a_pool_shuffled_anew_asks_nothing_and_turns_the_labels(files: OracleFiles, tmp_path: Path) -> None:
+    with serve(honest) as service:
+        labels(service, files)
+        turned = judge(service)(questions("down"), write_pool(tmp_path, swap=True))
+        assert len(service.requests) == 10
+    assert turned.label.tolist() == [1 - label for label in TRUTH]
+    assert [a.shown for a in turned.answers[0]] == ["ab", "ba"]
+
+
+def test_a_judge_that_looks_at_the_place_only_is_found_out(
+    files: OracleFiles, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "bgpm")
+    with serve(lambda *_: completion("A")) as service:
+        assert labels(service, files) == [0.5] * 5
+        assert labels(service, files, disagreement="tie") == [0.5] * 5
+    assert "5 of 5 pairs have a label, by place 100% (first 100%, second 0%), 0 abstentions" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("ab", "ba", "average", "tie"),
+    [
+        (1.0, 1.0, 1.0, 1.0),
+        (0.0, 0.0, 0.0, 0.0),
+        (1.0, 0.0, 0.5, 0.5),
+        (0.9, 0.7, 0.8, 0.8),
+        (0.9, 0.2, 0.55, 0.5),
+        (1.0, 0.5, 0.75, 0.5),
+        (None, 1.0, math.nan, math.nan),
+        (0.0, None, math.nan, math.nan),
+    ],
+)
+def test_two_orders_become_one_label(ab: float | None, ba: float | None, average: float, tie: float) -> None:
+    from bgpm.oracles import Answer
+
+    one, other = Answer("p", ab, "m (ab)", ""), Answer("p", ba, "m (ba)", "", shown="ba")
+    np.testing.assert_allclose(reconcile(one, other, "average"), average)
+    np.testing.assert_allclose(reconcile(one, other, "tie"), tie)
+
+
+def test_position_bias_counts_pairs_that_the_place_decided_both_times() -> None:
+    from bgpm.oracles import Answer
+
+    pairs = [(1, 0), (1, 0), (0, 1), (1, 1), (0.5, 0), (None, 0)]
+    answers = [(Answer("p", a, "m", ""), Answer("p", b, "m", "")) for a, b in pairs]
+    assert position_bias(answers) == (0.4, 0.2)
+    assert all(math.isnan(share) for share in position_bias(answers[-1:]))
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("A", 1.0), (" b\n", 0.0), ("T", 0.5), ('{"better": "A"}', 1.0), ('{"better": "tie", "why": "x"}', 0.5),
+        ('{"probability_a": 0.25}', 0.25), ('{"probability_a": 1}', 1.0),
+        ("", None), ("A.", None), ("AB", None), ("Answer A", None), ("C", None), ("1", None), ('"A"', None),
+        ("[1]", None), ('{"better": "C"}', None), ('{"better": 1}', None), ('{"better": null}', None), ("{}", None),
+        ('{"probability_a": 1.5}', None), ('{"probability_a": true}', None), ('{"probability_a": NaN}', None),
+        ('{"probability_a": "0.5"}', None), ('{"better": "A", "probability_a": 0.1}', None), ('{"better": "A"', None),
+    ],
+)  # fmt: skip
+def test_a_reply_is_what_was_asked_for_or_nothing(text: str, label: float | None) -> None:
+    assert read_reply(Reply(text, False, None, None), soft=False) == label
+    assert read_reply(Reply(text, True, None, None), soft=False) is None  # cut off at the limit of tokens
+
+
+def logprobs(text: str, **alternatives: float) -> dict[str, Any]:
+    listed = [{"token": token.replace("_", " "), "logprob": math.log(p)} for token, p in alternatives.items()]
+    return {"logprobs": {"content": [{"token": text, "logprob": -0.1, "top_logprobs": listed}]}}
+
+
+def test_probabilities_of_the_letters_become_a_soft_label(files: OracleFiles) -> None:
+    def unsure(_: int, request: Request) -> Response:
+        assert (request.body["logprobs"], request.body["top_logprobs"]) == (True, 5)
+        if better(request) == "A":
+            return completion("A", **logprobs("A", A=0.5, _a=0.1, B=0.1, T=0.1, The=0.2))
+        return completion("B", **logprobs("B", B=0.8, A=0.1))
+
+    with serve(unsure) as service:
+        found = labels(service, files, logprobs=5)
+    of_better = ((0.6 + 0.1 / 2) / 0.8 + 1 - 0.1 / 0.9) / 2  # shown first, shown second
+    np.testing.assert_allclose(found, [of_better if truth else 1 - of_better for truth in TRUTH])
+
+
+def test_a_service_without_log_probabilities_is_told_from_a_bad_reply(files: OracleFiles) -> None:
+    with (
+        serve(honest) as service,
+        pytest.raises(ConfigError, match=r"oracles\.judge\.logprobs: lab/m-1 at .* gives no"),
+    ):
+        labels(service, files, logprobs=5, concurrency=1)
+    assert len(service.requests) == 1
+
+
+def test_an_unreadable_reply_is_asked_for_again_and_then_the_judge_abstains(files: OracleFiles) -> None:
+    def stubborn(_: int, request: Request) -> Response:
+        return completion("Well, it depends." if "answer 3" in request.shown else better(request))
+
+    with serve(stubborn) as service:
+        verdicts = judge(service, price_input=10.0)(questions(), files)
+        assert len(service.requests) == 8 + 2 * 2
+        np.testing.assert_array_equal(verdicts.label, [np.nan, *TRUTH[1:]])
+        assert verdicts.annotators.tolist() == [0, 2, 2, 2, 2]
+        np.testing.assert_allclose(verdicts.cost, np.array([4, 2, 2, 2, 2]) * 1e-3)
+        judge(service)(questions(), files)
+        assert len(service.requests) == 12  # an abstention is an answer
+        service.behave = honest
+        assert labels(service, files, attempts=3) == TRUTH
+        assert len(service.requests) == 14
+
+
+def test_one_bad_reply_is_mended_by_the_next(files: OracleFiles) -> None:
+    seen: set[tuple[str, str]] = set()
+
+    def once(_: int, request: Request) -> Response:
+        fresh = request.shown not in seen
+        seen.add(request.shown)
+        return completion(None if fresh else better(request))
+
+    with serve(once) as service:
+        verdicts = judge(service, price_input=10.0)(questions(), files)
+    assert verdicts.label.tolist() == TRUTH
+    assert verdicts.annotators.tolist() == [2] * 5
+    np.testing.assert_allclose(verdicts.cost, 4e-3)  # both replies were paid for
+
+
+TROUBLE = {
+    "busy": Response(429, b'{"error": {"message": "slow down"}}', {"retry-after": "0"}),
+    "broken": Response(500, b"<html>oops</html>"),
+    "bad gateway": Response(502),
+    "hanging": Response(delay=0.6),
+    "cut off": Response(body=completion("A").body, cut=True),
+    "not JSON": Response(body=b'{"choices": [{"mess'),
+    "another shape": Response(body=b'{"choices": []}'),
+    "not an object": Response(body=b"[]"),
+}
+
+
+@pytest.mark.parametrize("trouble", TROUBLE.values(), ids=TROUBLE.keys())
+def test_a_service_in_trouble_is_asked_again(files: OracleFiles, trouble: Response) -> None:
+    bad = {1, 2, 5}
+    with serve(lambda n, request: trouble if n in bad else honest(n, request)) as service:
+        assert labels(service, files, timeout=0.3, concurrency=1) == TRUTH
+    assert len(service.requests) == 10 + len(bad)
+
+
+def test_a_service_that_stays_in_trouble_ends_the_run_with_its_own_words(files: OracleFiles) -> None:
+    def down_after_four(n: int, request: Request) -> Response:
+        return honest(n, request) if n <= 4 else Response(503, b'{"error": "overloaded"}')
+
+    with serve(down_after_four) as service:
+        with pytest.raises(LabelsPendingError) as caught:
+            labels(service, files, retries=2, concurrency=1)
+        assert re.search(
+            r"no reply after 3 tries; the last: status 503: overloaded; .* `dvc repro` again", str(caught.value)
+        )
+        assert len(service.requests) == 4 + 3
+        service.behave = honest
+        assert labels(service, files) == TRUTH
+        assert len(service.requests) == 4 + 3 + 6
+
+
+def test_nobody_there_is_said_so(files: OracleFiles) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        service = Service(honest)
+        service.url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+    with pytest.raises(LabelsPendingError, match="no reply after 2 tries; the last: ConnectError"):
+        labels(service, files, retries=1)
+
+
+def test_a_service_that_names_its_wait_is_given_it(files: OracleFiles) -> None:
+    wait = Response(429, headers={"retry-after": "0.5"})
+    with serve(lambda n, request: wait if n == 3 else honest(n, request)) as service:
+        assert labels(service, files, concurrency=1) == TRUTH
+    times = [request.at for request in service.requests]
+    assert times[3] - times[2] >= 0.5
+    date = Response(429, headers={"retry-after": "Fri, 01 Jan 2100 00:00:00 GMT"})
+    with serve(lambda *_: date) as service:
+        with pytest.raises(LabelsPendingError, match=r"the service asks for a wait of \d{9,} s"):
+            labels(service, files, model="m-2", concurrency=1)
+        assert len(service.requests) == 1
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 302])
+def test_a_wrong_key_address_or_model_ends_the_run_at_once_and_the_key_is_nowhere(
+    files: OracleFiles, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], status: int
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    body = json.dumps({"error": {"message": f"Incorrect API key provided: {KEY}"}}).encode()
+    with serve(lambda *_: Response(status, body)) as service:
+        with pytest.raises(ConfigError) as caught:
+            labels(service, files, concurrency=1)
+        assert len(service.requests) == 1
+        assert f"status {status}: Incorrect API key provided: ***; look at base_url, model and api_key_env" in str(
+            caught.value
+        )
+        service.behave = lambda *_: completion(f"you sent {KEY}")
+        labels(service, files)
+    assert service.requests[0].headers["authorization"] == f"Bearer {KEY}"
+    written = "".join(p.read_text() for p in files.annotations.iterdir())
+    assert "you sent ***" in written
+    out = capfd.readouterr()
+    for text in (str(caught.value), repr(caught.value), caplog.text, written, out.out, out.err):
+        assert KEY not in text
+
+
+def test_a_refused_question_stops_the_run_or_counts_as_an_abstention(files: OracleFiles) -> None:
+    def filtering(n: int, request: Request) -> Response:
+        refused = Response(400, b'{"error": {"message": "content filter"}}')
+        return refused if "answer 5" in request.shown else honest(n, request)
+
+    with serve(filtering) as service:
+        with pytest.raises(LabelsPendingError, match=r"pair '1:up' was refused: status 400: content filter; .*refusal"):
+            labels(service, files, concurrency=1)
+        np.testing.assert_array_equal(labels(service, files, refusal="abstain"), [1, np.nan, 1, 1, 1])
+        asked = len(service.requests)
+        labels(service, files, refusal="abstain")
+        assert len(service.requests) == asked
+
+
+def test_no_more_requests_are_made_than_allowed_and_none_is_repeated(files: OracleFiles) -> None:
+    with serve(honest) as service:
+        with pytest.raises(
+            LabelsPendingError, match=r"max_requests: 7 requests of at most 7 are made; .*is kept in .*jsonl"
+        ):
+            labels(service, files, max_requests=7)
+        assert len(service.requests) == 7
+        with pytest.raises(LabelsPendingError, match="max_requests: 7 requests"):
+            labels(service, files, max_requests=7)  # the limit is for all runs together
+        assert len(service.requests) == 7
+        assert labels(service, files, max_requests=10) == TRUTH
+    assert len(set(service.keys())) == len(service.keys()) == 10
+
+
+@pytest.mark.parametrize("usage", [(100, 1), None])
+def test_no_more_money_is_spent_than_allowed(files: OracleFiles, usage: tuple[int, int] | None) -> None:
+    prices = {"price_input": 10.0, "price_output": 30.0}
+    with serve(lambda n, request: completion(better(request), usage)) as service:
+        with pytest.raises(LabelsPendingError, match=r"max_cost: [\d.]+ of at most 0\.006 are spent, "):
+            labels(service, files, max_cost=0.006, **prices)
+        asked = len(service.requests)
+        spent = sum(a.cost for a in judge(service).store(files.annotations).history())
+        assert 0 < asked < 10
+        assert 0.001 < spent <= 0.006
+        assert labels(service, files, max_cost=1.0, **prices) == TRUTH
+    assert len(service.requests) == 10
+    notes = {a.note for a in judge(service).store(files.annotations).history()}
+    assert notes == ({"A", "B"} if usage else {"(cost at most) A", "(cost at most) B"})
+
+
+def test_a_run_killed_in_the_middle_repeats_no_request_that_was_answered(files: OracleFiles, tmp_path: Path) -> None:
+    hold, reached = threading.Event(), threading.Event()
+
+    def stall(n: int, request: Request) -> Response:
+        if n == 6:
+            reached.set()
+            hold.wait(30)
+        return honest(n, request)
+
+    code = (
+        "import sys\nfrom pathlib import Path\n"
+        "from bgpm.oracles import OracleFiles, Question\nfrom bgpm.oracles.judge import Judge\n"
+        "root = Path(sys.argv[1])\n"
+        "files = OracleFiles(root / 'truth', root / 'annotations', root / 'batch.parquet', root / 'pool')\n"
+        "oracle = Judge(base_url=sys.argv[2], model='lab/m-1', api_key_env='BGPM_TEST_KEY', concurrency=1)\n"
+        "oracle([Question(f'{k}:up', 0) for k in range(5)], files)\n"
+    )
+    with serve(stall) as service:
+        with subprocess.Popen([sys.executable, "-c", code, str(tmp_path), service.url]) as process:
+            assert reached.wait(30)
+            process.kill()
+        assert process.returncode == -9
+        hold.set()
+        assert labels(service, files) == TRUTH
+        assert len(service.requests) == 11  # the one under way had no reply yet
+        assert len(set(service.keys()[:5]) | set(service.keys()[6:])) == 10
+
+
+def test_requests_go_side_by_side_up_to_the_limit_and_no_faster_than_allowed(files: OracleFiles) -> None:
+    gate = threading.Barrier(3)
+
+    def together(n: int, request: Request) -> Response:
+        if n <= 9:
+            gate.wait(10)  # passes only where three are under way
+        return honest(n, request)
+
+    with serve(together) as service:
+        assert labels(service, files, concurrency=3) == TRUTH
+        assert max(request.others for request in service.requests) == 2
+    with serve(honest) as service:
+        began = time.monotonic()
+        labels(service, files, model="m-2", concurrency=8, requests_per_minute=1200)
+    assert len(service.requests) == 10
+    assert time.monotonic() - began >= 9 * 0.05
+
+
+def test_an_answer_taken_back_is_asked_for_again(files: OracleFiles) -> None:
+    with serve(honest) as service:
+        labels(service, files)
+        store = judge(service).store(files.annotations)
+        wrong = store.answers()[0]
+        store.undo(wrong.id, wrong.annotator)
+        assert labels(service, files) == TRUTH
+        assert len(service.requests) == 11
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": None}, "oracles.judge.model: missing; name a model"),
+        ({"base_url": "localhost:8000"}, "oracles.judge.base_url: expected http(s)://HOST/v1"),
+        ({"base_url": f"https://me:{KEY}@host/v1"}, "oracles.judge.base_url: expected http(s)://HOST/v1"),
+        ({"api_key_env": KEY}, "oracles.judge.api_key_env: expected the NAME of an environment variable"),
+        ({"request": {"stream": True, "n": 2}}, "oracles.judge.request: n, stream cannot be set there"),
+        ({"max_cost": 1.0}, "oracles.judge.max_cost: needs price_input, price_output and max_tokens"),
+        ({"max_cost": 1.0, "price_input": 1.0, "request": {}}, "oracles.judge.max_cost: needs"),
+        ({"template": "absent.txt"}, "absent.txt: cannot be read"),
+        ({"template": "half.txt"}, "half.txt: the template lacks {answer_b}, which stand for the texts"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_before_any_request(
+    files: OracleFiles, change: dict[str, Any], message: str
+) -> None:
+    (files.annotations / "half.txt").write_text("{prompt} {answer_a}")
+    with serve(honest) as service:
+        oracle = judge(service, **change)
+        with pytest.raises(ConfigError, match=re.escape(message)) as caught:
+            oracle.check(files.annotations)
+        with pytest.raises(ConfigError, match=re.escape(message)):
+            oracle(questions(), files)
+        assert service.requests == []
+    assert KEY not in str(caught.value)
+
+
+def test_the_shipped_template_and_settings_are_usable(files: OracleFiles) -> None:
+    root = Path(__file__).resolve().parents[2]
+    Judge(model="m").check(root / "data/annotations")
+    assert Judge().paid
+    assert not Judge().allow_many
+
+
+def test_no_questions_no_requests(files: OracleFiles, tmp_path: Path) -> None:
+    write_table(tmp_path / "batch.parquet", {"pair": np.zeros(0, np.int64)})
+    with serve(honest) as service:
+        verdicts = judge(service)([], files)
+    assert len(verdicts.label) == len(verdicts.annotators) == len(service.requests) == 0
