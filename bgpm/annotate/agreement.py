@@ -19,8 +19,8 @@ from dataclasses import dataclass
 Answers = Mapping[str, Mapping[str, float]]
 
 START = 0.1  # where the search for error rates begins: below 1/2, since people mean to be right
-STEPS = 10_000
-TOLERANCE = 1e-12
+STEPS = 5_000
+TOLERANCE = 1e-10
 
 
 @dataclass(frozen=True)
@@ -79,15 +79,16 @@ def error_rates(answers: Answers) -> dict[str, tuple[float, int]]:
     decided = ({r: label for r, label in said.items() if label != 0.5} for said in answers.values())
     shared = [said for said in decided if len(said) > 1]
     pairs = Counter(r for said in shared for r in said)
+    alike = Counter(tuple(sorted(said.items())) for said in shared)  # pairs of which the same people said the same
     rate = dict.fromkeys(sorted(pairs), START)
     for _ in range(STEPS):
         wrong = dict.fromkeys(rate, 0.0)
-        for said in shared:
+        for said, count in alike.items():
             # Odds that A is better: (1 - e) / e for each who said A, e / (1 - e) for each who said B.
-            a = math.prod(1 - rate[r] if label == 1 else rate[r] for r, label in said.items())
-            b = math.prod(rate[r] if label == 1 else 1 - rate[r] for r, label in said.items())
-            for r, label in said.items():
-                wrong[r] += (b if label == 1 else a) / (a + b)
+            a = math.prod(1 - rate[r] if label == 1 else rate[r] for r, label in said)
+            b = math.prod(rate[r] if label == 1 else 1 - rate[r] for r, label in said)
+            for r, label in said:
+                wrong[r] += count * (b if label == 1 else a) / (a + b)
         new = {r: wrong[r] / pairs[r] for r in rate}
         done = max((abs(new[r] - rate[r]) for r in rate), default=0.0) < TOLERANCE
         rate = new

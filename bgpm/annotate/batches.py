@@ -58,8 +58,8 @@ class Texts:
         if pair_id not in self.row:
             raise DataError(f"pair {pair_id!r}: the pool has no such pair; run `dvc repro`, then start the page again")
         row = self.row[pair_id]
-        turns = json.loads(self.messages[self.pairs["prompt"][row]])
-        first, second = (self.responses[self.pairs[name][row]] for name in ("first", "second"))
+        turns = json.loads(str(self.messages[self.pairs["prompt"][row]]))
+        first, second = (str(self.responses[self.pairs[name][row]]) for name in ("first", "second"))
         return Asked(tuple((turn["role"], turn["content"]) for turn in turns), first, second)
 
 

@@ -45,11 +45,9 @@ def run(given: argparse.Namespace) -> None:
     texts = Texts(POOL)
     folder = HELDOUT_ANNOTATIONS if given.heldout else ANNOTATIONS
     if given.heldout:
-        batch = heldout(folder_by_pair(folder, "human"), given.limit)
-        look = lambda: [batch]  # noqa: E731
+        look = partial(list, [heldout(folder_by_pair(folder, "human"), given.limit)])
     elif given.batch:
-        batch = named(given.batch)
-        look = lambda: [batch]  # noqa: E731
+        look = partial(list, [named(given.batch)])
     else:
         look = partial(waiting, params)
     allowed = access(given.address, given.token, given.host)

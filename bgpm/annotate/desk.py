@@ -114,6 +114,7 @@ class Desk:
             )
             return {
                 "batch": batch.title,
+                "heldout": batch.path is None,
                 "total": len(batch.pair_ids),
                 "finished": len(batch.pair_ids) - len(open_pairs),
                 "people": self.settings.annotators_per_pair,

@@ -265,7 +265,8 @@ function paintRest() {
     text("rest-text", `${open} of ${state.total} pairs wait for somebody else.`);
   } else {
     text("rest-title", "This batch is finished");
-    text("rest-text", "Run dvc repro: the loop goes on, and the next batch shows up here by itself.");
+    const then = state.heldout ? "every round is measured on them." : "the loop goes on, and the next batch shows up here by itself.";
+    text("rest-text", `Run dvc repro: ${then}`);
   }
   byId("agreement").replaceChildren(
     ...(state.agreement?.with ?? []).map((one) => {
