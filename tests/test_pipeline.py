@@ -11,8 +11,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
-from conftest import Project, tiny_pool, write_jsonl
+from conftest import QUALITIES, Project, tiny_pool, write_jsonl
+from oracles.chat_service import Request, Response, completion, serve
 
 RESULTS = ["reports/metrics.json", "reports/label_efficiency.csv", "reports/label_efficiency.json"]
 
@@ -163,6 +165,8 @@ def test_a_wrong_parameter_stops_dvc_before_any_work(fresh_project: Project, tmp
         ({"rounds": [{"k": 1, "next": 2}]}, "rounds: expected k = 0, 1, 2"),
         ({"posterior": "laplase"}, "posterior: unknown kind 'laplase'; choose one of: "),
         ({"oracle": "human"}, "oracle: human pays for every label"),
+        ({"oracle": "judge", "oracles__judge__model": "m"}, "oracle: judge pays for every label"),
+        ({"oracle": "judge"}, "oracles.judge.model: missing"),
         ({"model": "bt", "posterior": "amortized"}, "amortized"),
         ({"acquisition": "bald", "posterior": "point"}, "bald needs a variance of scores, and posterior point"),
         ({"selection": "logdet", "posterior": "point"}, "logdet needs a kernel"),
@@ -255,6 +259,83 @@ def test_a_human_round_waits_for_its_labels_and_then_goes_on(project: Project) -
     write_jsonl(folder / "rest.jsonl", [{"pair_id": p, "label": int(v), "annotator": "bo"} for p, v in labels.items()])
     project.dvc("repro")
     assert json.loads(project.read("reports/metrics.json"))["labels"] == 20
+
+
+@pytest.fixture(scope="module")
+def abstaining_project(fresh_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """One arm has run with an annotator that skips pairs."""
+    project = fresh_project.clone(tmp_path_factory.mktemp("abstaining") / "project")
+    project.params(baseline="entropy", oracles__recorded__abstention=0.3, oracles__recorded__price=0.5)
+    project.dvc("repro")
+    return project
+
+
+@pytest.mark.slow
+def test_a_pair_that_nobody_could_judge_is_paid_for_once_and_never_trained_on(abstaining_project: Project) -> None:
+    from bgpm.data.tables import read_table
+
+    project = abstaining_project
+    labels = read_table(project.folder / "data/entropy/round-2/labels.parquet")
+    skipped = np.isnan(labels["label"])
+    assert 0 < skipped.sum() < len(skipped) == 2 * (8 + 6 + 6)
+    np.testing.assert_array_equal(labels["annotators"], ~skipped)
+    np.testing.assert_array_equal(labels["cost"], 0.5 * ~skipped)
+    for seed in (0, 1):
+        mine = labels["seed"] == seed
+        assert len(set(labels["pair"][mine])) == mine.sum() == 20
+        for k in (0, 1):
+            scores = read_table(project.folder / f"data/entropy/round-{k}/scores.parquet")
+            bought = labels["pair"][mine & (labels["round"] <= k)]
+            assert not np.isin(bought, scores["pair"][scores["seed"] == seed]).any()
+        model = json.loads(project.read("data/entropy/round-2/model/summary.json"))[f"seed-{seed}"]
+        assert model["labels"] == (mine & ~skipped).sum()
+    assert json.loads(project.read("reports/metrics.json"))["labels"] == 20  # asked for, and so paid for
+    before = project.read("data/entropy/round-2/labels.parquet")
+    project.stage("label", "entropy", "1")
+    assert project.read("data/entropy/round-2/labels.parquet") == before
+
+
+@pytest.mark.slow
+def test_a_judges_replies_survive_dvc_and_are_no_dependency(abstaining_project: Project, tmp_path: Path) -> None:
+    project = abstaining_project.clone(tmp_path / "project")
+    good = set(QUALITIES["good"].split())
+
+    def by_good_words(_: int, request: Request) -> Response:
+        text = request.body["messages"][0]["content"]
+        a, b = re.findall(r"<answer_[ab]>(.*?)</answer_[ab]>", text, re.S)
+        counts = [sum(word in good for word in answer.split()) for answer in (a, b)]
+        return completion("A" if counts[0] > counts[1] else "B")
+
+    project.env |= {"JUDGE_KEY": "sk-secret-9876543210", "NO_PROXY": "127.0.0.1"}
+    with serve(by_good_words) as service:
+        project.params(
+            oracle="judge",
+            seeds=[0],
+            baseline="entropy",
+            oracles__judge__model="m",
+            oracles__judge__base_url=service.url,
+            oracles__judge__api_key_env="JUDGE_KEY",
+        )
+        shown = project.dvc("repro", "start-label")
+        assert "8 of 8 pairs have a label, by place 0%" in shown.stdout + shown.stderr
+        assert len(service.requests) == 16
+        assert service.requests[0].headers["authorization"] == "Bearer sk-secret-9876543210"
+        assert ran(project.dvc("repro", "start-label").stdout) == []
+        before = project.read("data/start/labels.parquet")
+        shutil.rmtree(project.folder / "data/start")
+        project.dvc("repro", "--force", "--single-item", "start")
+        project.dvc("repro", "--force", "--single-item", "start-label")
+        assert project.read("data/start/labels.parquet") == before
+        assert len(service.requests) == 16
+    from bgpm.data.tables import read_table
+
+    truth = read_table(project.folder / "data/truth/pool.parquet")
+    labels = read_table(project.folder / "data/start/labels.parquet")
+    recorded = dict(zip(truth["pair_id"], truth["label"], strict=True))
+    assert labels["label"].tolist() == [recorded[pair_id] for pair_id in labels["pair_id"]]
+    assert "data/annotations/judge-m.jsonl" in project.run("git", "status", "--short", "-uall").stdout
+    project.run("git", "add", "-A")
+    assert "sk-secret" not in project.run("git", "diff", "--cached").stdout + shown.stdout + shown.stderr
 
 
 def test_select_and_label_import_no_torch(project: Project) -> None:
