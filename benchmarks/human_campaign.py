@@ -67,6 +67,7 @@ def server(folder: Path, environment: Mapping[str, str], *arguments: str) -> Ite
             raise RuntimeError(f"bgpm annotate ended: {said}")
         finally:
             process.terminate()
+            process.wait()
 
 
 def label_everything(browser: Any, url: str, people: Sequence[str], judge: Judge) -> int:
