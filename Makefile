@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help install install-dev repro test check bench mutate clean
+.PHONY: help install install-dev repro study test check bench mutate clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -28,6 +28,10 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 
 repro: install  ## run the whole loop: dvc repro
 	dvc repro
+
+study: install  ## label efficiency on real pools: make study POOLS=FOLDER, the folder that holds their files
+	python -m bgpm.study.sources "$(POOLS)"
+	dvc repro study/dvc.yaml
 
 check: install-dev  ## lint, types, import directions, the pipeline's own checks
 	ruff check .

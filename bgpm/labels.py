@@ -59,6 +59,8 @@ def _export(given: argparse.Namespace) -> None:
 
 
 def _import(given: argparse.Namespace) -> None:
+    if given.store.suffix != ".jsonl":
+        raise DataError(f"{given.store}: labels are read from .jsonl files only; name the store so")
     shape = given.shape or {".csv": "csv", ".jsonl": "jsonl"}.get(given.file.suffix)
     if shape is None:
         raise DataError(f"{given.file}: which shape? add --shape {' | '.join(get_args(Shape))}")

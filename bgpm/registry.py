@@ -41,20 +41,21 @@ def kinds(base: type[Component]) -> list[str]:
     return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_"))
 
 
-def member(base: type[C], kind: str, where: str = "kind") -> type[C]:
+def member(base: type[C], kind: str, where: str = "kind", file: str = "params.yaml") -> type[C]:
     """The class of a family that is called ``kind``.
 
     Args:
         base: The family's base class, defined in the family's package.
         kind: Name of the member, which is the name of its module.
         where: What to call the setting in an error, for example ``acquisition``.
+        file: The file it stands in.
 
     Raises:
         ConfigError: If there is no such member; the message lists the members.
     """
     known = kinds(base)
     if kind not in known:
-        raise ConfigError(f"params.yaml: {where}: unknown kind {kind!r}; choose one of: {', '.join(known)}")
+        raise ConfigError(f"{file}: {where}: unknown kind {kind!r}; choose one of: {', '.join(known)}")
     module = importlib.import_module(f"{base.__module__}.{kind}")
     for value in vars(module).values():
         if not (isinstance(value, type) and issubclass(value, base) and value.__module__ == module.__name__):
@@ -64,9 +65,11 @@ def member(base: type[C], kind: str, where: str = "kind") -> type[C]:
     raise ConfigError(f"{module.__name__} defines no subclass of {base.__name__} with kind {kind!r}")
 
 
-def build(base: type[C], kind: str, settings: Mapping[str, Any] | None, where: str = "kind") -> C:
+def build(
+    base: type[C], kind: str, settings: Mapping[str, Any] | None, where: str = "kind", file: str = "params.yaml"
+) -> C:
     """A member of a family from its settings, refused with the key when one is wrong."""
-    return parse(member(base, kind, where), settings or {}, f"{where}.{kind}")
+    return parse(member(base, kind, where, file), settings or {}, f"{where}.{kind}", file)
 
 
 def parse(model: type[S], settings: Mapping[str, Any], where: str, file: str = "params.yaml") -> S:

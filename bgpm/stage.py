@@ -5,6 +5,7 @@ Paths follow one convention, held here and in dvc.yaml only::
     data/code/<stage>           a fingerprint of the code that a stage runs
     data/pool  data/benchmark  data/truth/{pool,heldout,benchmark}.parquet
     data/embeddings/{pool,benchmark}  data/features/{pool,benchmark}
+    data/study/                 pools and loops of the study
     data/start/                 the seed labels and model 0, shared by every arm
     data/<arm>/round-<k>/       labels.parquet  everything bought so far (column `round` says when)
                                 model/          trained on those labels
@@ -47,6 +48,7 @@ FEATURES = DATA / "features"
 ANNOTATIONS = DATA / "annotations"
 HELDOUT_ANNOTATIONS = ANNOTATIONS / "heldout"
 START = DATA / "start"
+STUDY = DATA / "study"
 WAITING = "waiting.json"  # beside a batch; DVC does not know it
 REPORTS = Path("reports")
 TIMINGS = Path(".timings")  # side files: no stage depends on them, DVC does not know them

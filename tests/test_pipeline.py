@@ -317,7 +317,7 @@ def test_a_judges_replies_survive_dvc_and_are_no_dependency(abstaining_project: 
             oracles__judge__api_key_env="JUDGE_KEY",
         )
         shown = project.dvc("repro", "start-label")
-        assert "8 of 8 pairs have a label, by place 0%" in shown.stdout + shown.stderr
+        assert "8 of 8 pairs have a label, position bias 0%" in shown.stdout + shown.stderr
         assert len(service.requests) == 16
         assert service.requests[0].headers["authorization"] == "Bearer sk-secret-9876543210"
         assert ran(project.dvc("repro", "start-label").stdout) == []

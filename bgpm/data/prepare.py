@@ -92,9 +92,18 @@ def prepare(
     }
     if is_corpus(pool):
         summary["cycles"] = _cycles(Path(pool.path))
-    bench_tables, bench_truth = _tables(bench_rows, ["benchmark"] * len(bench_rows), pool.seed)
+    bench_tables, bench_truth = _benchmark_tables(bench_rows, pool.seed)
     bench_summary |= _describe(bench_tables["pairs"], bench_truth)
     return Prepared(tables, bench_tables, truth | bench_truth, summary, bench_summary)
+
+
+def prepare_benchmark(settings: BenchmarkSettings, seed: int) -> tuple[dict[str, Table], dict[str, Table]]:
+    """The benchmark's tables and labels alone, as `prepare` makes them beside any pool with this seed."""
+    return _benchmark_tables(_benchmark_rows(settings)[0], seed)
+
+
+def _benchmark_tables(rows: Sequence[Row], seed: int) -> tuple[dict[str, Table], dict[str, Table]]:
+    return _tables(rows, ["benchmark"] * len(rows), seed)
 
 
 def _benchmark_rows(settings: BenchmarkSettings) -> tuple[list[Row], dict[str, Any]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -163,7 +164,7 @@ class Chat:
         if asked_to_wait is not None:
             with self._lock:
                 self._free_at = max(self._free_at, time.monotonic() + asked_to_wait)
-        self._sleep(max(own, asked_to_wait or 0.0))
+        self._sleep(own)
 
     def _sleep(self, seconds: float) -> None:
         if self._stop.wait(max(seconds, 0.0)):
@@ -175,16 +176,25 @@ def _reply(response: httpx2.Response) -> Reply | None:
     try:
         body = response.json()
         choice = body["choices"][0]
-        text = choice["message"]["content"]
+        text = choice["message"]["content"] or ""
         listed = (choice.get("logprobs") or {}).get("content")
         tokens = listed and tuple(
-            (str(t["token"]), {str(a["token"]): float(a["logprob"]) for a in t["top_logprobs"]}) for t in listed
+            (str(t["token"]), {str(a["token"]): _logprob(a["logprob"]) for a in t["top_logprobs"]}) for t in listed
         )
         usage = body.get("usage")
         counts = usage and (int(usage["prompt_tokens"]), int(usage["completion_tokens"]))
-        return Reply(text or "", choice.get("finish_reason") == "length", tokens or None, counts or None)
+        if not isinstance(text, str) or (counts and min(counts) < 0):
+            return None
+        return Reply(text, choice.get("finish_reason") == "length", tokens or None, counts or None)
     except (ValueError, LookupError, TypeError, AttributeError):
         return None
+
+
+def _logprob(value: Any) -> float:
+    number = float(value)
+    if not number <= 1e-6:  # NaN too
+        raise ValueError(f"{value} is no log-probability")
+    return number
 
 
 def _message(response: httpx2.Response) -> str:
@@ -198,11 +208,9 @@ def _message(response: httpx2.Response) -> str:
 
 def _retry_after(response: httpx2.Response) -> float | None:
     """Seconds to wait by the header Retry-After, which holds a number or a date; None where it holds neither."""
-    value = response.headers.get("retry-after", "")
-    try:
-        return max(float(value), 0.0)
-    except ValueError:
-        pass
+    value = response.headers.get("retry-after", "").strip()
+    if re.fullmatch(r"\d+(\.\d+)?", value):
+        return float(value)
     try:
         moment = parsedate_to_datetime(value)
     except ValueError:

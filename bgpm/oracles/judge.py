@@ -423,6 +423,8 @@ def summary(pairs: Collection[tuple[Answer, Answer]], disagreement: Literal["ave
     """One line on a batch: labels, abstentions, position bias, cost."""
     none = sum(math.isnan(reconcile(ab, ba, disagreement)) for ab, ba in pairs)
     first, second = position_bias(pairs)
-    place = "" if math.isnan(first) else f", by place {first + second:.0%} (first {first:.0%}, second {second:.0%})"
+    place = (
+        "" if math.isnan(first) else f", position bias {first + second:.0%} (first {first:.0%}, second {second:.0%})"
+    )
     cost = sum(ab.cost + ba.cost for ab, ba in pairs)
     return f"{len(pairs) - none} of {len(pairs)} pairs have a label{place}, {none} abstentions, cost {cost:g}"

@@ -10,6 +10,7 @@ import matplotlib as mpl
 mpl.use("agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from bgpm.reporting.charts import every
 from bgpm.reporting.inputs import Arm
@@ -19,7 +20,7 @@ from bgpm.reporting.savings import band
 # Okabe and Ito's palette: told apart by every common kind of colour vision.
 COLOURS = ("#0072B2", "#D55E00")
 STYLES = ("-", (0, (5, 2)))
-_RC: dict[Any, Any] = {
+RC: dict[Any, Any] = {
     "svg.hashsalt": "bgpm",
     "svg.fonttype": "none",
     "font.family": "DejaVu Sans",
@@ -37,7 +38,7 @@ def draw(result: Result, stem: Path) -> None:
     """Write ``stem.png`` and ``stem.svg``: held-out and benchmark accuracy against labels bought, with 95% t-bands."""
     panels = [("heldout", "held-out accuracy, %"), ("benchmark", "benchmark accuracy, %")]
     panels = [(split, title) for split, title in panels if result.arm.curve(split, "all", "accuracy") is not None]
-    with mpl.rc_context(_RC):
+    with mpl.rc_context(RC):
         size = (4.4 * len(panels), 3.4)
         figure, axes = plt.subplots(1, len(panels), figsize=size, squeeze=False, layout="constrained")
         for axis, (split, title) in zip(axes[0], panels, strict=True):
@@ -52,12 +53,17 @@ def draw(result: Result, stem: Path) -> None:
             axis.margins(x=0.02)
             axis.grid(axis="y", color="#000000", alpha=0.08)
         _mark_target(axes[0][0], result)
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
-            part = stem.with_name(f"{stem.name}.{kind}.part")
-            figure.savefig(part, format=kind, dpi=160, metadata=metadata)
-            part.replace(stem.with_name(f"{stem.name}.{kind}"))
-        plt.close(figure)
+        save(figure, stem)
+
+
+def save(figure: Figure, stem: Path) -> None:
+    """Write ``stem.png`` and ``stem.svg``, each whole or not at all, and close the figure."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
+        part = stem.with_name(f"{stem.name}.{kind}.part")
+        figure.savefig(part, format=kind, dpi=160, metadata=metadata)
+        part.replace(stem.with_name(f"{stem.name}.{kind}"))
+    plt.close(figure)
 
 
 def _curve(axis: Axes, arm: Arm, split: str, colour: str, style: object) -> float:

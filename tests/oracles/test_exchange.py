@@ -240,4 +240,5 @@ def test_the_command_line_hands_a_batch_to_a_tool_and_takes_the_labels_back(
     assert "error: more.csv:2: pair 'q' is not in batch.parquet\nnothing was imported" in refused.stderr
     assert "Traceback" not in refused.stderr
     assert command("import", "more.csv", "data/annotations/more.jsonl").returncode == 0
+    assert "x.json: labels are read from .jsonl files only" in command("import", "more.csv", "x.json").stderr
     assert "absent.jsonl: no such file" in command("export", "absent.jsonl").stderr

@@ -72,6 +72,11 @@ def judge(service: Service, **changes: Any) -> Judge:
     return build(Oracle, "judge", settings | changes, "oracles")  # type: ignore[return-value]
 
 
+def logprobs(text: str, **alternatives: float) -> dict[str, Any]:
+    listed = [{"token": token.replace("_", " "), "logprob": math.log(p)} for token, p in alternatives.items()]
+    return {"logprobs": {"content": [{"token": text, "logprob": -0.1, "top_logprobs": listed}]}}
+
+
 def labels(service: Service, files: OracleFiles, **changes: Any) -> list[float]:
     return judge(service, **changes)(questions(), files).label.tolist()
 
@@ -152,7 +157,7 @@ def test_a_judge_that_looks_at_the_place_only_is_found_out(
     with serve(lambda *_: completion("A")) as service:
         assert labels(service, files) == [0.5] * 5
         assert labels(service, files, disagreement="tie") == [0.5] * 5
-    assert "5 of 5 pairs have a label, by place 100% (first 100%, second 0%), 0 abstentions" in caplog.text
+    assert "5 of 5 pairs have a label, position bias 100% (first 100%, second 0%), 0 abstentions" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -199,11 +204,6 @@ def test_position_bias_counts_pairs_that_the_place_decided_both_times() -> None:
 def test_a_reply_is_what_was_asked_for_or_nothing(text: str, label: float | None) -> None:
     assert read_reply(Reply(text, False, None, None), soft=False) == label
     assert read_reply(Reply(text, True, None, None), soft=False) is None  # cut off at the limit of tokens
-
-
-def logprobs(text: str, **alternatives: float) -> dict[str, Any]:
-    listed = [{"token": token.replace("_", " "), "logprob": math.log(p)} for token, p in alternatives.items()]
-    return {"logprobs": {"content": [{"token": text, "logprob": -0.1, "top_logprobs": listed}]}}
 
 
 def test_probabilities_of_the_letters_become_a_soft_label(files: OracleFiles) -> None:
@@ -269,6 +269,10 @@ TROUBLE = {
     "not JSON": Response(body=b'{"choices": [{"mess'),
     "another shape": Response(body=b'{"choices": []}'),
     "not an object": Response(body=b"[]"),
+    "in parts": Response(body=b'{"choices": [{"message": {"content": [{"type": "text", "text": "A"}]}}]}'),
+    "paid to answer": completion("A", (-5, 1)),
+    "surer than sure": completion("A", **logprobs("A", A=2.0)),
+    "waiting for nothing": Response(429, headers={"retry-after": "nan"}),
 }
 
 

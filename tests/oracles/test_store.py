@@ -222,6 +222,21 @@ def test_a_full_disk_acknowledges_nothing_and_leaves_whole_lines_only(store: Lab
     assert not list(store.path.parent.glob("*.torn-*"))
 
 
+def test_an_answer_is_on_the_disk_before_it_is_acknowledged(store: LabelStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[bytes | None] = []
+    fsync = os.fsync
+
+    def noted(file: int) -> None:
+        synced.append(store.path.read_bytes() if os.path.samestat(os.fstat(file), store.path.stat()) else None)
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    store.append(answer("p"))
+    assert synced == [store.path.read_bytes(), None]  # the line, then the name of the new file
+    store.append(answer("q"))
+    assert synced[2:] == [store.path.read_bytes()]
+
+
 def test_many_answers_are_written_all_or_none(store: LabelStore) -> None:
     store.append(answer("p"))
     code = "LabelStore(Path(sys.argv[1])).extend(Answer(f'p{n}', 1.0, 'ada', '') for n in range(100))\n"

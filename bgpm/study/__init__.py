@@ -1,0 +1,145 @@
+"""The study: which acquisition function saves labels on which pool, over many loops in one process.
+
+Its settings are ``study/params.yaml``, its stages ``study/dvc.yaml``. A pool is built from files of labelled pairs
+(`pools`), an arm is run on it for every seed by the same functions as the pipeline's stages (`run`), and every arm
+is compared with its baseline as the report compares two arms (`table`, `page`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from bgpm.backbones import BackboneSettings, FeatureSettings
+from bgpm.errors import ConfigError
+from bgpm.registry import Settings, parse
+
+PARAMS = Path("study/params.yaml")
+POOL_SEED = 0  # decides A/B order and held-out prompts of every pool
+
+
+class Source(Settings):
+    """One file of labelled pairs inside a pool.
+
+    Attributes:
+        file: Its name in the folder of pools; any form that `pool.path` takes.
+        pairs: Keep at most this many pairs for buying, a seeded sample of whole prompts' pairs; None for all.
+            Held-out pairs are all kept.
+    """
+
+    file: str
+    pairs: int | None = Field(default=None, ge=1)
+
+
+class Redundancy(Settings):
+    """Easy pairs in excess, as near-duplicates of each other.
+
+    A pair is easy where its longer answer won and has at least twice the words. Of every easy pair in the pool,
+    ``copies`` more are made: copy c lacks the last c words of both answers.
+    """
+
+    copies: int = Field(ge=1, le=8)
+
+
+class PoolPlan(Settings):
+    """How one pool is made.
+
+    Attributes:
+        sources: Files; with more than one, accuracy is the plain mean over the sources.
+        heldout: Share of prompts kept for the learning curve.
+        redundancy: None, or easy near-duplicates in excess.
+    """
+
+    sources: list[Source] = Field(min_length=1)
+    heldout: float = Field(gt=0, lt=1)
+    redundancy: Redundancy | None = None
+
+
+class ArmPlan(Settings):
+    """One way to spend labels.
+
+    Attributes:
+        acquisition, selection, posterior, model: Kinds.
+        settings: Settings of these kinds by choice, for example ``{selection: {max_per_prompt: 2}}``.
+        batch_size: Labels a round.
+        baseline: The arm it is compared with: same model and posterior, uniform choice.
+        pools: The pools it is run on; None for all.
+        default: Whether it is what params.yaml ships.
+    """
+
+    acquisition: str
+    selection: str = "top_k"
+    posterior: str = "laplace"
+    model: str = "gpm"
+    settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    batch_size: int = Field(default=32, ge=1)
+    baseline: str = "random"
+    pools: list[str] | None = None
+    default: bool = False
+
+
+class StudyPlan(Settings):
+    """``study/params.yaml``.
+
+    Attributes:
+        pools, arms: What is run, in the order of the tables.
+        pool_plans, arm_plans: What each of them is.
+        budgets: Labels to buy on each pool, seed labels included.
+        seeds: Paired replications 0, 1, ...
+        start: Seed labels.
+        shares: Targets, as shares of the baseline's gain.
+        headline: The share that the summary quotes.
+        resamples: Bootstrap draws.
+        processes: Loops side by side.
+        benchmark: File with prompt, chosen or responses, label, subset; its prompts are taken out of every pool.
+        backbone, features: As in params.yaml.
+    """
+
+    pools: list[str] = Field(min_length=1)
+    arms: list[str] = Field(min_length=1)
+    pool_plans: dict[str, PoolPlan]
+    arm_plans: dict[str, ArmPlan]
+    budgets: dict[str, int]
+    seeds: int = Field(ge=2)
+    start: int = Field(ge=1)
+    shares: list[float]
+    headline: float
+    resamples: int = Field(ge=100)
+    processes: int = Field(ge=1)
+    benchmark: str
+    backbone: BackboneSettings
+    features: FeatureSettings
+
+    def arms_of(self, pool: str) -> list[str]:
+        """The arms that are run on a pool."""
+        return [arm for arm in self.arms if pool in (self.arm_plans[arm].pools or self.pools)]
+
+
+def read_plan(raw: dict[str, Any]) -> StudyPlan:
+    """The plan as types.
+
+    Raises:
+        ConfigError: For an unknown key, pool, arm or baseline, or a headline that is no target.
+    """
+    plan = parse(StudyPlan, raw, "", str(PARAMS))
+    for what, names, known in (
+        ("pool_plans", plan.pools, plan.pool_plans),
+        ("budgets", plan.pools, plan.budgets),
+        ("arm_plans", plan.arms, plan.arm_plans),
+    ):
+        for name in names:
+            if name not in known:
+                raise ConfigError(f"{PARAMS}: {what}: nothing for {name!r}; there are {', '.join(known)}")
+    for pool in plan.pools:
+        here = plan.arms_of(pool)
+        for arm in here:
+            if plan.arm_plans[arm].baseline not in here:
+                raise ConfigError(
+                    f"{PARAMS}: arm {arm!r} is compared with {plan.arm_plans[arm].baseline!r}, which is not run on "
+                    f"{pool!r}; add it to arms"
+                )
+    if plan.headline not in plan.shares:
+        raise ConfigError(f"{PARAMS}: headline: {plan.headline} is not among shares {plan.shares}")
+    return plan

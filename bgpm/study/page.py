@@ -1,0 +1,153 @@
+"""The study written down: figures of curves and savings, and one page of tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+
+mpl.use("agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+
+from bgpm.reporting.figure import RC, save
+from bgpm.reporting.result import ends, percent
+from bgpm.reporting.savings import INDICATIVE_BELOW, Comparison, band
+from bgpm.study import StudyPlan
+from bgpm.study.table import Outcome
+
+# Okabe and Ito's palette, the baseline in grey.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#000000")
+BASELINE = "#888888"
+HEADER = (
+    "arm",
+    "labels saved",
+    "95% interval",
+    "null control",
+    "labels, arm / baseline",
+    "area, points",
+    "last accuracy",
+)
+
+
+def draw_curves(outcomes: Sequence[Outcome], stem: Path) -> None:
+    """Held-out accuracy against labels with 95% t-bands: a panel a pool, a line an arm compared with `random`."""
+    pools = list(dict.fromkeys(o.pool for o in outcomes))
+    columns = min(3, len(pools))
+    rows = math.ceil(len(pools) / columns)
+    names = [arm for arm in dict.fromkeys(o.arm for o in outcomes) if arm != "random"]
+    colour = dict(zip(names, [COLOURS[n % len(COLOURS)] for n in range(len(names))], strict=True)) | {
+        "random": BASELINE
+    }
+    with mpl.rc_context(RC):
+        figure, axes = plt.subplots(
+            rows, columns, figsize=(4.2 * columns, 3.1 * rows), squeeze=False, layout="constrained"
+        )
+        for axis, pool in zip(axes.flat, pools, strict=False):
+            for o in (o for o in outcomes if o.pool == pool and o.plan.baseline == "random"):
+                mean, half = band(100 * o.trials.curves)
+                axis.plot(o.trials.labels, mean, color=colour[o.arm], linewidth=1.6, label=o.arm)
+                axis.fill_between(
+                    o.trials.labels, mean - half, mean + half, color=colour[o.arm], alpha=0.12, linewidth=0
+                )
+            axis.set_title(pool, loc="left", fontsize=10)
+            axis.grid(axis="y", color="#000000", alpha=0.08)
+        for axis in axes.flat[len(pools) :]:
+            axis.set_visible(False)
+        for axis in axes[-1]:
+            axis.set_xlabel("labels bought")
+        for axis in axes[:, 0]:
+            axis.set_ylabel("held-out accuracy, %")
+        handles, labels = axes.flat[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(6, len(labels)), frameon=False)
+        save(figure, stem)
+
+
+def draw_savings(outcomes: Sequence[Outcome], share: float, stem: Path) -> None:
+    """Savings at one target with 95% intervals over the null control's range, one panel a pool."""
+    compared = [o for o in outcomes if o.arm != o.plan.baseline]
+    pools = list(dict.fromkeys(o.pool for o in compared))
+    arms = list(dict.fromkeys(o.arm for o in compared))
+    with mpl.rc_context(RC):
+        size = (1.6 + 2.1 * len(pools), 1.2 + 0.27 * len(arms))
+        figure, axes = plt.subplots(1, len(pools), figsize=size, sharey=True, squeeze=False, layout="constrained")
+        for axis, pool in zip(axes[0], pools, strict=True):
+            for o in (o for o in compared if o.pool == pool):
+                _saving(axis, len(arms) - 1 - arms.index(o.arm), o.at(share), o.plan.default)
+            axis.set_title(pool, loc="left", fontsize=9)
+            axis.set_xlim(-105, 105)
+            axis.axvline(0, color="#888888", linewidth=0.8)
+            axis.axvline(50, color="#888888", linewidth=0.8, linestyle=":")
+            axis.set_xlabel("labels saved, %")
+        axes[0][0].set_yticks(range(len(arms)), arms[::-1])
+        save(figure, stem)
+
+
+def _saving(axis: Axes, y: float, c: Comparison, default: bool) -> None:
+    def clipped(value: float) -> float:
+        return float(np.clip(100 * value, -105, 105))
+
+    if c.null is not None:
+        low, high = clipped(c.null.low), clipped(c.null.high)
+        axis.barh(y, high - low, left=low, height=0.8, color="#000000", alpha=0.08, linewidth=0)
+    colour = COLOURS[1] if default else COLOURS[0]
+    if c.interval is not None:
+        axis.plot([clipped(c.interval.low), clipped(c.interval.high)], [y, y], color=colour, linewidth=1.6)
+    if math.isfinite(c.saving):
+        axis.plot([clipped(c.saving)], [y], "o" if c.saving > -1.05 else "<", color=colour, markersize=5)
+    else:
+        axis.plot([-103], [y], "x", color=colour, markersize=5)
+
+
+def as_markdown(plan: StudyPlan, outcomes: Sequence[Outcome]) -> str:
+    """The tables: one a pool at the headline's target, with what is known of the pool."""
+    share = plan.headline
+    out = [
+        "# Label efficiency on real pools",
+        "",
+        f"Labels saved against `random` to reach {percent(share)} of random's own gain in held-out accuracy: "
+        f"1 - labels of the arm / labels of random, {plan.seeds} paired seeds, 95% BCa interval over seeds and "
+        "held-out prompts. *Null control*: the same estimate for random against random. *Not reached* counts as worse "
+        "than any number. `python -m stages.study_report` wrote this page; `make study POOLS=FOLDER` runs everything.",
+        "",
+    ]
+    if plan.seeds < INDICATIVE_BELOW:
+        out += [f"**{plan.seeds} seeds are indicative only**: intervals cover less than they promise.", ""]
+    out += ["![Labels saved](savings.png)", "", "![Learning curves](curves.png)", ""]
+    for pool in plan.pools:
+        here = [o for o in outcomes if o.pool == pool]
+        random = here[0]
+        out += [
+            f"## {pool}",
+            "",
+            f"Random goes from {_points(random.curves.baseline[0])} to {_points(random.curves.baseline[-1])} with "
+            f"{random.curves.labels[-1]:.0f} labels"
+            + (" and **stops climbing before the end** (saturated)." if random.saturated else "."),
+            "",
+            "| " + " | ".join(HEADER) + " |",
+            "|---" * len(HEADER) + "|",
+        ]
+        out += [_line(o, o.at(share)) for o in here if o.arm != o.plan.baseline]
+        out.append("")
+    return "\n".join(out)
+
+
+def _points(value: float) -> str:
+    return f"{100 * value:.1f}%"
+
+
+def _line(o: Outcome, c: Comparison) -> str:
+    name = f"**{o.arm}**" if o.plan.default else o.arm
+    if o.plan.baseline != "random":
+        name += f" (against {o.plan.baseline})"
+    interval = ends(c.interval.low, c.interval.high) if c.interval else ""
+    null = ends(c.null.low, c.null.high) if c.null else ""
+    labels = " / ".join(f"{n:.0f}" if math.isfinite(n) else "-" for n in (c.labels_arm, c.labels_baseline))
+    area = o.area.interval
+    half = f" ({100 * area.low:+.1f} to {100 * area.high:+.1f})" if area else ""
+    last = f"{_points(o.curves.arm[-1])} / {_points(o.curves.baseline[-1])}"
+    saved = "no gain" if math.isnan(c.saving) else percent(c.saving)
+    return f"| {name} | {saved} | {interval} | {null} | {labels} | {100 * o.area.value:+.1f}{half} | {last} |"

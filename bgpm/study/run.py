@@ -1,0 +1,111 @@
+"""One arm on one pool: the loop for one seed, in memory, by the functions that the stages call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bgpm.acquisition import Acquisition
+from bgpm.data.tables import concatenate
+from bgpm.evaluation.curve import Row
+from bgpm.heads import Head
+from bgpm.loop.evaluate import evaluate
+from bgpm.loop.pool import Labelled, Pool, Table
+from bgpm.loop.score import score
+from bgpm.loop.select import select
+from bgpm.loop.start import start
+from bgpm.loop.train import train
+from bgpm.posteriors import Posterior
+from bgpm.registry import C, build
+from bgpm.selection import Selection, StartSettings
+from bgpm.stage import generator
+from bgpm.study import PARAMS, ArmPlan
+
+
+@dataclass(frozen=True)
+class Components:
+    """An arm's plan, built."""
+
+    acquisition: Acquisition
+    selection: Selection
+    posterior: Posterior
+    head: Head
+
+    @classmethod
+    def of(cls, plan: ArmPlan) -> Components:
+        """Refuses an unknown kind or setting; names it."""
+
+        def made(base: type[C], choice: str) -> C:
+            return build(base, getattr(plan, choice), plan.settings.get(choice), choice, str(PARAMS))
+
+        return cls(
+            made(Acquisition, "acquisition"),
+            made(Selection, "selection"),
+            made(Posterior, "posterior"),
+            made(Head, "model"),
+        )
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one loop gives.
+
+    Attributes:
+        curve: Rows (round, labels, split, section, metric, value).
+        prompts: Right answers by held-out prompt: round, prompt, pairs, right.
+        bought: Pairs in the order of buying: round, pair, label.
+    """
+
+    curve: list[tuple[int, int, str, str, str, float]]
+    prompts: Table
+    bought: Table
+
+
+def run(
+    plan: ArmPlan,
+    pool: Pool,
+    truth: Table,
+    heldout: Labelled,
+    benchmark: Labelled,
+    *,
+    seed: int,
+    start_labels: int,
+    budget: int,
+    xstest: str = "code",
+) -> Run:
+    """The loop from the seed labels to the budget, or to the end of the pool.
+
+    Args:
+        truth: Recorded labels, label and margin of every row of the pool's table (NaN where unknown).
+        start_labels: Seed labels, chosen uniformly, the same for every arm.
+        budget: Labels in all; the last round stays at or below it.
+    """
+    parts = Components.of(plan)
+    rows = start(StartSettings(labels=start_labels), pool, generator=generator("start", seed))
+    curve: list[tuple[int, int, str, str, str, float]] = []
+    prompts, bought = [], []
+    known = np.empty(0, np.int64)
+    k = 0
+    while True:
+        known = np.concatenate([known, rows])
+        bought.append({"round": np.full(len(rows), k), "pair": rows, "label": truth["label"][rows]})
+        labels = {"pair": known, "label": truth["label"][known], "margin": truth["margin"][known]}
+        model = train(parts.posterior, parts.head, pool, labels, seed=seed)
+        measured: list[Row]
+        measured, answers = evaluate(model, heldout, benchmark, xstest=xstest)
+        curve += [(k, len(known), *row) for row in measured]
+        prompts.append({"round": np.full(len(answers["prompt"]), k)} | answers)
+        if len(known) + plan.batch_size > budget or len(known) == len(pool.open):
+            return Run(curve, concatenate(prompts), concatenate(bought))
+        kind = plan.acquisition
+        scores = score(parts.acquisition, model, pool, known, generator=generator("score", kind, seed, k))
+        batch = select(
+            parts.selection,
+            pool,
+            scores,
+            lambda model=model: model,
+            plan.batch_size,
+            generator=generator("select", kind, seed, k),
+        )
+        rows, k = batch["pair"], k + 1

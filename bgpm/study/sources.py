@@ -1,0 +1,52 @@
+"""Put the files that the study reads where its stages look for them.
+
+For the command line::
+
+    python -m bgpm.study.sources FOLDER
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+from bgpm.errors import BgpmError, DataError
+from bgpm.stage import STUDY, read_params
+from bgpm.study import PARAMS, StudyPlan, read_plan
+
+SOURCES = STUDY / "sources"
+
+
+def files(plan: StudyPlan) -> list[str]:
+    """Names of every file that the plan reads, sorted."""
+    return sorted({plan.benchmark, *(s.file for pool in plan.pools for s in plan.pool_plans[pool].sources)})
+
+
+def fetch(plan: StudyPlan, folder: Path, target: Path = SOURCES) -> None:
+    """Copy the plan's files from a folder; a file that is there already with the same content is left alone.
+
+    Raises:
+        DataError: Naming every file that the folder lacks; nothing is copied then.
+    """
+    wanted = files(plan)
+    missing = [name for name in wanted if not (folder / name).is_file()]
+    if missing:
+        raise DataError(
+            f"{folder}: no {', '.join(missing)}; `make study POOLS=FOLDER` needs the folder that holds the files named "
+            f"in {PARAMS}: put them there, or take their pools out of `pools`"
+        )
+    target.mkdir(parents=True, exist_ok=True)
+    for name in wanted:
+        if not (target / name).exists() or (target / name).read_bytes() != (folder / name).read_bytes():
+            shutil.copyfile(folder / name, target / f"{name}.part")
+            (target / f"{name}.part").replace(target / name)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2 or not sys.argv[1]:
+        sys.exit("usage: make study POOLS=FOLDER")
+    try:
+        fetch(read_plan(read_params(PARAMS)), Path(sys.argv[1]))
+    except BgpmError as error:
+        sys.exit(f"error: {error}")

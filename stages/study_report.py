@@ -1,0 +1,38 @@
+"""Stage of the study: savings, curves and one page from the results of all loops."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+
+from bgpm.data.tables import concatenate, read_table, write_table
+from bgpm.stage import REPORTS, STUDY, read_params, run
+from bgpm.study import PARAMS, read_plan
+from bgpm.study.page import as_markdown, draw_curves, draw_savings
+from bgpm.study.table import COLUMNS, outcomes, row
+
+OUT = REPORTS / "study"
+
+
+def main() -> None:
+    plan = read_plan(read_params(PARAMS))
+    found = list(outcomes(plan, STUDY))
+    OUT.mkdir(parents=True, exist_ok=True)
+    with (OUT / "savings.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows(row(o, c).values() for o in found if o.arm != o.plan.baseline for c in o.comparisons)
+    curves = []
+    for o in found:
+        table = read_table(STUDY / o.pool / o.arm / "curve.parquet")
+        place = {name: np.full(len(table["seed"]), getattr(o, name), object) for name in ("pool", "arm")}
+        curves.append(place | table)
+    write_table(OUT / "curves.parquet", concatenate(curves))
+    draw_curves(found, OUT / "curves")
+    draw_savings(found, plan.headline, OUT / "savings")
+    (OUT / "index.md").write_text(as_markdown(plan, found), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    run(main)

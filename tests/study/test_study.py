@@ -1,0 +1,216 @@
+"""The study: its plan, its pools, its loops (the same numbers as the pipeline's) and its tables."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from conftest import ROOT, Project, tiny_benchmark, tiny_pool, write_jsonl
+
+from bgpm.data.tables import read_table, write_table
+from bgpm.errors import ConfigError, DataError
+from bgpm.stage import read_params
+from bgpm.study import ArmPlan, PoolPlan, Redundancy, Source, read_plan
+from bgpm.study.pools import records
+from bgpm.study.run import Components
+from bgpm.study.sources import fetch, files
+from bgpm.study.table import read_trials, shared
+
+
+def plan(**changes: Any) -> dict[str, Any]:
+    """The shipped plan with other top-level values."""
+    return read_params(ROOT / "study/params.yaml") | changes
+
+
+def test_the_shipped_plan_is_sound_and_every_arm_can_be_built() -> None:
+    shipped = read_plan(plan())
+    for arm in shipped.arms:
+        Components.of(shipped.arm_plans[arm])
+    for pool in shipped.pools:
+        assert "random" in shipped.arms_of(pool)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"pools": ["ukp", "nowhere"]}, "pool_plans: nothing for 'nowhere'"),
+        ({"arms": ["random", "guess"]}, "arm_plans: nothing for 'guess'"),
+        ({"arms": ["entropy"]}, "'entropy' is compared with 'random', which is not run on"),
+        ({"headline": 0.8}, "headline: 0.8 is not among shares"),
+        ({"seeds": 1}, "seeds: Input should be greater than or equal to 2"),
+        ({"colour": "blue"}, "colour: unknown key"),
+    ],
+)
+def test_a_wrong_plan_is_refused_with_its_file_and_key(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=r"study/params\.yaml") as caught:
+        read_plan(plan(**changes))
+    assert words in str(caught.value)
+
+
+def test_an_arm_of_an_unknown_kind_or_setting_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"study/params.yaml: acquisition: unknown kind 'magic'; choose one of: "):
+        Components.of(ArmPlan(acquisition="magic"))
+    with pytest.raises(ConfigError, match=r"selection\.top_k\.cap: unknown key"):
+        Components.of(ArmPlan(acquisition="random", settings={"selection": {"cap": 2}}))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_jsonl(tmp_path / "east.jsonl", tiny_pool(20, 3))
+    write_jsonl(tmp_path / "west.jsonl", tiny_pool(30, 3, seed=1))
+    return tmp_path
+
+
+def test_sources_split_by_prompt_over_their_union_and_keep_their_name(folder: Path) -> None:
+    shape = PoolPlan(sources=[Source(file="east.jsonl"), Source(file="west.jsonl")], heldout=0.4)
+    rows = records(shape, folder, seed=0)
+    side: dict[str, set[str]] = {}
+    for row in rows:
+        side.setdefault(json.dumps(row["prompt"]), set()).add(row["split"])
+    assert {len(splits) for splits in side.values()} == {1}  # the files share 20 prompts
+    assert {row["section"] for row in rows} == {"east", "west"}
+    assert len(rows) == len(tiny_pool(20, 3)) + len(tiny_pool(30, 3, seed=1))
+
+
+def test_a_source_is_cut_to_its_pairs_by_whole_prompts_and_held_out_pairs_stay(folder: Path) -> None:
+    whole = records(PoolPlan(sources=[Source(file="west.jsonl")], heldout=0.4), folder, seed=0)
+    cut = records(PoolPlan(sources=[Source(file="west.jsonl", pairs=20)], heldout=0.4), folder, seed=0)
+    assert [r for r in cut if r["split"] == "heldout"] == [r for r in whole if r["split"] == "heldout"]
+    pool = [r for r in cut if r["split"] == "pool"]
+    assert len(pool) == 20
+    full = {json.dumps(r["prompt"]): 0 for r in whole}
+    for row in whole:
+        full[json.dumps(row["prompt"])] += row["split"] == "pool"
+    partial = [
+        p for p in {json.dumps(r["prompt"]) for r in pool} if sum(json.dumps(r["prompt"]) == p for r in pool) < full[p]
+    ]
+    assert len(partial) <= 1
+
+
+def test_copies_are_made_of_easy_pairs_only_and_keep_their_label(folder: Path) -> None:
+    easy = {
+        "prompt": "why?",
+        "response_a": "one two three four five six seven eight",
+        "response_b": "no no no no",
+        "label": 1,
+    }
+    hard = {
+        "prompt": "why not?",
+        "response_a": "one two three four",
+        "response_b": "five six seven eight nine",
+        "label": 1,
+    }
+    rest = tiny_pool(20, 3)
+    write_jsonl(folder / "some.jsonl", [easy, hard, *rest])
+    shape = PoolPlan(sources=[Source(file="some.jsonl")], heldout=0.01, redundancy=Redundancy(copies=2))
+    rows = [r for r in records(shape, folder, seed=0) if r["prompt"][0]["content"] in ("why?", "why not?")]
+    assert [r["response_a"] for r in rows if r["prompt"][0]["content"] == "why?"] == [
+        "one two three four five six seven eight",
+        "one two three four five six seven",
+    ]  # copy 2 would leave half of the loser: not made
+    assert sum(r["prompt"][0]["content"] == "why not?" for r in rows) == 1
+    assert {r["label"] for r in rows} == {1.0}
+
+
+def test_a_missing_file_is_named_before_anything_is_copied(tmp_path: Path) -> None:
+    shipped = read_plan(plan())
+    (tmp_path / files(shipped)[0]).write_bytes(b"")
+    with pytest.raises(DataError, match=r"no human_hh_harmless_test\.jsonl\.gz"):
+        fetch(shipped, tmp_path, tmp_path / "target")
+    assert not (tmp_path / "target").exists()
+
+
+def test_the_mean_over_sources_weighs_each_source_alike(tmp_path: Path) -> None:
+    # prompt 0 of a large source: 8 of 10 right; prompts 1 and 2 of a small one: 1 of 4 right
+    answers = {"prompt": [0, 1, 2], "pairs": [10.0, 2.0, 2.0], "right": [8.0, 1.0, 0.0]}
+    table = {name: np.tile(values, 2) for name, values in answers.items()}
+    write_table(tmp_path / "prompts.parquet", {"seed": np.zeros(6, int), "round": np.repeat([0, 1], 3), **table})
+    write_table(tmp_path / "curve.parquet", {"round": [0, 1], "labels": [4, 8]})
+    assert read_trials(tmp_path).curves == pytest.approx(np.full((1, 2), 9 / 14))
+    by_source = read_trials(tmp_path, {0: "large", 1: "small", 2: "small"})
+    assert by_source.curves == pytest.approx(np.full((1, 2), (8 / 10 + 1 / 4) / 2))
+
+
+def test_arms_with_other_batch_sizes_are_compared_where_both_have_points(tmp_path: Path) -> None:
+    def trials(labels: list[int]):
+        folder = tmp_path / str(len(labels))
+        n = len(labels)
+        zero, k = np.zeros(n, int), np.arange(n)
+        answers = {"seed": zero, "round": k, "prompt": zero, "pairs": np.ones(n), "right": k / n}
+        write_table(folder / "prompts.parquet", answers)
+        write_table(folder / "curve.parquet", {"round": range(n), "labels": labels})
+        return read_trials(folder)
+
+    arm, baseline = shared(trials([8, 24, 40]), trials([8, 16, 24, 32, 40]))
+    assert arm.labels.tolist() == baseline.labels.tolist() == [8, 24, 40]
+    assert baseline.right[0, :, 0] == pytest.approx([0, 0.4, 0.8])
+
+
+def tiny_plan() -> dict[str, Any]:
+    """A plan over the tiny pool that repeats what the tiny project's pipeline does."""
+    settings = {"model": yaml.safe_load((ROOT / "params.yaml").read_text())["models"]["gpm"]}
+    return plan(
+        pools=["tiny"],
+        arms=["random", "entropy"],
+        pool_plans={"tiny": {"sources": [{"file": "pool.jsonl"}], "heldout": 0.3}},
+        arm_plans={
+            arm: {"acquisition": arm, "batch_size": 6, "settings": settings, "default": arm == "entropy"}
+            for arm in ("random", "entropy")
+        },
+        budgets={"tiny": 20},
+        seeds=2,
+        start=8,
+        resamples=200,
+        benchmark="benchmark.jsonl",
+        backbone={"path": "tiny/backbone", "sha256": None},
+        features={"pca": 16},
+        processes=1,
+    )
+
+
+@pytest.mark.slow
+def test_a_study_gives_the_numbers_of_the_pipeline_and_writes_its_tables(
+    finished_project: Project, tmp_path: Path
+) -> None:
+    project = finished_project.clone(tmp_path / "project")
+    project.params(pool__seed=0)  # as the study splits its pools
+    project.dvc("repro")
+    (project.folder / "study/params.yaml").write_text(yaml.safe_dump(tiny_plan()), encoding="utf-8")
+    write_jsonl(tmp_path / "files/pool.jsonl", tiny_pool())
+    write_jsonl(tmp_path / "files/benchmark.jsonl", tiny_benchmark())
+    project.run("python", "-m", "bgpm.study.sources", str(tmp_path / "files"))
+    project.dvc("repro", "study/dvc.yaml")
+    for arm in ("random", "entropy"):
+        with (project.folder / f"data/{arm}/round-2/evaluation/curve.csv").open(encoding="utf-8") as file:
+            pipeline = {
+                (int(r["seed"]), int(r["round"]), int(r["labels"]), r["split"], r["section"], r["metric"]): float(
+                    r["value"]
+                )
+                for r in csv.DictReader(file)
+                if r["metric"] != "length_rule" and r["section"] == "all"
+            }
+        table = read_table(project.folder / f"data/study/tiny/{arm}/curve.parquet")
+        keys = ("seed", "round", "labels", "split", "section", "metric")
+        study = dict(zip(zip(*(table[k].tolist() for k in keys), strict=True), table["value"].tolist(), strict=True))
+        assert pipeline
+        assert {key: study[key] for key in pipeline} == pipeline
+    with (project.folder / "reports/study/savings.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["target"] for row in rows] == ["0.5", "0.75", "0.9", "1.0"]
+    assert {(row["arm"], row["seeds"], row["default"]) for row in rows} == {("entropy", "2", "True")}
+    page = (project.folder / "reports/study/index.md").read_text(encoding="utf-8")
+    assert "2 seeds are indicative only" in page
+    assert "| **entropy** |" in page
+    # another target re-runs the report alone, another arm its own loop
+    changed = tiny_plan()
+    changed["arms"].append("margin")
+    changed["arm_plans"]["margin"] = changed["arm_plans"]["random"] | {"acquisition": "margin"}
+    (project.folder / "study/params.yaml").write_text(yaml.safe_dump(changed), encoding="utf-8")
+    again = project.dvc("repro", "study/dvc.yaml").stdout
+    assert "Running stage 'study/dvc.yaml:loop@tiny-margin'" in again
+    assert "loop@tiny-random'" not in again.replace("'study/dvc.yaml:loop@tiny-random' didn't change", "")
