@@ -6,6 +6,8 @@ A message says what is wrong, what was expected, what was found, and how to mend
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class BgpmError(Exception):
     """Base of every error raised on purpose; a stage prints it as one line and exits with 1."""
@@ -24,7 +26,15 @@ class MissingLabelError(DataError, LookupError):
 
 
 class LabelsPendingError(BgpmError, LookupError):
-    """A person or service has not answered yet; the work so far is kept."""
+    """A person or service has not answered yet; the work so far is kept.
+
+    Attributes:
+        pairs: Names of all pairs that people are asked for, answered or not; empty where no person is.
+    """
+
+    def __init__(self, message: str, pairs: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.pairs = tuple(pairs)
 
 
 class WeightsError(BgpmError, OSError):

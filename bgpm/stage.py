@@ -15,6 +15,8 @@ Paths follow one convention, held here and in dvc.yaml only::
                                 evaluation/     the learning curve up to here
                                 scores.parquet  what model k thinks of every unlabelled pair
                                 batch.parquet   the pairs to be labelled next
+                                waiting.json    which of them people are asked for, while the stage waits for them
+    data/annotations/           what people and judges answered; heldout/ for held-out pairs
 
 A stage runs as ``python -m stages.NAME ARGUMENTS`` in the repository's root.
 """
@@ -48,11 +50,13 @@ TRUTH = DATA / "truth"
 EMBEDDINGS = DATA / "embeddings"
 FEATURES = DATA / "features"
 ANNOTATIONS = DATA / "annotations"
+HELDOUT_ANNOTATIONS = ANNOTATIONS / "heldout"
 START = DATA / "start"
 OFFLINE = DATA / "offline"
 TRAINING = DATA / "training.json"
 TEXTS = DATA / "texts.json"
 STUDY = DATA / "study"
+WAITING = "waiting.json"  # beside a batch; DVC does not know it
 REPORTS = Path("reports")
 TIMINGS = Path(".timings")  # side files: no stage depends on them, DVC does not know them
 

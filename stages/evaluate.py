@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 
 import numpy as np
 
@@ -26,6 +27,8 @@ from bgpm.stage import (
     write_json,
 )
 
+log = logging.getLogger("bgpm")
+
 COLUMNS = ["seed", "round", "labels", "split", "section", "metric", "value"]
 FIGURES = ["seed", "figure", "series", "x", "y", "count"]
 
@@ -45,8 +48,12 @@ def main(arm: str, k: str = "0") -> None:
         mine = where(labels, labels["seed"] == seed)
         model = load(here / "model" / f"seed-{seed}")
         point = measure(model, heldout, benchmark, xstest=xstest)
-        by_length = length_rule(gap[mine["pair"]], mine["label"], gap[heldout.rows], heldout.label)
-        rows = [*point.rows, ("heldout", "all", "length_rule", by_length)]
+        rows = list(point.rows)
+        if heldout.decided:
+            by_length = length_rule(gap[mine["pair"]], mine["label"], gap[heldout.rows], heldout.label)
+            rows.append(("heldout", "all", "length_rule", by_length))
+        else:
+            log.warning("%s, round %d: no held-out labels yet: run `bgpm annotate --heldout`", arm, number)
         curve += [(seed, number, len(mine["label"]), *row) for row in rows]
         place = {"seed": seed, "round": number}
         answers = point.answers

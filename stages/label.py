@@ -5,9 +5,21 @@ from __future__ import annotations
 import numpy as np
 
 from bgpm.data.tables import concatenate, read_table, write_table
+from bgpm.errors import LabelsPendingError
 from bgpm.oracles import Oracle, OracleFiles, Question
 from bgpm.registry import build
-from bgpm.stage import ANNOTATIONS, POOL, START, TRUTH, read_params, round_dir, run, setting
+from bgpm.stage import (
+    ANNOTATIONS,
+    POOL,
+    START,
+    TRUTH,
+    WAITING,
+    read_params,
+    round_dir,
+    run,
+    setting,
+    write_json,
+)
 
 
 def main(arm: str, k: str = "0") -> None:
@@ -20,7 +32,12 @@ def main(arm: str, k: str = "0") -> None:
     questions = [
         Question(pair_id, seed) for pair_id, seed in zip(batch["pair_id"], batch["seed"].tolist(), strict=True)
     ]
-    verdicts = oracle(questions, files)
+    try:
+        verdicts = oracle(questions, files)
+    except LabelsPendingError as error:
+        if error.pairs:
+            write_json(here / WAITING, {"pairs": error.pairs})
+        raise
     first = arm == "start"
     bought = {
         "seed": batch["seed"],
@@ -36,6 +53,7 @@ def main(arm: str, k: str = "0") -> None:
     else:
         known = read_table(here / "labels.parquet", list(bought))
         write_table(round_dir(arm, int(k) + 1) / "labels.parquet", concatenate([known, bought]))
+    (here / WAITING).unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

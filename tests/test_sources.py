@@ -37,7 +37,8 @@ def changed(copy: Path, path: str) -> set[str]:
         ("bgpm/reporting/page.py", {"report"}),
         ("bgpm/acquisition/bald.py", {"score"}),
         ("bgpm/selection/logdet.py", {"select", "start"}),
-        ("bgpm/oracles/recorded.py", {"label"}),
+        ("bgpm/oracles/recorded.py", {"label", "prepare"}),  # which reads what people said of held-out pairs
+        ("bgpm/annotate/desk.py", set()),
         ("bgpm/posteriors/_newton.py", {"train", "score", "select", "evaluate"}),
         ("bgpm/backbones/embedding.py", {"embed"}),
         ("bgpm/data/readers.py", {"prepare"}),

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -58,12 +59,18 @@ class Prepared:
     benchmark_summary: dict[str, Any]
 
 
-def prepare(pool: PoolSettings, benchmark: BenchmarkSettings) -> Prepared:
+def prepare(
+    pool: PoolSettings, benchmark: BenchmarkSettings, answered: Mapping[str, float] = MappingProxyType({})
+) -> Prepared:
     """Read, check, clean and split; nothing is written.
+
+    Args:
+        pool, benchmark: What to read.
+        answered: Labels that people gave to held-out pairs, by pair_id: they stand where none is recorded.
 
     Raises:
         DataError: Naming file, line and what to do, for input that cannot be used.
-        MissingLabelError: If a held-out or a benchmark pair has no label.
+        MissingLabelError: If a benchmark pair has no label.
     """
     bench_rows, bench_summary = _benchmark_rows(benchmark)
     rows = list(read_rows(pool))
@@ -79,6 +86,7 @@ def prepare(pool: PoolSettings, benchmark: BenchmarkSettings) -> Prepared:
     _warn("pool", dropped | {"contradicting labels": contradicting})
     _check_pool(rows, splits, pool)
     tables, truth = _tables(rows, splits, pool.seed)
+    _fill(truth["heldout"], answered, _source(pool))
     summary |= _describe(tables["pairs"], truth) | {
         "dropped": _counts(dropped),
         "contradicting labels": asdict(contradicting),
@@ -223,15 +231,24 @@ def _check_pool(rows: Sequence[Row], splits: Sequence[str], settings: PoolSettin
                 f"{prompts.total()} prompts, heldout {settings.heldout}); give more prompts, another share or seed, "
                 "or a split column"
             )
-    bare = [row for row, split in zip(rows, splits, strict=True) if split == "heldout" and math.isnan(row.label)]
-    if bare:
-        name = bare[0].place + (f" (id {bare[0].id})" if bare[0].id else "")
-        raise MissingLabelError(
-            f"{source}: {len(bare)} of {splits.count('heldout')} held-out pairs have no label, the first is at {name}; "
-            "label them, or add a column split that says `heldout` for labelled prompts and `pool` for the others"
-        )
     if all(row.label == 0.5 for row, split in zip(rows, splits, strict=True) if split == "heldout"):
         raise DataError(f"{source}: every held-out pair is a tie: accuracy needs at least one that is decided")
+
+
+def _fill(heldout: Table, answered: Mapping[str, float], source: str) -> None:
+    """Put people's labels where none is recorded, and say how many pairs are left that nobody labelled."""
+    open_rows = np.flatnonzero(np.isnan(heldout["label"]))
+    heldout["label"][open_rows] = [answered.get(pair_id, math.nan) for pair_id in heldout["pair_id"][open_rows]]
+    bare = heldout["pair_id"][np.isnan(heldout["label"])]
+    if len(bare):
+        log.warning(
+            "%s: %d of %d held-out pairs have no label and are not evaluated on, the first is %s; "
+            "`bgpm annotate --heldout` asks people for them",
+            source,
+            len(bare),
+            len(heldout["pair_id"]),
+            bare[0],
+        )
 
 
 def _tables(rows: Sequence[Row], splits: Sequence[str], seed: int) -> tuple[dict[str, Table], dict[str, Table]]:

@@ -81,7 +81,11 @@ def word_scores(train: TextSplit, tests: Sequence[TextSplit]) -> list[np.ndarray
         cv=GroupKFold(FOLDS),
     )
     search.fit(x, y, groups=groups)
-    return [search.best_estimator_.decision_function(differences(test, test.split.pairs)) for test in tests]
+    fitted = search.best_estimator_
+    return [
+        fitted.decision_function(differences(test, pairs)) if len(pairs := test.split.pairs) else np.zeros(0)
+        for test in tests
+    ]
 
 
 def heldout_scores(scores: np.ndarray, split: Split) -> Scores:
@@ -125,7 +129,7 @@ def _measured(
 ) -> dict[str, dict[str, Scores]]:
     return {
         name: {
-            **({"heldout": heldout_scores(on_heldout, heldout)} if len(heldout.label) else {}),
+            **({"heldout": heldout_scores(on_heldout, heldout)} if (heldout.label != 0.5).any() else {}),
             **({"benchmark": benchmark_scores(on_benchmark, benchmark, xstest)} if len(benchmark.label) else {}),
         }
         for name, (on_heldout, on_benchmark) in rules.items()

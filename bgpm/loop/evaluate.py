@@ -38,18 +38,25 @@ def evaluate(model: Fitted, heldout: Labelled, benchmark: Labelled, *, xstest: s
 
 
 def measure(model: Fitted, heldout: Labelled, benchmark: Labelled, *, xstest: str, figures: bool = True) -> Measured:
-    """One point of the learning curve with all that the last round's report shows beside it: figures, where asked."""
-    moments = model.moments(heldout.features, heldout.pairs)
-    rows = list(heldout_rows(moments, heldout.label, heldout.section))
-    rows += triple_rows(moments, heldout.pairs, heldout.label)
+    """One point of the learning curve with all that the last round's report shows beside it: figures, where asked.
+
+    Where no held-out pair has a winner yet there are no held-out rows, prompts or figures.
+    """
+    rows: list[Row] = []
+    points: list[Point] = []
+    answers = by_prompt(heldout.pairs.prompt[:0], heldout.label[:0])
+    if heldout.decided:
+        moments = model.moments(heldout.features, heldout.pairs)
+        rows += heldout_rows(moments, heldout.label, heldout.section)
+        rows += triple_rows(moments, heldout.pairs, heldout.label)
+        answers = by_prompt(heldout.pairs.prompt, correct(moments.mean.numpy(), heldout.label, tie=0.5))
+        points += heldout_figures(moments, heldout.pairs, heldout.label) if figures else []
     on_benchmark = model.moments(benchmark.features, benchmark.pairs)
     score = benchmark_score(on_benchmark.mean.numpy(), benchmark, xstest)
     rows += benchmark_rows(on_benchmark, benchmark.label, score)
     rows += [
         ("model", "all", name, float(value)) for name, value in model.summary().items() if not isinstance(value, str)
     ]
-    answers = by_prompt(heldout.pairs.prompt, correct(moments.mean.numpy(), heldout.label, tie=0.5))
-    points = list(heldout_figures(moments, heldout.pairs, heldout.label)) if figures else []
     return Measured(rows, answers, points, score)
 
 

@@ -46,6 +46,11 @@ class Labelled(Split):
 
     features: Features
 
+    @property
+    def decided(self) -> bool:
+        """Whether any pair has a winner."""
+        return bool((self.label != 0.5).any())
+
 
 def read_features(folder: Path) -> Features:
     """Features of the responses and prompts of one set."""

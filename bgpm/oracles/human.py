@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
 from bgpm.errors import LabelsPendingError
 from bgpm.oracles import Oracle, OracleFiles, Question, Verdicts, mean_label
@@ -18,26 +19,34 @@ class Human(Oracle):
     ``label`` is 1 when the batch's first answer is better; any probability will do, and null says that the
     annotator skipped the pair. Several annotators of one pair are averaged; one annotator's last word on a pair
     counts. A pair that everybody skipped stays without a label and is not asked again. Until every pair of the
-    batch is answered the stage stops with one sentence, and `dvc repro` goes on where it stopped.
+    batch is answered by enough people the stage stops with one sentence, and `dvc repro` goes on where it stopped.
 
     Attributes:
         allow_many: Let several seeds or two arms ask people, each for its own batch.
+        annotators_per_pair: How many different people must answer each pair.
+        price_per_label, price_per_hour: What `bgpm annotate` notes as an answer's cost, in any one currency.
     """
 
     kind: Literal["human"] = "human"
     allow_many: bool = False
+    annotators_per_pair: int = Field(default=1, ge=1)
+    price_per_label: float = Field(default=0.0, ge=0.0)
+    price_per_hour: float = Field(default=0.0, ge=0.0)
     paid: ClassVar[bool] = True
 
     def __call__(self, questions: Sequence[Question], files: OracleFiles) -> Verdicts:
         """See `Oracle`."""
         said = folder_by_pair(files.annotations, "human")
-        open_pairs = [q.pair_id for q in questions if q.pair_id not in said]
+        wanted = self.annotators_per_pair
+        open_pairs = [q.pair_id for q in questions if len(said.get(q.pair_id, ())) < wanted]
         if open_pairs:
             raise LabelsPendingError(
-                f"{len(open_pairs)} of {len(questions)} pairs of {files.batch} wait for a label, "
-                f"the first is {open_pairs[0]}: `python -m bgpm.show {files.batch}` prints them; "
+                f"{len(open_pairs)} of {len(questions)} pairs of {files.batch} wait for "
+                f"{'a label' if wanted == 1 else f'labels by {wanted} people each'}, the first is {open_pairs[0]}: "
+                f"`bgpm annotate` asks for them on a page (or `python -m bgpm.show {files.batch}` prints them, and you "
                 f'add lines {{"pair_id": ..., "label": 0 | 0.5 | 1, "annotator": ...}} to a .jsonl file in '
-                f"{files.annotations}/ and run `dvc repro` again"
+                f"{files.annotations}/); then run `dvc repro` again",
+                list(dict.fromkeys(q.pair_id for q in questions)),
             )
         answers = tuple(tuple(said[q.pair_id].values()) for q in questions)
         label = np.array([mean_label(some) for some in answers], np.float64)

@@ -159,11 +159,16 @@ def _rows(path: Path) -> Iterator[Row]:
 def _trials(path: Path, seeds: np.ndarray, rounds: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Right answers [S, T, Q] and pairs [Q] from one row a seed, round and prompt."""
     table = read_table(path, ["seed", "round", "prompt", "pairs", "right"])
+    if not len(table["prompt"]):
+        raise StateError(
+            f"{path}: no held-out labels yet, so there is no curve to report on; label some with "
+            "`bgpm annotate --heldout`, then run `dvc repro` again"
+        )
     names, prompt = np.unique(table["prompt"], return_inverse=True)
     cells = np.searchsorted(seeds, table["seed"]), np.searchsorted(rounds, table["round"])
     expected = len(seeds) * len(rounds) * len(names)
     known = np.isin(table["seed"], seeds).all() and np.isin(table["round"], rounds).all()
-    if not len(names) or len(prompt) != expected or not known:
+    if len(prompt) != expected or not known:
         raise StateError(
             f"{path}: expected one row for each of {len(seeds)} seeds, {len(rounds)} rounds and {len(names)} held-out "
             f"prompts ({expected}), got {len(prompt)}; it belongs to another run than curve.csv"

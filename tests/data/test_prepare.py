@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from bgpm.data.dedup import last_turn_fingerprint, normalise
-from bgpm.data.prepare import Prepared
+from bgpm.data.prepare import Prepared, prepare
+from bgpm.data.schema import BenchmarkSettings, PoolSettings
 from bgpm.data.tables import as_pairs, read_table, write_table
 from bgpm.errors import DataError, MissingLabelError
 
@@ -383,12 +384,16 @@ def test_an_id_of_two_pairs_is_an_error_and_of_a_repeated_row_is_not(run: Run, p
     assert run([*pool, pool[0]]).summary["dropped"]["duplicate"]["count"] == 1
 
 
-def test_labels_are_optional_except_for_heldout_pairs(run: Run, pool_records: Make) -> None:
-    bare = [{**r, "label": None} for r in pool_records()]
-    with pytest.raises(
-        MissingLabelError, match=r"^.*pool\.jsonl: (\d+) of \1 held-out pairs have no label, the first is at .*id q"
-    ):
-        run(bare)
+def test_labels_are_optional_and_how_many_held_out_pairs_lack_one_is_said(
+    run: Run, pool_records: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    bare = run([{**r, "label": None} for r in pool_records()])
+    heldout = bare.truth["heldout"]
+    assert np.isnan(heldout["label"]).all()
+    count = len(heldout["label"])
+    assert f"pool.jsonl: {count} of {count} held-out pairs have no label and are not evaluated on" in caplog.text
+    assert "`bgpm annotate --heldout`" in caplog.text
+    caplog.clear()
     named = [
         {**r, "split": "heldout" if n < 30 else "pool", "label": 1 if n < 30 else None}
         for n, r in enumerate(pool_records())
@@ -397,6 +402,24 @@ def test_labels_are_optional_except_for_heldout_pairs(run: Run, pool_records: Ma
     assert {s: v["labelled"] for s, v in prepared.summary["splits"].items()} == {"pool": 0.0, "heldout": 1.0}
     assert np.isnan(prepared.truth["pool"]["label"]).all()
     assert len(prepared.truth["heldout"]["label"]) == 30
+    assert "held-out pairs have no label" not in caplog.text
+
+
+def test_what_people_said_of_held_out_pairs_stands_where_nothing_is_recorded(
+    tmp_path: Path, pool_records: Make, benchmark_records: Make, save: Callable[..., Path]
+) -> None:
+    rows = [{**r, "label": None if n % 2 else r["label"]} for n, r in enumerate(pool_records())]
+    settings = (
+        PoolSettings(path=str(save(tmp_path / "pool.jsonl", rows)), heldout=0.3),
+        BenchmarkSettings(path=str(save(tmp_path / "bench.jsonl", benchmark_records()))),
+    )
+    before = prepare(*settings).truth
+    answered = dict.fromkeys([*before["heldout"]["pair_id"], *before["pool"]["pair_id"]], 0.25)
+    after = prepare(*settings, answered).truth
+    bare = np.isnan(before["heldout"]["label"])
+    assert 0 < bare.sum() < len(bare)
+    np.testing.assert_array_equal(after["heldout"]["label"], np.where(bare, 0.25, before["heldout"]["label"]))
+    np.testing.assert_array_equal(after["pool"]["label"], before["pool"]["label"])
 
 
 def test_a_heldout_prompt_inside_the_pool_is_an_error(run: Run, pool_records: Make) -> None:

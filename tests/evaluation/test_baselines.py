@@ -95,6 +95,14 @@ def test_without_labels_only_what_needs_none_is_computed_and_that_is_said() -> N
     assert baselines(nothing, nothing, nothing, xstest="code")["rules"] == {"first": {}}
 
 
+def test_without_held_out_labels_or_with_ties_alone_the_benchmark_is_measured() -> None:
+    nothing = split([], [])
+    for heldout in (nothing, split(["a b", "c"] * 3, [0.5] * 3)):
+        found = baselines(planted(120, 0), heldout, planted(80, 2), xstest="code")
+        assert {tuple(scores) for scores in found["rules"].values()} == {("benchmark",)}
+        assert found["rules"]["words"]["benchmark"]["all"] > 0.9
+
+
 def test_labels_that_always_favour_the_first_answer_teach_words_and_no_position() -> None:
     data = split(["one two", "three"] * 8, [1.0] * 8)
     forward, backward = word_scores(data, [data, turned(data)])

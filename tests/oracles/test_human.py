@@ -59,7 +59,21 @@ def test_a_pair_nobody_answered_stops_with_what_to_do(files: OracleFiles) -> Non
     message = str(caught.value)
     assert message.startswith(f"2 of 3 pairs of {files.batch} wait for a label, the first is q: ")
     assert '{"pair_id": ..., "label": 0 | 0.5 | 1, "annotator": ...}' in message
-    assert message.endswith(f"{files.annotations}/ and run `dvc repro` again")
+    assert "`bgpm annotate` asks for them on a page" in message
+    assert message.endswith(f"{files.annotations}/); then run `dvc repro` again")
+    assert caught.value.pairs == ("p", "q", "r")  # whoever is answered already belongs to the batch too
+
+
+def test_a_pair_waits_until_enough_different_people_answered(files: OracleFiles) -> None:
+    twice = Human(annotators_per_pair=2)
+    questions = [Question(pair_id, 0) for pair_id in "pq"]
+    write(files, "a.jsonl", said("p", 1), said("p", 0), said("q", 1), said("q", None, "bo"))
+    with pytest.raises(
+        LabelsPendingError, match=r"^1 of 2 pairs of .* wait for labels by 2 people each, the first is p"
+    ):
+        twice(questions, files)
+    write(files, "b.jsonl", said("p", 0.5, "bo"))
+    assert twice(questions, files).label.tolist() == [0.25, 1.0]
 
 
 def test_without_any_file_everybody_waits(files: OracleFiles) -> None:

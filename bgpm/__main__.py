@@ -1,0 +1,5 @@
+"""``python -m bgpm COMMAND``."""
+
+from bgpm.cli import main
+
+main()

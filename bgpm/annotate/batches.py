@@ -1,0 +1,130 @@
+"""What people are asked: the batches that a stage waits for, a batch by name, or held-out pairs without a label."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bgpm.data.tables import read_table, rows_of, where
+from bgpm.errors import DataError, StateError
+from bgpm.stage import START, TRUTH, WAITING, round_dir, setting
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pairs to be asked.
+
+    Attributes:
+        title: What people read.
+        pair_ids: In the order of asking.
+        path: The file of the batch; None for held-out pairs.
+    """
+
+    title: str
+    pair_ids: tuple[str, ...]
+    path: Path | None = None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One pair as a person reads it.
+
+    Attributes:
+        turns: The conversation so far, (role, text).
+        first, second: The answers in the pool's order.
+    """
+
+    turns: tuple[tuple[str, str], ...]
+    first: str
+    second: str
+
+
+class Texts:
+    """Every pair of a pool with its texts."""
+
+    def __init__(self, pool: Path) -> None:
+        self.responses = read_table(pool / "responses.parquet", ["text"])["text"]
+        self.messages = read_table(pool / "prompts.parquet", ["messages"])["messages"]
+        self.pairs = read_table(pool / "pairs.parquet", ["pair_id", "prompt", "first", "second", "section"])
+        self.row = {pair_id: row for row, pair_id in enumerate(self.pairs["pair_id"])}
+
+    def __getitem__(self, pair_id: str) -> Asked:
+        if pair_id not in self.row:
+            raise DataError(f"pair {pair_id!r}: the pool has no such pair; run `dvc repro`, then start the page again")
+        row = self.row[pair_id]
+        turns = json.loads(str(self.messages[self.pairs["prompt"][row]]))
+        first, second = (str(self.responses[self.pairs[name][row]]) for name in ("first", "second"))
+        return Asked(tuple((turn["role"], turn["content"]) for turn in turns), first, second)
+
+
+def waiting(params: Mapping[str, Any]) -> list[Batch]:
+    """Batches that the last `dvc repro` stopped at, the seed set first, then by arm and round.
+
+    Stage `label` leaves a note beside a batch when it has to wait, and takes it away once it has the labels. A
+    batch without a note may be left over from another run; so may a note whose pairs the batch no longer has.
+    """
+    arms = dict.fromkeys([setting(params, "acquisition"), setting(params, "baseline")])
+    rounds = [entry["k"] for entry in setting(params, "rounds")]
+    folders = {START: "seed set"} | {round_dir(arm, k): f"{arm}, round {k}" for arm in arms for k in rounds}
+    found = []
+    for folder, title in folders.items():
+        note, path = folder / WAITING, folder / "batch.parquet"
+        if not (note.exists() and path.exists()):
+            continue
+        pairs = json.loads(note.read_text(encoding="utf-8"))["pairs"]
+        if set(pairs) <= set(read_table(path, ["pair_id"])["pair_id"]):
+            found.append(Batch(title, tuple(pairs), path))
+    return found
+
+
+def named(path: Path) -> Batch:
+    """A batch by its file, whether or not a stage waits for it."""
+    return Batch(path.as_posix(), tuple(dict.fromkeys(read_table(path, ["pair_id"])["pair_id"].tolist())), path)
+
+
+def heldout(answered: Mapping[str, object], limit: int | None) -> Batch:
+    """Held-out pairs whose label is not recorded, in an order that is random and always the same.
+
+    Any beginning of it is a uniform sample, so that people may stop when they like.
+
+    Args:
+        answered: Held-out pairs that people answered; `prepare` may have put their labels among the recorded ones.
+        limit: At most this many pairs; None for all.
+
+    Raises:
+        StateError: If every held-out pair has a recorded label.
+    """
+    truth = read_table(TRUTH / "heldout.parquet", ["pair_id", "label"])
+    bare = where(truth, np.isnan(truth["label"]) | np.isin(truth["pair_id"], list(answered)))["pair_id"].tolist()
+    if not bare:
+        raise StateError(f"{TRUTH / 'heldout.parquet'}: every held-out pair has a recorded label: nothing to ask")
+    bare.sort(key=lambda pair_id: hashlib.blake2b(pair_id.encode()).digest())
+    return Batch("held-out pairs", tuple(bare[:limit]))
+
+
+def beliefs(path: Path) -> list[dict[str, Any]]:
+    """What the model thought of each pair of a batch when it chose it, in the order of picking.
+
+    Returns:
+        pair_id, value, mean, variance, tau, uniform, and the shares of the pool's open pairs that were valued less
+        (``rank``) and about which the model was surer (``wide``). NaN, and None for uniform, in the seed set.
+    """
+    batch = read_table(path)
+    rows = [dict(zip(batch, values, strict=True)) for values in zip(*(c.tolist() for c in batch.values()), strict=True)]
+    scores_path = path.with_name("scores.parquet")
+    if not scores_path.exists():
+        return [row | {"tau": np.nan, "rank": np.nan, "wide": np.nan, "uniform": None} for row in rows]
+    scores = read_table(scores_path, ["seed", "pair", "variance", "tau", "value", "uniform"])
+    for row in rows:
+        mine = where(scores, scores["seed"] == row["seed"])
+        at = rows_of(mine["pair"], np.array([row["pair"]]), str(scores_path))[0]
+        row["tau"], row["uniform"] = float(mine["tau"][at]), bool(mine["uniform"][at])
+        row["rank"] = float((mine["value"] < row["value"]).mean())
+        row["wide"] = float((mine["variance"] < row["variance"]).mean())
+    return rows

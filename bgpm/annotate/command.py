@@ -1,0 +1,60 @@
+"""``bgpm annotate``: ask people, in their browser, for the labels that the loop waits for."""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from pathlib import Path
+
+from bgpm.annotate.batches import Texts, heldout, named, waiting
+from bgpm.annotate.desk import Desk, store_path
+from bgpm.annotate.overview import overview
+from bgpm.annotate.server import Server, access, serve
+from bgpm.errors import ConfigError
+from bgpm.oracles import LabelStore, Oracle
+from bgpm.oracles._store import folder_by_pair
+from bgpm.oracles.human import Human
+from bgpm.registry import build
+from bgpm.stage import ANNOTATIONS, HELDOUT_ANNOTATIONS, POOL, read_params, setting
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--batch", type=Path, help="a batch.parquet; default: whatever `dvc repro` stopped at")
+    what.add_argument("--heldout", action="store_true", help="held-out pairs without a recorded label, in random order")
+    parser.add_argument("--limit", type=int, metavar="N", help="with --heldout: at most N pairs")
+    parser.add_argument("--address", default="127.0.0.1", help="to listen on; default: %(default)s, this machine alone")
+    parser.add_argument("--port", type=int, default=8765, help="default: %(default)s; 0 for any free one")
+    parser.add_argument("--token", help="what others need to get in; made and printed where it is needed and not given")
+    parser.add_argument("--host", action="append", default=[], help="a further name that people reach this machine by")
+
+
+def run(given: argparse.Namespace) -> None:
+    """Serve until Ctrl-C.
+
+    Raises:
+        ConfigError: For options that do not go together.
+        StateError: If there is no pool yet, nothing to ask, or another process writes labels.
+    """
+    if given.limit is not None and (not given.heldout or given.limit < 1):
+        raise ConfigError("--limit: expected a number above 0, together with --heldout")
+    params = read_params()
+    settings = build(Oracle, "human", setting(params, "oracles.human"), "oracles")
+    assert isinstance(settings, Human)
+    texts = Texts(POOL)
+    folder = HELDOUT_ANNOTATIONS if given.heldout else ANNOTATIONS
+    if given.heldout:
+        look = partial(list, [heldout(folder_by_pair(folder, "human"), given.limit)])
+    elif given.batch:
+        look = partial(list, [named(given.batch)])
+    else:
+        look = partial(waiting, params)
+    allowed = access(given.address, given.token, given.host)
+    with LabelStore(store_path(folder)).writer() as store:
+        desk = Desk(texts, look, store, settings)
+        with Server(desk, lambda: overview(desk, params), allowed, given.port) as server:
+            current = desk.current()
+            print(f"{current.title}: {len(desk.open_pairs(current))} pairs wait" if current else "no batch waits yet")
+            print(f"label at {server.url} (Ctrl-C ends it); answers go to {store.path}", flush=True)
+            serve(server)

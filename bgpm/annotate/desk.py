@@ -1,0 +1,240 @@
+"""The desk: hands out pairs, takes answers, and says how far the work is. One for all people, shared by threads."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from bgpm.annotate.agreement import cohen, fleiss
+from bgpm.annotate.batches import Batch, Texts
+from bgpm.errors import DataError
+from bgpm.oracles import Answer, LabelStore
+from bgpm.oracles._store import folder_by_pair, now
+from bgpm.oracles.human import Human
+
+Choice = Literal["left", "right", "tie", "skip"]
+
+AHEAD = 4  # pairs handed out at once: what a person can go on with while the network is away
+IN_HAND = 600.0  # seconds for which a pair that one person was given is not given to others, if there is any else
+LONGEST_NAME = 64
+LONGEST_NOTE = 4000
+
+
+class ClosedError(Exception):
+    """The pair is not asked for any more: its label was used, or another pool took this one's place."""
+
+
+def shown(annotator: str, pair_id: str) -> Literal["ab", "ba"]:
+    """Which order this person sees this pair in: a fair coin that always falls the same."""
+    digest = hashlib.blake2b(f"{annotator}\0{pair_id}".encode(), digest_size=1).digest()
+    return "ba" if digest[0] & 1 else "ab"
+
+
+def label_of(choice: Choice, order: str) -> float | None:
+    """The label of a choice: 1 when the pool's first answer is better, None for a skipped pair."""
+    if choice in ("tie", "skip"):
+        return 0.5 if choice == "tie" else None
+    return float((choice == "left") == (order == "ab"))
+
+
+def labels(said: Mapping[str, Answer]) -> dict[str, float]:
+    """What people said of one pair as 1 (A), 0.5 (tie) or 0 (B), without those who skipped it."""
+    given = {name: a.label for name, a in said.items() if a.label is not None}
+    return {name: 0.5 if label == 0.5 else float(label > 0.5) for name, label in given.items()}
+
+
+class Desk:
+    """What is asked, who was given what, and what was answered.
+
+    Args:
+        texts: The pool.
+        look: Says which batches wait, now.
+        store: Where answers go; held as the only writer by the caller.
+        settings: How many people a pair needs, and prices.
+    """
+
+    def __init__(self, texts: Texts, look: Callable[[], list[Batch]], store: LabelStore, settings: Human) -> None:
+        self.texts, self.store, self.settings = texts, store, settings
+        self._look = look
+        self._lock = threading.RLock()
+        self._batches: list[Batch] = []
+        self._asked: set[str] = set()
+        self._seen: object = None
+        self._said: dict[str, dict[str, Answer]] = {}
+        self._history: list[Answer] = []
+        self._hands: dict[tuple[str, str], float] = {}  # (annotator, pair): until when
+
+    def batches(self) -> list[Batch]:
+        """Batches that wait, in the order of asking; empty where none does."""
+        with self._lock:
+            self._refresh()
+            return self._batches
+
+    def said(self) -> dict[str, dict[str, Answer]]:
+        """Every answer that counts, by pair and annotator, of this and of earlier batches."""
+        with self._lock:
+            self._refresh()
+            return {pair: dict(said) for pair, said in self._said.items()}
+
+    def open_pairs(self, batch: Batch) -> list[str]:
+        """Pairs of a batch that too few people have answered."""
+        with self._lock:
+            return [p for p in batch.pair_ids if len(self._said.get(p, ())) < self.settings.annotators_per_pair]
+
+    def current(self) -> Batch | None:
+        """The first batch that is not finished, or the last; None where none waits."""
+        batches = self.batches()
+        return next((b for b in batches if self.open_pairs(b)), batches[-1] if batches else None)
+
+    def state(self, annotator: str, *, more: bool = False) -> dict[str, Any]:
+        """How far the work is, and the pairs to show this person next.
+
+        Args:
+            annotator: Who asks.
+            more: Hand out pairs that need no further answer as well, for second opinions.
+        """
+        _check_name(annotator)
+        with self._lock:
+            batch = self.current()
+            if batch is None:
+                return {"batch": None, "queue": [], "last": None}
+            open_pairs = self.open_pairs(batch)
+            mine = {p for p in batch.pair_ids if annotator in self._said.get(p, ())}
+            needed = [p for p in open_pairs if p not in mine]
+            wanted = set(needed)
+            extra = [p for p in batch.pair_ids if p not in mine and p not in wanted]
+            queue = self._hand_out(annotator, needed, extra if more else [])
+            last = next(
+                (a for a in reversed(self._history) if a.annotator == annotator and a.pair_id in self._asked), None
+            )
+            return {
+                "batch": batch.title,
+                "heldout": batch.path is None,
+                "total": len(batch.pair_ids),
+                "finished": len(batch.pair_ids) - len(open_pairs),
+                "people": self.settings.annotators_per_pair,
+                "mine": len(mine),
+                "extra": len(extra),
+                "queue": [self.question(annotator, p) for p in queue],
+                "last": last and {"id": last.id, "pair_id": last.pair_id},
+                "agreement": self._agreement(annotator, batch),
+            }
+
+    def question(self, annotator: str, pair_id: str) -> dict[str, Any]:
+        """A pair as this person is shown it."""
+        asked, order = self.texts[pair_id], shown(annotator, pair_id)
+        left, right = (asked.first, asked.second) if order == "ab" else (asked.second, asked.first)
+        turns = [{"role": role, "content": content} for role, content in asked.turns]
+        return {"pair_id": pair_id, "turns": turns, "left": left, "right": right, "shown": order}
+
+    def answer(
+        self, *, id: str, annotator: str, pair_id: str, choice: Choice, shown: str, seconds: float, note: str = ""
+    ) -> None:
+        """Put an answer on disk; it is there when this returns. A repeated one (same ``id``) changes nothing.
+
+        Raises:
+            DataError: If a field cannot be right.
+            ClosedError: If the pair is not asked for any more.
+            StateError: If the answer did not get onto the disk.
+        """
+        _check_name(annotator)
+        if choice not in get_args(Choice):
+            raise DataError(f"choice {choice!r}: expected one of {', '.join(get_args(Choice))}")
+        if shown not in ("ab", "ba"):
+            raise DataError(f"shown {shown!r}: expected ab or ba")
+        if not isinstance(note, str) or len(note) > LONGEST_NOTE:
+            raise DataError(f"note: expected text of at most {LONGEST_NOTE} characters")
+        paid = self.settings
+        label = label_of(choice, shown)
+        with self._lock:
+            self._refresh()
+            if pair_id not in self._asked:
+                raise ClosedError("this pair is not asked for any more: the loop went on with the labels it had")
+            answer = Answer(pair_id, label, annotator, now(), 0.0, seconds, "human", shown, note, id)
+            price = (0.0 if label is None else paid.price_per_label) + paid.price_per_hour * seconds / 3600
+            self.store.append(answer := replace(answer, cost=price))
+            self._hands.pop((annotator, pair_id), None)
+            if self._seen != (fingerprint := self._fingerprint()):  # else it had come before
+                self._history.append(answer)
+                self._said.setdefault(pair_id, {})[annotator] = answer
+                self._seen = fingerprint
+
+    def undo(self, *, id: str, annotator: str) -> dict[str, Any]:
+        """Take an answer back and return its question.
+
+        Raises:
+            DataError: If this person gave no such answer.
+            ClosedError: If its label was used already.
+            StateError: If that did not get onto the disk.
+        """
+        with self._lock:
+            self._refresh()
+            pair_id = next((a.pair_id for a in self._history if a.id == id and a.annotator == annotator), None)
+            if pair_id is not None and pair_id not in self._asked:
+                raise ClosedError("this answer cannot be taken back any more: the loop went on with it")
+            self.store.undo(id, annotator)
+            self._seen = None
+            self._refresh()
+            return {} if pair_id is None else self.question(annotator, pair_id)
+
+    def _refresh(self) -> None:
+        """Read answers and batches anew where a file changed since our last look."""
+        if (batches := self._look()) != self._batches:
+            self._batches, self._asked = batches, {pair for batch in batches for pair in batch.pair_ids}
+        if self._seen != (fingerprint := self._fingerprint()):
+            self._said = folder_by_pair(self.store.path.parent, "human")
+            self._history = self.store.history()
+            self._seen = fingerprint
+
+    def _fingerprint(self) -> object:
+        files = sorted(self.store.path.parent.glob("*.jsonl"))
+        return [(path.name, (status := path.stat()).st_size, status.st_mtime_ns, status.st_ino) for path in files]
+
+    def _hand_out(self, annotator: str, needed: Sequence[str], extra: Sequence[str]) -> list[str]:
+        """The next pairs for this person: what is needed first, and of it what nobody else has in hand."""
+        moment = time.monotonic()
+        self._hands = {key: until for key, until in self._hands.items() if until > moment and key[0] != annotator}
+        taken = {pair for _, pair in self._hands}
+        queue = [*sorted(needed, key=lambda pair: pair in taken), *extra][:AHEAD]
+        self._hands |= {(annotator, pair): moment + IN_HAND for pair in queue}
+        return queue
+
+    def _agreement(self, annotator: str, batch: Batch) -> dict[str, Any] | None:
+        """How often the others agree with this person in this batch; None where nobody answered the same pair."""
+        answers = {p: labels(self._said[p]) for p in batch.pair_ids if p in self._said}
+        others = sorted({name for said in answers.values() for name in said} - {annotator})
+        pairwise = [(name, cohen(answers, annotator, name)) for name in others]
+        pairwise = [(name, a) for name, a in pairwise if a.pairs]
+        if not pairwise:
+            return None
+        everyone = fleiss(answers)
+        return {
+            "with": [{"name": n, "pairs": a.pairs, "raw": a.raw, "kappa": _finite(a.kappa)} for n, a in pairwise],
+            "pairs": everyone.pairs,
+            "raw": everyone.raw,
+            "kappa": _finite(everyone.kappa),
+        }
+
+
+def _finite(value: float) -> float | None:
+    return None if value != value else value
+
+
+def _check_name(annotator: object) -> None:
+    if (
+        not isinstance(annotator, str)
+        or not annotator.isprintable()
+        or annotator != annotator.strip()
+        or not 0 < len(annotator) <= LONGEST_NAME
+    ):
+        raise DataError(f"annotator {annotator!r}: expected a name of 1 to {LONGEST_NAME} characters")
+
+
+def store_path(folder: Path) -> Path:
+    """The file of a folder of annotations that the page writes."""
+    return folder / "people.jsonl"

@@ -1,0 +1,264 @@
+"""The campaign as a page: labels, time and money so far, the curve, disagreement, and why the next pairs were chosen.
+
+Made on the server without a script; every text that comes from data is escaped where it enters.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from bgpm.annotate.agreement import cohen, error_rates, fleiss
+from bgpm.annotate.batches import Batch, Texts, beliefs
+from bgpm.annotate.desk import Desk, labels
+from bgpm.errors import StateError
+from bgpm.oracles import Answer
+from bgpm.reporting.charts import Series, line_chart
+from bgpm.reporting.inputs import Arm, read_arm
+from bgpm.reporting.savings import band
+from bgpm.stage import START, round_dir, setting
+
+Said = Mapping[str, Mapping[str, Answer]]
+
+SHOWN = 100  # pairs of the next batch that the page lists
+EXCERPT = 160  # characters of a text that it shows
+STYLES = ("arm", "baseline")  # classes of the style sheet
+Z90 = 1.645
+
+
+def overview(desk: Desk, params: Mapping[str, Any]) -> str:
+    """The whole page."""
+    said, batch = desk.said(), desk.current()
+    sections = [
+        _people(said, len(desk.open_pairs(batch)) if batch else 0, batch),
+        _curve(params, desk.batches()),
+        _agreement(said),
+        _next(batch, desk.texts),
+    ]
+    head = (
+        '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="color-scheme" content="light dark"><title>Campaign - bgpm</title>'
+        '<link rel="icon" href="/icon.svg"><link rel="stylesheet" href="/page.css">'
+    )
+    links = '<nav aria-label="Pages"><a href="/">Label</a><a href="/campaign" aria-current="page">Campaign</a></nav>'
+    top = f'<header class="top"><span class="mark">bgpm</span>{links}</header>'
+    body = "\n".join(sections)
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>{head}</head>\n<body>\n{top}\n<main class="campaign">\n'
+        f"<h1>Campaign</h1>\n{body}\n</main>\n</body>\n</html>\n"
+    )
+
+
+def _section(title: str, body: str) -> str:
+    return f"<section>\n<h2>{title}</h2>\n{body}\n</section>"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table; cells are plain text, the first of a row names it."""
+    top = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
+    body = "\n".join(
+        f'<tr><th scope="row">{escape(row[0])}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in row[1:])}</tr>'
+        for row in rows
+    )
+    table = f"<table><thead><tr>{top}</tr></thead><tbody>\n{body}\n</tbody></table>"
+    return f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(head[0])}">{table}</div>'
+
+
+def _people(said: Said, waiting: int, batch: Batch | None) -> str:
+    """Who labelled how much, in what time, for how much."""
+    by_name: dict[str, list[Answer]] = {}
+    for answers in said.values():
+        for name, answer in answers.items():
+            by_name.setdefault(name, []).append(answer)
+    if batch is None:
+        state = "Nothing waits for a label. <code>dvc repro</code> goes on with what is there, or is doing so now."
+    elif waiting:
+        state = f"{escape(batch.title)}: <b>{waiting}</b> of {len(batch.pair_ids)} pairs wait for an answer."
+    else:
+        state = f"{escape(batch.title)}: every pair is answered. Run <code>dvc repro</code>: the loop goes on."
+    if not by_name:
+        return _section("Labels, time and money", f"<p>{state}</p><p>Nobody has answered yet.</p>")
+    everyone = [answer for answers in by_name.values() for answer in answers]
+    priced = any(answer.cost for answer in everyone)
+    rows = [_row(name, answers, priced=priced) for name, answers in sorted(by_name.items())]
+    rows.append(_row("everyone", everyone, priced=priced))
+    head = ["person", "labels", "of them ties", "skipped", "time", "time per answer", *(["money"] if priced else [])]
+    note = "" if priced else '<p class="soft">No money: set a price in <code>oracles.human</code> of params.yaml.</p>'
+    pairs = f"<p><b>{len(said)}</b> pairs were answered by <b>{len(by_name)}</b> people.</p>"
+    return _section("Labels, time and money", f"<p>{state}</p>{pairs}{_table(head, rows)}{note}")
+
+
+def _row(name: str, answers: Sequence[Answer], *, priced: bool) -> list[str]:
+    given = [a for a in answers if a.label is not None]
+    timed = [a.seconds for a in answers if a.seconds is not None]
+    money = [f"{sum(a.cost for a in answers):,.2f}"] if priced else []
+    return [
+        name,
+        f"{len(given):,}",
+        f"{sum(a.label == 0.5 for a in given):,}",
+        f"{len(answers) - len(given):,}",
+        _duration(sum(timed)) if timed else "not measured",
+        f"{sum(timed) / len(timed):.1f} s" if timed else "",
+        *money,
+    ]
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{seconds:.0f} s" if seconds < 60 else f"{minutes} min" if minutes < 60 else f"{seconds / 3600:.1f} h"
+
+
+def _curve(params: Mapping[str, Any], batches: Sequence[Batch]) -> str:
+    """Held-out accuracy of what was trained so far; what later rounds hold is left over from another run."""
+    title = "Held-out accuracy so far"
+    waits = {batch.path.parent for batch in batches if batch.path}
+    arms: list[Arm] = []
+    for name in dict.fromkeys([setting(params, "acquisition"), setting(params, "baseline")]):
+        rounds = [round_dir(name, entry["next"]) for entry in setting(params, "rounds")]
+        folders = [START, round_dir(name, 0), *rounds]
+        mine = waits & set(folders)
+        last = folders.index(mine.pop()) if mine else len(folders) - 1
+        measured = [f for f in folders[: last + 1] if (f / "evaluation/curve.csv").exists()]
+        if START in waits or not measured:
+            continue
+        try:
+            arms.append(read_arm(name, measured[-1]))
+        except StateError as error:
+            return _section(title, f"<p>{escape(str(error))}</p>")
+    if not arms:
+        return _section(title, "<p>No model yet: the first is trained on the seed set.</p>")
+    series, words = [], []
+    for arm, style in zip(arms, STYLES, strict=False):
+        curve = arm.curve("heldout", "all", "accuracy")
+        if curve is None:
+            continue
+        mean, half = band(100 * curve)
+        series.append(Series(arm.name, style, arm.labels, mean, half))
+        words.append(f"{escape(arm.name)}: {mean[-1]:.1f}% with {arm.labels[-1]:,} labels")
+    prompts, pairs = len(arms[0].trials.pairs), int(arms[0].trials.pairs.sum())
+    basis = f"on {pairs:,} labelled pairs of {prompts:,} prompts that no model saw"
+    chart = ""
+    if len(arms[0].labels) > 1:
+        chart = line_chart("Held-out accuracy, %, against labels bought", series, width=760, height=300)
+    return _section(title, f"<figure>{chart}<figcaption>{'; '.join(words)}, {basis}.</figcaption></figure>")
+
+
+def _agreement(said: Said) -> str:
+    title = "Agreement and noise"
+    answers = {pair: labels(some) for pair, some in said.items()}
+    everyone = fleiss(answers)
+    if not everyone.pairs:
+        return _section(
+            title,
+            "<p>No pair was answered by two people yet. Set <code>annotators_per_pair: 2</code> in "
+            "<code>oracles.human</code>, or let somebody give second opinions on the labelling page.</p>",
+        )
+    names = sorted({name for some in answers.values() for name in some})
+    pairwise = []
+    for n, one in enumerate(names):
+        for other in names[n + 1 :]:
+            found = cohen(answers, one, other)
+            if found.pairs:
+                pairwise.append(
+                    [f"{one} and {other}", f"{found.pairs:,}", f"{100 * found.raw:.0f}%", _kappa(found.kappa)]
+                )
+    rates = [[name, f"{100 * rate:.0f}%", f"{n:,}"] for name, (rate, n) in error_rates(answers).items()]
+    lead = (
+        f"<p>Two answers to one pair are the same in <b>{100 * everyone.raw:.0f}%</b> of cases, over "
+        f"<b>{everyone.pairs:,}</b> pairs that two or more people answered; Fleiss' kappa "
+        f"<b>{_kappa(everyone.kappa)}</b> (1 is perfect agreement, 0 is what chance gives).</p>"
+    )
+    noise = (
+        '<p class="soft">Error rate: how often a person names the answer that is not the better one, if every pair '
+        "has one and errors fall evenly and independently (ties left out; maximum likelihood). Two people alone get "
+        "equal rates, since only their sum can be told. Differences of taste count as errors.</p>"
+    )
+    tables = _table(["two people", "pairs", "the same", "Cohen's kappa"], pairwise)
+    if rates:
+        tables += _table(["error rate", "estimate", "pairs n"], rates) + noise
+    return _section(title, lead + tables)
+
+
+def _kappa(value: float) -> str:
+    return "not defined" if math.isnan(value) else f"{value:.2f}"
+
+
+def _next(batch: Batch | None, texts: Texts) -> str:
+    title = "The batch that waits, and why"
+    if batch is None:
+        return _section(title, "<p>None waits.</p>")
+    if batch.path is None:
+        return _section(
+            title,
+            f"<p>{len(batch.pair_ids):,} held-out pairs without a recorded label, in random order: whatever was "
+            "answered when people stop is a uniform sample. They measure the model and never train it.</p>",
+        )
+    rows, asked = beliefs(batch.path), set(batch.pair_ids)
+    rows = [row for row in rows if row["pair_id"] in asked]
+    items = "\n".join(_reason(row, batch.path, texts) for row in rows[:SHOWN])
+    more = f"<p>And {len(rows) - SHOWN:,} more.</p>" if len(rows) > SHOWN else ""
+    return _section(
+        title,
+        '<p class="soft">A is the pool\'s first answer, not the one on the left. Who labels this batch should read it '
+        "afterwards: a model's guess must not become a person's.</p>\n"
+        f'<details><summary>{len(rows):,} pairs of {escape(batch.title)}</summary>\n<ol class="reasons">\n{items}\n'
+        f"</ol>{more}</details>",
+    )
+
+
+def _reason(row: Mapping[str, Any], path: Path, texts: Texts) -> str:
+    asked = texts[row["pair_id"]]
+    answers = "".join(
+        f"<dt>{name}</dt><dd dir=auto>{escape(_excerpt(text))}</dd>"
+        for name, text in (("A", asked.first), ("B", asked.second))
+    )
+    return (
+        f'<li><p class="prompt" dir="auto">{escape(_excerpt(asked.turns[-1][1]))}</p><dl>{answers}</dl>'
+        f"<p>{escape(why(row, path.parent.parent.name))}</p></li>"
+    )
+
+
+def why(row: Mapping[str, Any], arm: str) -> str:
+    """Why a pair was chosen and what the model thinks of it, in words.
+
+    Args:
+        row: Of `beliefs`.
+        arm: The acquisition function.
+    """
+    mean, variance, tau = row["mean"], row["variance"], row["tau"]
+    if math.isnan(mean) or math.isnan(tau):
+        return "Part of the seed set: chosen before there was a model."
+    sd = math.sqrt(variance) / tau
+    middle, low, high = (_percent(mean / tau + z * sd) for z in (0.0, -Z90, Z90))
+    guess = f"The model gives A {middle}"
+    if sd > 0:
+        seen = (
+            "little like it" if row["wide"] >= 0.75 else "much like it" if row["wide"] <= 0.25 else "some pairs like it"
+        )
+        guess += (
+            f" (90% range {low} to {high}); it has seen {seen}: sd of the score {sd:.1f}, wider than for "
+            f"{_share(row['wide'])} of the open pairs"
+        )
+    if row["uniform"]:
+        return f"Drawn at random. {guess}."
+    return (
+        f"{guess}. {arm} values a label at {row['value']:.3g}, more than for {_share(row['rank'])} of the open pairs."
+    )
+
+
+def _percent(logit: float) -> str:
+    p = 1 / (1 + math.exp(-logit)) if logit >= 0 else math.exp(logit) / (1 + math.exp(logit))
+    return f"{100 * p:.0f}%"
+
+
+def _share(share: float) -> str:
+    """A share in percent, rounded down: nothing is more than 100% of the others."""
+    return f"{math.floor(100 * share)}%"
+
+
+def _excerpt(text: str) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= EXCERPT else flat[:EXCERPT].rstrip() + " \N{HORIZONTAL ELLIPSIS}"

@@ -1,0 +1,365 @@
+// Labelling. An answer is kept in this browser until the server says that it is on its disk; it is sent again, under
+// the same id, until then.
+
+import { show } from "/text.js";
+
+const PAUSE = 120_000; // ms without a sign of life after which the time does not count
+const TOO_QUICK = 250; // ms in which nobody reads two answers: a key pressed twice
+const PATIENCE = 15_000; // ms after which a request counts as lost
+const LONGEST_WAIT = 8_000; // ms between two tries
+const LOOK_AGAIN = 4_000; // ms between looks for the next batch
+const FINAL = new Set([400, 404, 409, 413, 415]); // no second try will change these
+const UNSAVED = "bgpm:unsaved:";
+
+const byId = (id) => document.getElementById(id);
+const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+let annotator = "";
+let state = null; // what the server said last
+let current = null; // the pair on the screen
+let queue = []; // the pairs after it
+let unsaved = []; // what the server has not confirmed: {key, path, body}
+let past = []; // answers of this visit: {id, question}
+let refused = []; // what the server will not take: texts
+let takenBack = new Set(); // ids
+let more = false; // whether to be given pairs that need no further answer
+let raw = false;
+let sending = false;
+let trouble = "";
+let count = 0;
+
+// ---- time: only what passes between signs of life that are not too far apart
+
+let active = 0;
+let shownAt = 0;
+let lastSign = 0;
+
+function sign() {
+  const now = performance.now();
+  if (document.visibilityState === "visible" && now - lastSign < PAUSE) active += now - lastSign;
+  lastSign = now;
+}
+
+function startClock() {
+  active = 0;
+  shownAt = lastSign = performance.now();
+}
+
+for (const event of ["pointermove", "pointerdown", "keydown", "scroll", "wheel", "touchmove"]) {
+  addEventListener(event, sign, { passive: true, capture: true });
+}
+document.addEventListener("visibilitychange", () => {
+  // what passed while the page was hidden does not count
+  if (document.visibilityState === "visible") lastSign = performance.now();
+  else if (performance.now() - lastSign < PAUSE) active += performance.now() - lastSign;
+});
+
+// ---- the server
+
+class Refusal extends Error {}
+
+async function ask(path, body) {
+  const request = { signal: AbortSignal.timeout(PATIENCE), cache: "no-store" };
+  if (body) Object.assign(request, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+  const reply = await fetch(path, request);
+  if (reply.ok) return reply.json();
+  const text = await reply.text();
+  let why = text.trim();
+  if ((reply.headers.get("Content-Type") ?? "").startsWith("application/json")) why = JSON.parse(text).error;
+  throw FINAL.has(reply.status) ? new Refusal(why) : new Error(why);
+}
+
+function reason(error) {
+  return error instanceof TypeError || error.name === "TimeoutError" ? "the server cannot be reached" : error.message;
+}
+
+function newId() {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+function send(path, body) {
+  count += 1;
+  const key = `${UNSAVED}${annotator}:${String(Date.now()).padStart(15, "0")}-${String(count).padStart(6, "0")}`;
+  const item = { key, path, body: { ...body, annotator } };
+  unsaved.push(item);
+  flush();
+  try {
+    localStorage.setItem(key, JSON.stringify(item));
+  } catch (error) {
+    if (!(error instanceof DOMException)) throw error; // storage full or forbidden: only a reload could lose the answer
+  }
+}
+
+function leftOver() {
+  const keys = Object.keys(localStorage).filter((key) => key.startsWith(`${UNSAVED}${annotator}:`)).sort();
+  return keys.map((key) => JSON.parse(localStorage.getItem(key)));
+}
+
+function forget(item) {
+  localStorage.removeItem(item.key);
+  unsaved = unsaved.filter((other) => other !== item);
+}
+
+async function flush() {
+  if (sending) return;
+  sending = true;
+  let wait = 500;
+  while (unsaved.length) {
+    const item = unsaved[0];
+    try {
+      const reply = await ask(item.path, { ...item.body, more });
+      forget(item);
+      if (item.body.annotator !== annotator) continue; // somebody else sits here now
+      trouble = "";
+      wait = 500;
+      if (reply.question?.pair_id && reply.question.pair_id !== current?.pair_id && !answered(reply.question.pair_id)) {
+        if (current) queue.unshift(current);
+        current = reply.question;
+        present();
+      }
+      accept(reply.state);
+    } catch (error) {
+      if (error instanceof Refusal) {
+        forget(item);
+        refused.push(`${item.path === "/api/undo" ? "Undo" : "An answer"}: ${error.message}`);
+        refresh();
+      } else {
+        trouble = reason(error);
+        paintStatus();
+        await sleep(wait);
+        wait = Math.min(2 * wait, LONGEST_WAIT);
+      }
+    }
+  }
+  sending = false;
+  paintStatus();
+}
+
+async function refresh() {
+  try {
+    accept(await ask(`/api/state?annotator=${encodeURIComponent(annotator)}${more ? "&more=1" : ""}`));
+    if (!unsaved.length) trouble = "";
+  } catch (error) {
+    trouble = reason(error);
+  }
+  paint();
+}
+
+function answered(pairId) {
+  return unsaved.some((item) => item.path === "/api/answer" && item.body.pair_id === pairId);
+}
+
+function accept(latest) {
+  state = latest;
+  queue = state.queue.filter((q) => q.pair_id !== current?.pair_id && !answered(q.pair_id));
+  if (!current) next();
+  paint();
+}
+
+// ---- what a person does
+
+function choose(choice) {
+  if (!current || performance.now() - shownAt < TOO_QUICK) return;
+  sign();
+  const id = newId();
+  const body = { id, pair_id: current.pair_id, choice, shown: current.shown, seconds: Math.round(active) / 1000 };
+  const note = byId("note").value.trim();
+  past.push({ id, question: current });
+  current = null;
+  send("/api/answer", note ? { ...body, note } : body);
+  next();
+  paint();
+}
+
+function undo() {
+  let target = past.pop();
+  if (!target && state?.last && !takenBack.has(state.last.id)) target = { id: state.last.id };
+  if (!target) return;
+  takenBack.add(target.id);
+  if (target.question) {
+    if (current) queue.unshift(current);
+    current = target.question;
+    present();
+  }
+  send("/api/undo", { id: target.id });
+  paint();
+}
+
+function next() {
+  current = queue.shift() ?? null;
+  if (current) present();
+}
+
+// ---- what a person sees
+
+function present() {
+  const conversation = current.turns.length > 1 || current.turns[0]?.role !== "user";
+  byId("turns").replaceChildren(
+    ...current.turns.map((turn) => {
+      const node = document.createElement("article");
+      node.className = "turn";
+      const name = document.createElement("h2");
+      name.textContent = conversation ? turn.role : "Prompt";
+      const body = document.createElement("div");
+      body.className = "body";
+      body.dir = "auto";
+      show(body, turn.content, raw);
+      node.append(name, body);
+      return node;
+    }),
+  );
+  show(byId("left").querySelector(".body"), current.left, raw);
+  show(byId("right").querySelector(".body"), current.right, raw);
+  byId("note").value = "";
+  byId("note-box").open = false;
+  scrollTo(0, 0);
+  startClock();
+  paint();
+  byId("question").focus({ preventScroll: true });
+}
+
+function text(id, value) {
+  const node = byId(id);
+  if (node.textContent !== value) node.textContent = value; // a screen reader speaks what changes
+}
+
+function paint() {
+  const working = Boolean(annotator && current);
+  byId("name-form").hidden = Boolean(annotator);
+  byId("who").hidden = !annotator;
+  text("who-name", annotator);
+  byId("work").hidden = byId("actions").hidden = !working;
+  byId("rest").hidden = !annotator || working || !state;
+  if (state?.batch) {
+    const pending = unsaved.filter((item) => item.path === "/api/answer").length;
+    byId("progress").max = state.total;
+    byId("progress").value = state.finished;
+    text("question", `Pair ${Math.min(state.mine + pending + 1, state.total)}: which answer is better?`);
+    const people = state.people > 1 ? `, ${state.people} people each` : "";
+    text("where", `${state.batch}: ${state.finished} of ${state.total} finished${people}`);
+  }
+  if (state && !working) paintRest();
+  byId("undo").disabled = byId("undo-last").hidden = !past.length && !(state?.last && !takenBack.has(state.last.id));
+  byId("raw").setAttribute("aria-pressed", String(raw));
+  byId("refused").hidden = !refused.length;
+  byId("refused-list").replaceChildren(
+    ...refused.map((why) => {
+      const item = document.createElement("li");
+      item.textContent = why;
+      return item;
+    }),
+  );
+  paintStatus();
+}
+
+function paintRest() {
+  const open = state.batch ? state.total - state.finished : 0;
+  if (unsaved.length) {
+    text("rest-title", "Saving your last answers");
+    text("rest-text", "Keep this page open until they are saved.");
+  } else if (!state.batch) {
+    text("rest-title", "Nothing waits for a label");
+    text("rest-text", "dvc repro goes on with the labels that are there; the next batch shows up here by itself.");
+  } else if (open) {
+    text("rest-title", "You have answered every pair that needed you");
+    text("rest-text", `${open} of ${state.total} pairs wait for somebody else.`);
+  } else {
+    text("rest-title", "This batch is finished");
+    const then = state.heldout ? "every round is measured on them." : "the loop goes on, and the next batch shows up here by itself.";
+    text("rest-text", `Run dvc repro: ${then}`);
+  }
+  byId("agreement").replaceChildren(
+    ...(state.agreement?.with ?? []).map((one) => {
+      const item = document.createElement("li");
+      const kappa = one.kappa === null ? "not defined" : one.kappa.toFixed(2);
+      item.textContent = `You and ${one.name} agree on ${Math.round(100 * one.raw)}% of ${one.pairs} pairs (Cohen's kappa ${kappa}).`;
+      return item;
+    }),
+  );
+  byId("more").hidden = more || !state.extra || unsaved.length > 0;
+  text("more", `Give second opinions on ${state.extra ?? 0} pairs`);
+}
+
+function paintStatus() {
+  const waiting = unsaved.length;
+  const how = trouble ? `: ${trouble}. Trying again` : "";
+  const saved = !state?.mine ? "" : state.mine === 1 ? "1 answer saved" : `${state.mine} answers saved`;
+  text("status", waiting ? `${waiting} not saved yet${how}` : trouble ? `${trouble}. Trying again` : saved);
+  byId("status").classList.toggle("trouble", Boolean(trouble));
+  if (!byId("rest").hidden && trouble) text("rest-text", `${waiting} not saved yet: ${trouble}. Trying again.`);
+}
+
+// ---- wiring
+
+function enter(name) {
+  annotator = name;
+  state = current = null;
+  queue = [];
+  past = [];
+  refused = [];
+  more = false;
+  if (name) {
+    sessionStorage.setItem("bgpm:name", name);
+    localStorage.setItem("bgpm:name", name);
+    unsaved = leftOver();
+    refresh();
+    flush();
+  } else {
+    sessionStorage.removeItem("bgpm:name");
+    unsaved = [];
+  }
+  paint();
+  if (!name) byId("name").focus();
+}
+
+byId("name-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const name = byId("name").value.trim();
+  if (name) enter(name);
+});
+byId("change").addEventListener("click", () => enter(""));
+byId("undo").addEventListener("click", undo);
+byId("undo-last").addEventListener("click", undo);
+byId("raw").addEventListener("click", toggleRaw);
+byId("dismiss").addEventListener("click", () => {
+  refused = [];
+  paint();
+});
+byId("more").addEventListener("click", () => {
+  more = true;
+  refresh();
+});
+for (const button of document.querySelectorAll("[data-choice]")) {
+  button.addEventListener("click", () => choose(button.dataset.choice));
+}
+
+function toggleRaw() {
+  raw = !raw;
+  if (!current) return;
+  const turns = byId("turns").querySelectorAll(".body");
+  current.turns.forEach((turn, n) => show(turns[n], turn.content, raw));
+  show(byId("left").querySelector(".body"), current.left, raw);
+  show(byId("right").querySelector(".body"), current.right, raw);
+  paint();
+}
+
+const KEYS = { 1: "left", 2: "right", t: "tie", 0: "tie", s: "skip" };
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || !annotator) return;
+  if (event.target.closest("input, textarea")) return;
+  const key = event.key.toLowerCase();
+  if (key in KEYS) choose(KEYS[key]);
+  else if (key === "u") undo();
+  else if (key === "r") toggleRaw();
+  else return;
+  event.preventDefault();
+});
+
+addEventListener("online", flush);
+setInterval(() => {
+  if (annotator && !unsaved.length && (!current || trouble)) refresh();
+}, LOOK_AGAIN);
+
+byId("name").value = localStorage.getItem("bgpm:name") ?? "";
+enter(sessionStorage.getItem("bgpm:name") ?? "");

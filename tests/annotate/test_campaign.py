@@ -1,0 +1,62 @@
+"""A campaign of people from unlabelled pairs to the report: real DVC, the page in a real browser."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import QUALITIES, Project, tiny_pool, write_jsonl
+
+from benchmarks.human_campaign import campaign, label_everything, server
+from bgpm.data.tables import read_table
+
+
+def goodness(text: str) -> int:
+    return sum(word in QUALITIES["good"].split() for word in text.split())
+
+
+def judge(person: str, left: str, right: str) -> float:
+    """What the tiny pool's record would say."""
+    return float(goodness(left) > goodness(right))
+
+
+@pytest.mark.slow
+def test_people_label_three_batches_and_a_held_out_set_and_the_report_comes_out(
+    finished_project: Project, tmp_path: Path, browser: Any
+) -> None:
+    project = finished_project.clone(tmp_path / "project")
+    bare = [{name: value for name, value in row.items() if name != "label"} for row in tiny_pool()]
+    write_jsonl(project.folder / "tiny/pool.jsonl", bare)
+    project.params(oracle="human", seeds=[0], baseline="entropy", oracles__human__annotators_per_pair=2)
+    people, batches = ("ada", "bo"), []
+    # The seed set and two rounds; then the report has nothing to measure with.
+    with pytest.raises(RuntimeError, match="no held-out labels yet"):
+        batches.extend(campaign(project.folder, project.env, browser, people, judge))
+    assert batches == [
+        "data/start/batch.parquet: 16 answers",
+        "data/entropy/round-0/batch.parquet: 12 answers",
+        "data/entropy/round-1/batch.parquet: 12 answers",
+    ]
+    bought = read_table(project.folder / "data/entropy/round-2/labels.parquet")
+    pairs = read_table(project.folder / "data/pool/pairs.parquet")
+    texts = read_table(project.folder / "data/pool/responses.parquet")["text"]
+    better = [goodness(texts[pairs["first"][p]]) > goodness(texts[pairs["second"][p]]) for p in bought["pair"]]
+    np.testing.assert_array_equal(bought["label"], np.array(better, float))
+    assert bought["annotators"].tolist() == [2] * 20
+    model = project.read("data/entropy/round-2/model/seed-0.safetensors")
+
+    with server(project.folder, project.env, "--heldout", "--limit", "9") as url:
+        assert label_everything(browser, url, people, judge) == 18
+        browser.get(url + "campaign")
+        assert "9 held-out pairs" in browser.find_element("tag name", "main").text
+    project.dvc("repro")
+    truth = read_table(project.folder / "data/truth/heldout.parquet")
+    assert (~np.isnan(truth["label"])).sum() == 9
+    curve = project.read("data/entropy/round-2/evaluation/curve.csv").decode()
+    assert curve.count(",heldout,all,accuracy,") == 3
+    assert json.loads(project.read("reports/metrics.json"))["labels"] == 20
+    assert project.read("data/entropy/round-2/model/seed-0.safetensors") == model  # they measure and never train
+    assert not list((project.folder / "data").rglob("waiting.json"))

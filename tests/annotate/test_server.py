@@ -1,0 +1,345 @@
+"""The server by a plain client: who is let in, what is kept, and what a kill leaves."""
+
+from __future__ import annotations
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+
+from bgpm.annotate.desk import label_of, shown
+from bgpm.annotate.server import access
+from bgpm.errors import ConfigError
+from bgpm.oracles import LabelStore
+
+TOKEN = "a-token-of-good-length"
+
+
+def test_only_this_machine_and_this_site_are_served(campaign: Any, start: Any) -> None:
+    server = start(campaign().root)
+    host = f"127.0.0.1:{server.port}"
+    good = {"id": "x", "annotator": "ada", "pair_id": "pair-0", "choice": "left", "shown": "ab", "seconds": 1.0}
+    for headers in (
+        {"Host": "attacker.invalid"},
+        {"Host": f"attacker.invalid:{server.port}"},
+        {"Host": "127.0.0.1.attacker.invalid"},
+        {"Host": "10.1.2.3"},
+        {"Host": ""},
+        {"Origin": "http://attacker.invalid"},
+        {"Origin": "http://127.0.0.1:1"},
+        {"Origin": "null"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+    ):
+        assert server.request("POST", "/api/answer", good, headers)[0] == 403, headers
+        assert server.request("GET", "/api/state?annotator=ada", None, headers)[0] == 403, headers
+    assert server.request("POST", "/api/answer", good, {"Content-Type": "text/plain"})[0] == 415
+    assert server.state("ada")["mine"] == 0
+    # a link from a chat may open the page; it changes nothing
+    assert server.request("GET", "/", None, {"Sec-Fetch-Site": "cross-site"})[0] == 200
+    for name in (host, f"localhost:{server.port}", "localhost:9000", f"[::1]:{server.port}"):
+        assert server.request("POST", "/api/answer", good, {"Host": name, "Origin": f"http://{name}"})[0] == 200
+    assert server.state("ada")["mine"] == 1
+
+
+def test_the_page_forbids_itself_everything_but_its_own_files(campaign: Any, start: Any) -> None:
+    server = start(campaign().root)
+    for path in ("/", "/page.js", "/text.js", "/page.css", "/icon.svg", "/campaign"):
+        status, headers, body = server.request("GET", path)
+        assert status == 200, path
+        policy = headers["Content-Security-Policy"]
+        assert policy.startswith("default-src 'self';")
+        assert "unsafe" not in policy
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["Cache-Control"] == "no-store"
+        assert b"http://" not in body.replace(b"http://www.w3.org/2000/svg", b"")
+        assert b"https://" not in body.replace(b"https://example.org/x", b"").replace(b"https://attacker.invalid", b"")
+    for path in ("/../params.yaml", "/page/page.js", "/data/annotations/people.jsonl", "/api/answer"):
+        assert server.request("GET", path)[0] == 404
+    source = b"".join(server.request("GET", path)[2] for path in ("/page.js", "/text.js"))
+    for name in (
+        b"innerHTML",
+        b"outerHTML",
+        b"insertAdjacent",
+        b"document.write",
+        b"eval(",
+        b'setAttribute("on',
+        b".href",
+        b".src",
+    ):
+        assert name not in source
+
+
+def test_others_need_the_token(campaign: Any, start: Any) -> None:
+    server = start(campaign().root, "--address", "0.0.0.0", "--host", "labels.example")
+    token = server.url.partition("?token=")[2]
+    assert len(token) >= 32
+    get = lambda path="/", **headers: server.request("GET", path, None, headers)  # noqa: E731
+    for wrong in ({}, {"Authorization": f"Bearer {token}x"}, {"Cookie": f"bgpm-{server.port}={token[:-1]}"}):
+        for path in ("/", "/page.js", "/campaign", "/api/state?annotator=ada"):
+            assert get(path, **wrong)[0] == 403
+    assert get("/?token=" + token[:-1])[0] == 403
+    assert get(f"/?token={token}", Host="attacker.invalid")[0] == 403
+    status, headers, _ = get(f"/?token={token}")
+    assert (status, headers["Location"]) == (303, "/")
+    cookie, *flags = headers["Set-Cookie"].split("; ")
+    assert {"HttpOnly", "SameSite=Lax"} <= set(flags)
+    for right in ({"Cookie": cookie}, {"Authorization": f"Bearer {token}"}):
+        assert get("/", **right)[0] == 200
+        assert get("/", **right, Host="labels.example:80")[0] == 200
+        assert get("/", **right, Host="192.168.1.7")[0] == 200  # an address cannot be made to point elsewhere
+        assert get("/", **right, Host="attacker.invalid")[0] == 403
+        assert get("/", **right, Origin="http://attacker.invalid")[0] == 403
+
+
+def test_a_token_may_be_asked_for_on_this_machine_too(campaign: Any, start: Any) -> None:
+    server = start(campaign().root, "--token", TOKEN)
+    assert server.request("GET", "/")[0] == 403
+    assert server.request("GET", "/", None, {"Authorization": f"Bearer {TOKEN}"})[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("address", "token"), [("0.0.0.0", "short"), ("127.0.0.1", "has a blank in it!"), ("here", None)]
+)
+def test_a_weak_token_and_a_wrong_address_are_refused(address: str, token: str | None) -> None:
+    with pytest.raises(ConfigError, match=r"--token|--address"):
+        access(address, token)
+    assert access("0.0.0.0", None).token
+    assert access("127.0.0.1", None).token is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"choice": "both"},
+        {"shown": "up"},
+        {"seconds": -1.0},
+        {"seconds": "1"},
+        {"seconds": True},
+        {"seconds": float("nan")},
+        {"annotator": ""},
+        {"annotator": " ada"},
+        {"annotator": "a\nb"},
+        {"annotator": "a" * 65},
+        {"annotator": ["ada"]},
+        {"pair_id": ["pair-0"]},
+        {"pair_id": None},
+        {"note": "x" * 5000},
+        {"note": "\ud800"},
+        {"id": ""},
+        {"label": 1.0},
+    ],
+)
+def test_an_answer_that_cannot_be_right_is_named_and_not_kept(
+    one_server: tuple[Any, Any], change: dict[str, object]
+) -> None:
+    campaign, server = one_server
+    body = {
+        "id": "x",
+        "annotator": "ada",
+        "pair_id": "pair-0",
+        "choice": "left",
+        "shown": "ab",
+        "seconds": 1.0,
+        **change,
+    }
+    status, _, reply = server.request("POST", "/api/answer", body)
+    assert status == 400
+    assert json.loads(reply)["error"]
+    assert campaign.lines() == []
+
+
+def test_what_is_not_a_request_is_refused(one_server: tuple[Any, Any]) -> None:
+    campaign, server = one_server
+    for body in ([1], "text", 3, {}):
+        assert server.request("POST", "/api/answer", body)[0] == 400
+    assert server.request("POST", "/api/answer", {"note": "x" * 70_000})[0] == 413
+    assert server.request("POST", "/api/nothing", {})[0] == 404
+    assert server.answer("ada", "pair-of-nobody")[0] == 409
+    assert campaign.lines() == []
+
+
+def test_an_answer_says_what_was_seen_and_what_it_cost(campaign: Any, start: Any) -> None:
+    place = campaign(price_per_label=0.5, price_per_hour=36.0)
+    server = start(place.root)
+    server.answer("ada", "pair-3", "left", shown="ba", seconds=10.0, note="hm")
+    server.answer("ada", "pair-4", "tie", seconds=20.0)
+    server.answer("ada", "pair-5", "skip", seconds=30.0)
+    first, second, third = place.lines()
+    assert (first["label"], first["shown"], first["note"], first["source"]) == (0.0, "ba", "hm", "human")
+    assert [line["label"] for line in (second, third)] == [0.5, None]
+    assert [line["cost"] for line in (first, second, third)] == pytest.approx([0.6, 0.7, 0.3])
+
+
+@pytest.mark.parametrize(
+    ("choice", "order", "label"), [("left", "ab", 1.0), ("left", "ba", 0.0), ("right", "ab", 0.0), ("right", "ba", 1.0)]
+)
+def test_a_label_speaks_of_the_pools_order_whatever_was_shown(choice: Any, order: str, label: float) -> None:
+    assert label_of(choice, order) == label
+
+
+def test_the_order_on_the_screen_is_a_fair_coin_of_person_and_pair() -> None:
+    orders = [[shown(name, f"pair-{n}") for n in range(2000)] for name in ("ada", "bo")]
+    for mine in orders:
+        assert abs(mine.count("ab") - 1000) < 4 * (2000 * 0.25) ** 0.5
+    assert abs(sum(a == b for a, b in zip(*orders, strict=True)) - 1000) < 4 * (2000 * 0.25) ** 0.5
+    assert orders[0] == [shown("ada", f"pair-{n}") for n in range(2000)]
+
+
+def test_a_repeated_answer_is_one_and_an_undone_one_stays_undone(campaign: Any, start: Any) -> None:
+    place = campaign()
+    server = start(place.root)
+    for _ in range(3):
+        assert server.answer("ada", "pair-0")[1]["state"]["mine"] == 1
+    assert len(place.lines()) == 1
+    for _ in range(2):
+        status, _, reply = server.request("POST", "/api/undo", {"id": "ada-pair-0", "annotator": "ada"})
+        assert status == 200
+        assert json.loads(reply)["state"]["mine"] == 0
+    assert server.answer("ada", "pair-0")[1]["state"]["mine"] == 0  # a late copy of what was taken back
+    assert len(place.lines()) == 2
+    assert server.request("POST", "/api/undo", {"id": "ada-pair-0", "annotator": "bo"})[0] == 400
+    assert server.answer("ada", "pair-1", "right", id="ada-pair-0")[0] == 400  # an id names one answer
+
+
+def test_people_get_different_pairs_and_a_pair_its_number_of_people(campaign: Any, start: Any) -> None:
+    place = campaign(annotators_per_pair=2)
+    server = start(place.root)
+    queues = [[q["pair_id"] for q in server.state(name)["queue"]] for name in ("ada", "bo", "cy")]
+    assert len({pair for queue in queues for pair in queue}) == 12
+    for name in ("ada", "bo"):
+        for pair in place.ids[:11]:
+            server.answer(name, pair)
+    state = server.state("cy")
+    assert (state["finished"], [q["pair_id"] for q in state["queue"]]) == (11, ["pair-11"])
+    more = server.state("cy", "&more=1")
+    assert len(more["queue"]) == 4
+    assert more["queue"][0]["pair_id"] == "pair-11"
+    assert more["extra"] == 11
+
+
+def test_a_batch_that_the_loop_went_on_from_takes_no_more_answers(campaign: Any, start: Any) -> None:
+    place = campaign()
+    server = start(place.root)
+    server.answer("ada", "pair-0")
+    (place.root / "data/entropy/round-0/waiting.json").unlink()
+    assert server.state("ada")["batch"] is None
+    assert server.answer("ada", "pair-1")[0] == 409
+    assert server.request("POST", "/api/undo", {"id": "ada-pair-0", "annotator": "ada"})[0] == 409
+    place.wait("start", ["pair-7"])
+    assert server.state("ada")["batch"] == "seed set"
+    assert server.answer("ada", "pair-7")[0] == 200
+
+
+def test_a_note_about_a_batch_that_was_chosen_anew_does_not_count(campaign: Any, start: Any) -> None:
+    place = campaign()
+    server = start(place.root)
+    assert server.state("ada")["total"] == 12
+    note = (place.root / "data/entropy/round-0/waiting.json").read_text(encoding="utf-8")
+    place.wait("entropy/round-0", place.ids[:5])
+    (place.root / "data/entropy/round-0/waiting.json").write_text(note, encoding="utf-8")
+    assert server.state("ada")["batch"] is None
+    place.wait("entropy/round-0", place.ids[:5])
+    assert server.state("ada")["total"] == 5
+
+
+def test_labels_written_by_hand_count_at_once(campaign: Any, start: Any) -> None:
+    place = campaign()
+    server = start(place.root)
+    assert server.state("bo")["finished"] == 0
+    by_hand = place.root / "data/annotations/by-hand.jsonl"
+    by_hand.write_text('{"pair_id": "pair-2", "label": 1, "annotator": "bo"}\n', encoding="utf-8")
+    assert (server.state("bo")["finished"], server.state("bo")["mine"]) == (1, 1)
+
+
+def test_a_second_server_on_the_same_labels_is_refused(campaign: Any, start: Any) -> None:
+    place = campaign()
+    server = start(place.root)
+    done = subprocess.run(
+        [sys.executable, "-m", "bgpm", "annotate", "--port", "0"],
+        cwd=place.root, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert f"process {server.process.pid} is writing to it" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_every_acknowledged_answer_survives_a_kill_in_the_middle_of_a_burst(campaign: Any, start: Any) -> None:
+    place = campaign(pairs=400)
+    server = start(place.root)
+    acknowledged: list[str] = []
+    enough = threading.Event()
+
+    def work(name: str) -> None:
+        for pair in place.ids:
+            try:
+                status, reply = server.answer(name, pair)
+            except (OSError, ValueError):
+                return
+            assert status == 200
+            acknowledged.append(reply["saved"])
+            if len(acknowledged) >= 60:
+                enough.set()
+
+    people = [threading.Thread(target=work, args=(name,)) for name in ("ada", "bo", "cy")]
+    for person in people:
+        person.start()
+    assert enough.wait(60)
+    server.stop(signal.SIGKILL)
+    for person in people:
+        person.join(30)
+    assert 60 <= len(acknowledged) < 1200
+    again = start(place.root)
+    kept = {answer.id for answer in LabelStore(place.store).answers()}
+    assert set(acknowledged) <= kept
+    assert len(kept) <= len(acknowledged) + len(people)  # at most one answer each that was not acknowledged yet
+    assert again.state("ada")["mine"] == sum(id.startswith("ada-") for id in kept)
+
+
+def test_a_full_disk_is_said_and_nothing_is_acknowledged(campaign: Any, start: Any) -> None:
+    place = campaign()
+    server = start(place.root)
+    server.answer("ada", "pair-0")
+    size = place.store.stat().st_size
+    resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (size + 50, resource.RLIM_INFINITY))
+    status, reply = server.answer("ada", "pair-1")
+    assert status == 503
+    assert "File too large" in reply["error"]
+    assert place.store.stat().st_size == size
+    assert server.state("ada")["mine"] == 1
+    resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert server.answer("ada", "pair-1")[0] == 200
+    assert server.state("ada")["mine"] == 2
+
+
+def test_wrong_options_are_one_line(tmp_path: Path) -> None:
+    for arguments, message in (([], "params.yaml: not found"), (["--limit", "5"], "--limit: expected")):
+        done = subprocess.run(
+            [sys.executable, "-m", "bgpm", "annotate", *arguments],
+            cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == 1
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_the_campaign_page_says_why_and_escapes_texts(campaign: Any, start: Callable[..., Any]) -> None:
+    place = campaign()
+    server = start(place.root)
+    for name, choice in (("ada", "left"), ("bo", "right"), ("cy", "left")):
+        for pair in place.ids[:6]:
+            server.answer(name, pair, choice)
+    page = server.request("GET", "/campaign")[2].decode()
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert "The model gives A 27% (90% range 18% to 38%); it has seen much like it: sd of the score 0.3" in page
+    assert "The model gives A 73% (90% range 9% to 99%); it has seen little like it: sd of the score 2.0" in page
+    assert "<b>33%</b> of cases, over <b>6</b> pairs" in page
