@@ -8,7 +8,8 @@ from bgpm.data.prepare import prepare
 from bgpm.data.schema import BenchmarkSettings, PoolSettings
 from bgpm.stage import STUDY, read_params, run, whole_folder, write_json
 from bgpm.study import PARAMS, POOL_SEED, read_plan
-from bgpm.study.pools import records, write_tables
+from bgpm.study.pools import write_tables
+from bgpm.study.records import records
 from bgpm.study.sources import SOURCES
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from bgpm.data.benchmarks import KNOWN, read_benchmark, section_of
+from bgpm.data.benchmarks import read_benchmark
 from bgpm.data.corpus import all_pairs, count_cycles, read_annotators, read_corpus
 from bgpm.data.dedup import (
     Tally,
@@ -33,6 +33,7 @@ from bgpm.data.dedup import (
 from bgpm.data.readers import is_corpus, read_rows
 from bgpm.data.schema import BenchmarkSettings, PoolSettings, Row, as_json, as_text
 from bgpm.data.splits import split_prompts, swap, uniform
+from bgpm.data.subsets import KNOWN, section_of
 from bgpm.errors import DataError, MissingLabelError
 
 log = logging.getLogger("bgpm")

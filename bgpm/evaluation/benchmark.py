@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from bgpm.data.benchmarks import REWARDBENCH, REWARDBENCH2, RM_BENCH, SECTION_OF, section_of
+from bgpm.data.subsets import REWARDBENCH, REWARDBENCH2, RM_BENCH, SECTION_OF, section_of
 from bgpm.evaluation import rewardbench2, rm_bench
 from bgpm.evaluation.accuracy import by_name, correct
 from bgpm.evaluation.rewardbench import is_rewardbench, official_results, overall, section_scores

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from bgpm.data.benchmarks import REWARDBENCH, SECTION_OF
+from bgpm.data.subsets import REWARDBENCH, SECTION_OF
 
 
 @dataclass(frozen=True)

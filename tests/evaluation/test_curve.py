@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from bgpm import functional as F
-from bgpm.data.benchmarks import REWARDBENCH, SECTION_OF
+from bgpm.data.subsets import REWARDBENCH, SECTION_OF
 from bgpm.evaluation.accuracy import correct
 from bgpm.evaluation.benchmark import benchmark_score
 from bgpm.evaluation.curve import Row, heldout_rows, length_rule, mean_nll, probabilities

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bgpm.data.benchmarks import REWARDBENCH, SECTION_OF
 from bgpm.data.prepare import prepare
 from bgpm.data.schema import BenchmarkSettings, PoolSettings
+from bgpm.data.subsets import REWARDBENCH, SECTION_OF
 from bgpm.data.tables import read_table, write_table
 from bgpm.evaluation.baselines import TextSplit, benchmark_scores
 from bgpm.evaluation.benchmark import benchmark_score

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import pytest
 
-from bgpm.data.benchmarks import REWARDBENCH, SECTION_OF
+from bgpm.data.subsets import REWARDBENCH, SECTION_OF
 from bgpm.evaluation.rewardbench import is_rewardbench, official_results, overall, section_scores, weights
 
 # Made-up accuracies, all exact in binary, so that sums below are exact too.
