@@ -23,7 +23,7 @@ COLUMNS = ("round", "labels", "split", "section", "metric", "value")
 def main(name: str, arm: str) -> None:
     plan = read_plan(read_params(PARAMS))
     Components.of(plan.arm_plans[arm])  # refuse wrong settings before any process starts
-    seeds = range(plan.seeds)
+    seeds = range(plan.first_seed, plan.first_seed + plan.seeds)
     with ProcessPoolExecutor(plan.processes, get_context("spawn")) as workers:
         jobs = workers.map(partial(one, plan, name, arm), seeds)
         runs = list(tqdm(jobs, total=len(seeds), desc=f"{name} {arm}", unit="seed", disable=None))

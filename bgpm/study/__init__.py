@@ -65,7 +65,6 @@ class ArmPlan(Settings):
         settings: Settings of these kinds by choice, for example ``{selection: {max_per_prompt: 2}}``.
         batch_size: Labels a round.
         baseline: The arm it is compared with: same model and posterior, uniform choice.
-        pools: The pools it is run on; None for all.
         default: Whether it is what params.yaml ships.
     """
 
@@ -76,7 +75,6 @@ class ArmPlan(Settings):
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
     batch_size: int = Field(default=32, ge=1)
     baseline: str = "random"
-    pools: list[str] | None = None
     default: bool = False
 
 
@@ -84,10 +82,12 @@ class StudyPlan(Settings):
     """``study/params.yaml``.
 
     Attributes:
-        pools, arms: What is run, in the order of the tables.
+        pools, arms: What is run, every arm on every pool, in the order of the tables.
+        extra_pools, extra_arms: Arms that are run on some of the pools only.
         pool_plans, arm_plans: What each of them is.
         budgets: Labels to buy on each pool, seed labels included.
-        seeds: Paired replications 0, 1, ...
+        seeds: How many paired replications.
+        first_seed: The first of their consecutive seeds: a confirming run takes others than the exploration did.
         start: Seed labels.
         shares: Targets, as shares of the baseline's gain.
         headline: The share that the summary quotes.
@@ -99,10 +99,13 @@ class StudyPlan(Settings):
 
     pools: list[str] = Field(min_length=1)
     arms: list[str] = Field(min_length=1)
+    extra_pools: list[str]
+    extra_arms: list[str]
     pool_plans: dict[str, PoolPlan]
     arm_plans: dict[str, ArmPlan]
     budgets: dict[str, int]
     seeds: int = Field(ge=2)
+    first_seed: int = Field(default=0, ge=0)
     start: int = Field(ge=1)
     shares: list[float]
     headline: float
@@ -114,7 +117,7 @@ class StudyPlan(Settings):
 
     def arms_of(self, pool: str) -> list[str]:
         """The arms that are run on a pool."""
-        return [arm for arm in self.arms if pool in (self.arm_plans[arm].pools or self.pools)]
+        return [*self.arms, *(self.extra_arms if pool in self.extra_pools else [])]
 
 
 def read_plan(raw: dict[str, Any]) -> StudyPlan:
@@ -127,7 +130,8 @@ def read_plan(raw: dict[str, Any]) -> StudyPlan:
     for what, names, known in (
         ("pool_plans", plan.pools, plan.pool_plans),
         ("budgets", plan.pools, plan.budgets),
-        ("arm_plans", plan.arms, plan.arm_plans),
+        ("arm_plans", [*plan.arms, *plan.extra_arms], plan.arm_plans),
+        ("pools", plan.extra_pools, dict.fromkeys(plan.pools)),
     ):
         for name in names:
             if name not in known:

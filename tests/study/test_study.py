@@ -29,7 +29,7 @@ def plan(**changes: Any) -> dict[str, Any]:
 
 def test_the_shipped_plan_is_sound_and_every_arm_can_be_built() -> None:
     shipped = read_plan(plan())
-    for arm in shipped.arms:
+    for arm in [*shipped.arms, *shipped.extra_arms]:
         Components.of(shipped.arm_plans[arm])
     for pool in shipped.pools:
         assert "random" in shipped.arms_of(pool)
@@ -40,7 +40,8 @@ def test_the_shipped_plan_is_sound_and_every_arm_can_be_built() -> None:
     [
         ({"pools": ["ukp", "nowhere"]}, "pool_plans: nothing for 'nowhere'"),
         ({"arms": ["random", "guess"]}, "arm_plans: nothing for 'guess'"),
-        ({"arms": ["entropy"]}, "'entropy' is compared with 'random', which is not run on"),
+        ({"arms": ["entropy"], "extra_arms": []}, "'entropy' is compared with 'random', which is not run on"),
+        ({"extra_pools": ["nowhere"]}, "pools: nothing for 'nowhere'"),
         ({"headline": 0.8}, "headline: 0.8 is not among shares"),
         ({"seeds": 1}, "seeds: Input should be greater than or equal to 2"),
         ({"colour": "blue"}, "colour: unknown key"),
@@ -157,6 +158,8 @@ def tiny_plan() -> dict[str, Any]:
     return plan(
         pools=["tiny"],
         arms=["random", "entropy"],
+        extra_pools=[],
+        extra_arms=[],
         pool_plans={"tiny": {"sources": [{"file": "pool.jsonl"}], "heldout": 0.3}},
         arm_plans={
             arm: {"acquisition": arm, "batch_size": 6, "settings": settings, "default": arm == "entropy"}
@@ -164,6 +167,7 @@ def tiny_plan() -> dict[str, Any]:
         },
         budgets={"tiny": 20},
         seeds=2,
+        first_seed=0,
         start=8,
         resamples=200,
         benchmark="benchmark.jsonl",
