@@ -1,7 +1,6 @@
 """Speed and memory of the maths, each against a named reference in the same process.
 
-``python -m benchmarks.functional`` prints a table. Each line is measured in a process of its own, so that its peak
-memory is its own; torch uses as many threads as OMP_NUM_THREADS says. The references:
+``python -m benchmarks.functional`` prints a table; torch uses as many threads as OMP_NUM_THREADS says. The references:
 
 * ``bald``: Monte Carlo BALD with 20 samples of both embeddings, vectorised over samples, in chunks that stay in cache;
 * ``logdet``: the posterior refitted after each pick (rank-one update of the precision, Cholesky inverse, variance of
@@ -11,37 +10,15 @@ memory is its own; torch uses as many threads as OMP_NUM_THREADS says. The refer
 
 from __future__ import annotations
 
-import argparse
-import json
-import resource
-import statistics
-import subprocess
-import sys
-import time
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
+from benchmarks._table import Case, Line, main, peak_mib, seconds
 from bgpm import functional as F
 
 D, P = 6, 384  # embedding dimension and features
 SIZES = {"bald": 1_000_000, "logdet": 100_000, "diagonal": 20_000}
 PICKS, SAMPLES, LABELS = 256, 20, 2000
-
-
-def seconds(work: Callable[[], object], repeats: int = 1) -> float:
-    """Median of the repeats."""
-    times = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - began)
-    return statistics.median(times)
-
-
-def peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def normal(*shape: int, seed: int, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -62,8 +39,8 @@ def sampled_bald(mean_i: Tensor, var_i: Tensor, mean_j: Tensor, var_j: Tensor) -
     return torch.cat(parts)
 
 
-def bald() -> dict[str, float | str]:
-    n = SIZES["bald"]
+def bald(scale: float) -> Line:
+    n = int(SIZES["bald"] * scale)
     # float32, which favours the reference; scores spread by about 2 and have a standard deviation of about 2
     embeddings = []
     for seed in (0, 2):
@@ -78,14 +55,13 @@ def bald() -> dict[str, float | str]:
     before, value = peak_mib(), exact()
     peak = peak_mib()
     noise = (value - sampled_bald(*embeddings)).abs().median().item()
-    return {
-        "what": f"BALD from embeddings, {n:,} pairs, D = {D}",
-        "seconds": seconds(exact, 3),
-        "before": before,
-        "peak": peak,
-        "reference": f"{SAMPLES}-sample Monte Carlo (median error {noise:.3f} nat)",
-        "reference_seconds": seconds(lambda: sampled_bald(*embeddings), 3),
-    }
+    wall, cpu = seconds(exact, 3)
+    _, reference = seconds(lambda: sampled_bald(*embeddings), 3)
+    what, than = (
+        f"BALD from embeddings, {n:,} pairs, D = {D}",
+        f"{SAMPLES}-sample Monte Carlo (median error {noise:.3f} nat)",
+    )
+    return Line(what, wall, cpu, before, peak, than, reference, reference / cpu)
 
 
 def problem(n: int) -> tuple[Tensor, F.LinearisedKernel, tuple[Tensor, ...]]:
@@ -110,77 +86,42 @@ def jacobian(mean_i: Tensor, mean_j: Tensor, phi_i: Tensor, phi_j: Tensor) -> Te
     return (a[:, :, None] * phi_i[:, None] + b[:, :, None] * phi_j[:, None]).flatten(1)
 
 
-def logdet() -> dict[str, float | str]:
-    n = SIZES["logdet"]
+def logdet(scale: float) -> Line:
+    n, picks = int(SIZES["logdet"] * scale), max(1, int(PICKS * scale))
     precision, kernel, pairs = problem(n)
     weight = torch.full((n,), 0.25, dtype=torch.float64)
-    began = time.perf_counter()
     variance = kernel.diagonal()
-    scoring = time.perf_counter() - began
     before = peak_mib()
-    ours = seconds(lambda: F.greedy_logdet(variance, kernel.row, weight, PICKS))
+    wall, cpu = seconds(lambda: F.greedy_logdet(variance, kernel.block, weight, picks))
     peak = peak_mib()
 
     def refit() -> None:
         g = jacobian(*(t[:1].double() for t in pairs))[0]
         F.pair_kernel(*pairs, posterior(precision + 0.25 * torch.outer(g, g))).diagonal()
 
-    return {
-        "what": f"greedy_logdet, {n:,} pairs, D p = {D} x {P}, k = {PICKS} (scored before in {scoring:.0f} s)",
-        "seconds": ours,
-        "before": before,
-        "peak": peak,
-        "reference": "refitting after each pick",
-        "reference_seconds": seconds(refit) * PICKS,
-    }
+    reference = seconds(refit)[1] * picks
+    what = f"greedy_logdet, {n:,} pairs, D p = {D} x {P}, k = {picks}"
+    return Line(what, wall, cpu, before, peak, "refitting after each pick", reference, reference / cpu)
 
 
-def diagonal() -> dict[str, float | str]:
-    n = SIZES["diagonal"]
+def diagonal(scale: float) -> Line:
+    n = int(SIZES["diagonal"] * scale)
     precision, kernel, pairs = problem(n)
     covariance = posterior(precision).covariance
     before = peak_mib()
-    ours = seconds(kernel.diagonal)
+    wall, cpu = seconds(kernel.diagonal)
     peak = peak_mib()
 
     def dense() -> Tensor:
         g = jacobian(*(t.double() for t in pairs))
         return ((g @ covariance) * g).sum(-1)
 
-    took = seconds(dense)
-    return {
-        "what": f"variances, {n:,} pairs, D p = {D} x {P}",
-        "seconds": ours,
-        "before": before,
-        "peak": peak,
-        "reference": f"dense Jacobian (peak {peak_mib():.0f} MiB)",
-        "reference_seconds": took,
-    }
+    _, reference = seconds(dense)
+    what, than = f"variances, {n:,} pairs, D p = {D} x {P}", f"dense Jacobian (peak {peak_mib():.0f} MiB)"
+    return Line(what, wall, cpu, before, peak, than, reference, reference / cpu)
 
 
-CASES: dict[str, Callable[[], dict[str, float | str]]] = {"bald": bald, "logdet": logdet, "diagonal": diagonal}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=sorted(CASES), help="measure one case in this process, as JSON")
-    only = parser.parse_args().only
-    if only:
-        print(json.dumps(CASES[only]()))
-        return
-    print(f"| what, {torch.get_num_threads()} threads | seconds | peak MiB (before) | reference | times faster |")
-    print("|---|---|---|---|---|")
-    for case in CASES:
-        done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.functional", "--only", case], check=True, capture_output=True, text=True
-        )
-        m = json.loads(done.stdout)
-        print(
-            f"| {m['what']} | {m['seconds']:.2f} | {m['peak']:.0f} ({m['before']:.0f}) | {m['reference']}, "
-            f"{m['reference_seconds']:.1f} s | {m['reference_seconds'] / m['seconds']:.1f} |",
-            flush=True,
-        )
-
+CASES: dict[str, Case] = {"bald": bald, "logdet": logdet, "diagonal": diagonal}
 
 if __name__ == "__main__":
-    main()
+    main("benchmarks.functional", __doc__, CASES)

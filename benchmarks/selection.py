@@ -1,7 +1,7 @@
 """Batch selectors on 100,000 pairs: seconds, memory, and the same work done the plain way in the same process.
 
-``python -m benchmarks.selection`` prints a table. Each line is measured in a process of its own, so that its peak
-memory is its own. "Plain" is, on a pool small enough for it, what the selector would be without its shortcut:
+``python -m benchmarks.selection`` prints a table. "Plain" is,
+on a pool small enough for it, what the selector would be without its shortcut:
 
 * ``coreset``: distances to *all* picks anew at each pick, O(N k^2 p) (greedy k-centre by definition);
 * ``cluster``: full-batch k-means (scikit-learn's KMeans) with as many clusters;
@@ -10,16 +10,12 @@ memory is its own. "Plain" is, on a pool small enough for it, what the selector 
 
 from __future__ import annotations
 
-import argparse
-import json
-import resource
-import subprocess
-import sys
-import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
+from benchmarks._table import Line, main, peak_mib, seconds
 from bgpm.registry import build
 from bgpm.selection import Selection
 from bgpm.types import Candidates, Features, Pairs
@@ -42,6 +38,9 @@ class LinearKernel:
 
     def row(self, j: int):
         return self.x @ self.x[j]
+
+    def block(self, rows, columns):
+        return self.x[rows] @ self.x[columns].T
 
 
 def pool(n: int, p: int = FEATURES) -> Candidates:
@@ -103,62 +102,24 @@ PLAIN: dict[str, Callable[[Candidates, int], None]] = {
 }
 
 
-def seconds(work: Callable[[], object]) -> tuple[float, float]:
-    """Wall-clock and CPU seconds."""
-    began = time.perf_counter(), time.process_time()
-    work()
-    return time.perf_counter() - began[0], time.process_time() - began[1]
-
-
 def select(kind: str, c: Candidates, k: int) -> tuple[float, float]:
     selection = build(Selection, kind, {})
     values = np.random.default_rng(1).random(len(c))
     return seconds(lambda: selection(c, values, k, generator=np.random.default_rng(2)))
 
 
-def peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-
-
-def measure(kind: str) -> dict[str, float]:
-    """One line of the table, in this process; times are (wall-clock, CPU) seconds."""
-    n, k = SMALL[kind]
+def measure(kind: str, scale: float) -> Line:
+    n, few = (max(least, int(size * scale)) for least, size in zip((100, 2), SMALL[kind], strict=True))
     small = pool(n)
     select(kind, pool(500), 8)  # imports and warms up
-    quick, plain = select(kind, small, k), seconds(lambda: PLAIN[kind](small, k))
-    big = pool(PAIRS)
+    quick, plain = select(kind, small, few)[1], seconds(lambda: PLAIN[kind](small, few))[1]
+    pairs, k = max(100, int(PAIRS * scale)), max(1, int(SIZES[kind] * scale))
+    big = pool(pairs)
     before = peak_mib()
-    wall, cpu = select(kind, big, SIZES[kind])
-    # CPU time, because the ratio should not depend on what else the machine does.
-    return {
-        "wall": wall,
-        "cpu": cpu,
-        "before": before,
-        "peak": peak_mib(),
-        "plain": plain[1],
-        "ratio": plain[1] / quick[1],
-    }
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=sorted(SIZES), help="measure one selector in this process, as JSON")
-    only = parser.parse_args().only
-    if only:
-        print(json.dumps(measure(only)))
-        return
-    print(f"| what, {FEATURES} features | seconds (CPU) | peak MiB (before) | reference | times faster |")
-    print("|---|---|---|---|---|")
-    for kind, k in SIZES.items():
-        command = [sys.executable, "-m", "benchmarks.selection", "--only", kind]
-        m = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-        n, few = SMALL[kind]
-        print(
-            f"| {kind}, {PAIRS:,} pairs, k = {k} | {m['wall']:.1f} ({m['cpu']:.1f}) | {m['peak']:.0f} "
-            f"({m['before']:.0f}) | plain, {n:,} pairs, k = {few}: {m['plain']:.1f} s CPU | {m['ratio']:.1f} |",
-            flush=True,
-        )
+    wall, cpu = select(kind, big, k)
+    what = f"{kind}, {pairs:,} pairs, {FEATURES} features, k = {k:,}"
+    return Line(what, wall, cpu, before, peak_mib(), f"plain, {n:,} pairs, k = {few}", plain, plain / quick)
 
 
 if __name__ == "__main__":
-    main()
+    main("benchmarks.selection", __doc__, {kind: partial(measure, kind) for kind in SIZES})

@@ -12,12 +12,14 @@ from bgpm.backbones import BackboneSettings, FeatureSettings
 from bgpm.data.schema import BenchmarkSettings, PoolSettings
 from bgpm.errors import ConfigError
 from bgpm.heads import Head
+from bgpm.launch import LauncherSettings
 from bgpm.oracles import Oracle
 from bgpm.posteriors import Posterior
-from bgpm.registry import Component, Settings, build, kinds, member, parse
+from bgpm.registry import Component, Settings, build, kinds, parse
 from bgpm.reporting import ReportSettings
 from bgpm.selection import Selection, StartSettings
 from bgpm.stage import ANNOTATIONS
+from bgpm.training import TrainingSettings
 from bgpm.types import Uncertainty
 
 # Section of settings, family, and the top-level choices that name a member of it.
@@ -59,7 +61,9 @@ class Params(Settings):
     models: dict[str, dict[str, Any]]
     posteriors: dict[str, dict[str, Any]]
     oracles: dict[str, dict[str, Any]]
+    training: TrainingSettings
     report: ReportSettings
+    launcher: LauncherSettings
 
 
 def check(raw: Mapping[str, Any]) -> Params:
@@ -84,8 +88,7 @@ def check(raw: Mapping[str, Any]) -> Params:
                 raise ConfigError(f"params.yaml: {section}.{kind}: missing; add `{kind}: {{}}` for the defaults")
         for kind, values in settings.items():
             component = build(base, kind, values, section)
-            if kind in {getattr(params, choice) for choice in choices}:
-                built[section] = component
+            built |= {choice: component for choice in choices if getattr(params, choice) == kind}
     numbers = [(r.k, r.next) for r in params.rounds]
     if numbers != [(k, k + 1) for k in range(len(numbers))]:
         raise ConfigError(
@@ -94,13 +97,14 @@ def check(raw: Mapping[str, Any]) -> Params:
         )
     if len(set(params.seeds)) != len(params.seeds):
         raise ConfigError(f"params.yaml: seeds: every seed must differ, got {params.seeds}")
-    head, posterior, oracle = built["models"], built["posteriors"], built["oracles"]
+    head, posterior, oracle = built["model"], built["posterior"], built["oracle"]
     assert isinstance(head, Head)
     assert isinstance(posterior, Posterior)
     assert isinstance(oracle, Oracle)
     posterior.check(head)
+    params.training.check(params.launcher)
     oracle.check(ANNOTATIONS)
-    _check_uncertainty(params, posterior)
+    _check_uncertainty(params, posterior, built)
     many = len(params.seeds) > 1 or params.acquisition != params.baseline
     if oracle.paid and many and not getattr(oracle, "allow_many", False):
         raise ConfigError(
@@ -111,12 +115,13 @@ def check(raw: Mapping[str, Any]) -> Params:
     return params
 
 
-def _check_uncertainty(params: Params, posterior: Posterior) -> None:
+def _check_uncertainty(params: Params, posterior: Posterior, built: Mapping[str, Component]) -> None:
     """Refuse an acquisition function or selector that asks the posterior for what it does not know."""
     order = get_args(Uncertainty)
-    needs = {"acquisition": Acquisition, "baseline": Acquisition, "selection": Selection}
-    for choice, base in needs.items():
-        needed = member(base, getattr(params, choice), choice).needs
+    for choice in ("acquisition", "baseline", "selection"):
+        component = built[choice]
+        assert isinstance(component, Acquisition | Selection)
+        needed = component.needs
         if order.index(needed) > order.index(posterior.gives):
             raise ConfigError(
                 f"params.yaml: {choice}: {getattr(params, choice)} needs a {needed} of scores, and posterior "

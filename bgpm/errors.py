@@ -41,6 +41,10 @@ class WeightsError(BgpmError, OSError):
     """Backbone weights are missing, unreadable or not the ones that were promised."""
 
 
+class LaunchError(BgpmError, RuntimeError):
+    """Processes that a launcher started did not all end well; what went wrong they have said themselves."""
+
+
 class ShapeError(BgpmError, ValueError):
     """Tensor shapes do not fit together, or an embedding has an odd dimension."""
 

@@ -3,12 +3,15 @@
 Paths follow one convention, held here and in dvc.yaml only::
 
     data/code/<stage>           a fingerprint of the code that a stage runs
+    data/training.json          what training the backbone depends on: nothing while it is frozen
     data/pool  data/benchmark  data/truth/{pool,heldout,benchmark}.parquet
-    data/embeddings/{pool,benchmark}  data/features/{pool,benchmark}
+    data/embeddings/{pool,benchmark}  data/features/{pool,benchmark}  data/texts.json
     data/study/                 pools and loops of the study
     data/start/                 the seed labels and model 0, shared by every arm
+    data/offline/               a model of all labels, outside the loop: labels.parquet  model/  evaluation/
     data/<arm>/round-<k>/       labels.parquet  everything bought so far (column `round` says when)
-                                model/          trained on those labels
+                                model/          trained on those labels; with a trained backbone its
+                                                seed-<n>/{backbone,features/{pool,benchmark}} too
                                 evaluation/     the learning curve up to here
                                 scores.parquet  what model k thinks of every unlabelled pair
                                 batch.parquet   the pairs to be labelled next
@@ -23,6 +26,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import re
 import resource
 import shutil
@@ -48,6 +52,9 @@ FEATURES = DATA / "features"
 ANNOTATIONS = DATA / "annotations"
 HELDOUT_ANNOTATIONS = ANNOTATIONS / "heldout"
 START = DATA / "start"
+OFFLINE = DATA / "offline"
+TRAINING = DATA / "training.json"
+TEXTS = DATA / "texts.json"
 STUDY = DATA / "study"
 WAITING = "waiting.json"  # beside a batch; DVC does not know it
 REPORTS = Path("reports")
@@ -57,8 +64,15 @@ log = logging.getLogger("bgpm")
 
 
 def round_dir(arm: str, k: int | str) -> Path:
-    """Folder of one arm's round; ``round_dir("start", 0)`` is the shared beginning."""
-    return START if arm == "start" else DATA / arm / f"round-{int(k)}"
+    """Folder of one arm's round; ``round_dir("start", 0)`` is the shared beginning, ``offline`` is no arm either."""
+    return {"start": START, "offline": OFFLINE}.get(arm, DATA / arm / f"round-{int(k)}")
+
+
+def features_dir(model: Path, seed: int, which: str) -> Path:
+    """Folder of the features of ``pool`` or ``benchmark`` that a seed's model reads: of its own backbone where that
+    was trained with it, of the frozen one otherwise."""
+    own = model / f"seed-{seed}" / "features" / which
+    return own if own.is_dir() else FEATURES / which
 
 
 class _Loader(yaml.SafeLoader):
@@ -145,13 +159,17 @@ def run(main: Callable[..., None]) -> None:
     except (BgpmError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-    usage = resource.getrusage(resource.RUSAGE_SELF)
+    if "RANK" in os.environ:  # one of several processes: the stage that started them notes for all
+        return
+    # Children are what a launcher started on this machine; memory is the largest process's.
+    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    peak = max(u.ru_maxrss for u in usage)
     _note_cost(
         name,
         {
             "seconds": round(time.perf_counter() - began, 3),
-            "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 3),
-            "peak_mib": round(usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10), 1),
+            "cpu_seconds": round(sum(u.ru_utime + u.ru_stime for u in usage), 3),
+            "peak_mib": round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1),
         },
     )
 

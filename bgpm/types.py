@@ -8,7 +8,7 @@ imports numpy only, so that a stage without maths starts at once.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
@@ -113,15 +113,19 @@ class ScoreMoments:
         mean: float64 [N], logits times tau.
         variance: float64 [N], its square units, >= 0.
         tau: Temperature of the likelihood P(first better) = sigmoid(s / tau).
+        error_rate: e, the share of labels that the model takes to be wrong: P(label says first) = e + (1 - 2 e)
+            P(first better). Predictions are of which answer *is* better: evaluation does not read it, so that a
+            model is measured by the same rule whatever it thinks of its annotators.
     """
 
     mean: Tensor
     variance: Tensor
     tau: float
+    error_rate: float = 0.0
 
 
 class PairKernel(Protocol):
-    """Posterior covariance between the scores of pairs, rows on demand."""
+    """Posterior covariance between the scores of pairs, rows and blocks on demand."""
 
     def diagonal(self) -> Tensor:
         """Variance of each pair's score, [N]."""
@@ -129,6 +133,10 @@ class PairKernel(Protocol):
 
     def row(self, j: int) -> Tensor:
         """Covariance of pair ``j`` with every pair, [N]."""
+        ...
+
+    def block(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """Covariance of the pairs at ``rows`` with those at ``columns``, both int64, [len(rows), len(columns)]."""
         ...
 
 
@@ -145,6 +153,8 @@ class Candidates:
         keys: str [N], a stable name for each pair that does not depend on the order of its answers:
             ties are broken by a seeded hash of it.
         kernel: Call it for covariance rows; raises ConfigError where the posterior has none.
+        error_rate: e, the share of wrong labels: what a label can teach is that of a label with errors.
+        bought: Pairs labelled so far, without their labels; given to acquisition functions, not to selectors.
     """
 
     pairs: Pairs
@@ -154,6 +164,8 @@ class Candidates:
     features: Features
     keys: np.ndarray
     kernel: Callable[[], PairKernel]
+    error_rate: float = 0.0
+    bought: Pairs = field(default_factory=lambda: Pairs(*(np.empty(0, np.int64) for _ in range(3))))
 
     def __len__(self) -> int:
         return len(self.pairs)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
-from bgpm.data.tables import as_pairs, read_table, rows_of, where
-from bgpm.evaluation.baselines import Split, baselines
+from bgpm.data.tables import read_table
+from bgpm.evaluation.baselines import TextSplit, baselines
+from bgpm.evaluation.splits import read_split
 from bgpm.stage import BENCHMARK, DATA, POOL, TRUTH, read_params, run, setting, write_json
 
 
@@ -17,14 +16,10 @@ def main() -> None:
     write_json(DATA / "baselines.json", baselines(*splits, xstest=xstest))
 
 
-def _split(folder: Path, name: str) -> Split:
-    """The labelled pairs of one split with their texts; none where no label is recorded."""
-    table = read_table(folder / "pairs.parquet")
-    truth = read_table(TRUTH / f"{name}.parquet", ["pair_id", "label"])
-    truth = where(truth, ~np.isnan(truth["label"]))
-    table = where(table, rows_of(table["pair_id"], truth["pair_id"], str(folder / "pairs.parquet")))
+def _split(folder: Path, name: str) -> TextSplit:
+    """The labelled pairs of one split with their texts."""
     texts = read_table(folder / "responses.parquet", ["text"])["text"].tolist()
-    return Split(as_pairs(table), truth["label"], table["section"], table["subset"], texts)
+    return TextSplit(read_split(folder, TRUTH / f"{name}.parquet"), texts)
 
 
 if __name__ == "__main__":

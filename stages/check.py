@@ -6,11 +6,14 @@ from pathlib import Path
 
 from bgpm.config import check
 from bgpm.sources import fingerprint
-from bgpm.stage import CODE, read_params, run, whole_folder
+from bgpm.stage import CODE, TRAINING, read_params, run, whole_folder, write_json
+from bgpm.training import in_effect
 
 
 def main() -> None:
-    check(read_params())
+    params = read_params()
+    check(params)
+    write_json(TRAINING, in_effect(params, Path()))
     with whole_folder(CODE) as folder:
         for script in sorted(Path("stages").glob("[a-z]*.py")):
             (folder / script.stem).write_text(fingerprint(script, Path()) + "\n", encoding="utf-8")

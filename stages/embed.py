@@ -4,33 +4,59 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
 import numpy as np
-import torch
 
 from bgpm.backbones import BackboneSettings
 from bgpm.backbones.embedding import embed, load_backbone
 from bgpm.data.tables import read_table
+from bgpm.errors import LaunchError
+from bgpm.launch import LauncherSettings, is_launched, launch, local_rank_world, must_launch, process_group
 from bgpm.registry import parse
 from bgpm.stage import DATA, EMBEDDINGS, read_params, run, setting, whole_folder, write_json
 
 
-def main(which: str) -> None:
-    settings = parse(BackboneSettings, setting(read_params(), "backbone"), "backbone")
-    torch.set_num_threads(os.cpu_count() or 1)
-    backbone = load_backbone(settings)
+def main(which: str, folder: str | None = None) -> None:
+    """``python -m stages.embed pool``; processes that a launcher starts are given the folder to write into."""
+    params = read_params()
+    if folder is not None:
+        return work(params, which, Path(folder))
+    launcher = parse(LauncherSettings, setting(params, "launcher"), "launcher")
+    if is_launched():
+        raise LaunchError("this stage starts its processes itself: run it alone, with launcher.kind in params.yaml")
+    with whole_folder(EMBEDDINGS / which) as part:
+        if not must_launch(launcher):
+            return work(params, which, part)
+        parse(BackboneSettings, setting(params, "backbone"), "backbone")  # one error, not one a process
+        launch(launcher, "stages.embed", [which, str(part)])
+        if not (part / "summary.json").exists():  # written last
+            raise LaunchError(f"launcher: {launcher.kind} ended well but {part} is not complete; see what it printed")
+    return None
+
+
+def work(params: dict, which: str, folder: Path) -> None:
+    """Embed, alone or as one of several processes, of which the first writes."""
+    import torch
+
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // local_rank_world()[1]))
+    backbone = load_backbone(parse(BackboneSettings, setting(params, "backbone"), "backbone"))
     prompts = read_table(DATA / which / "prompts.parquet", ["messages"])
     conversations = [json.loads(text) for text in prompts["messages"]]
     responses = read_table(DATA / which / "responses.parquet", ["prompt", "text"])
     answers = [(conversations[row], text) for row, text in zip(responses["prompt"], responses["text"], strict=True)]
-    with whole_folder(EMBEDDINGS / which) as folder:
+    with process_group() as group:
+        first = group is None or group.rank() == 0
         counts = {}
         for name, texts in {"responses": answers, "prompts": [(c, None) for c in conversations]}.items():
             shape = (len(texts), backbone.layers, backbone.width)
-            out = np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=np.float32, shape=shape)
-            counts[name] = embed(backbone, texts, out, title=f"embed {which} {name}")
-            out.flush()
-        write_json(folder / "summary.json", counts)
+            path = folder / f"{name}.npy"
+            out = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape) if first else None
+            counts[name] = embed(backbone, texts, out, title=f"embed {which} {name}", group=group)
+            if out is not None:
+                out.flush()
+        if first:
+            write_json(folder / "summary.json", counts)
 
 
 if __name__ == "__main__":

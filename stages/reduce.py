@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+
 import numpy as np
 
 from bgpm.backbones import FeatureSettings
 from bgpm.backbones.reduction import Reduction
 from bgpm.data.tables import read_table
 from bgpm.registry import parse
-from bgpm.stage import DATA, EMBEDDINGS, FEATURES, POOL, read_params, run, setting, whole_folder
+from bgpm.stage import DATA, EMBEDDINGS, FEATURES, POOL, TEXTS, read_params, run, setting, whole_folder, write_json
 
 
 def main() -> None:
-    settings = parse(FeatureSettings, setting(read_params(), "features"), "features")
+    params = read_params()
+    settings = parse(FeatureSettings, setting(params, "features"), "features")
     states = np.load(EMBEDDINGS / "pool" / "responses.npy", mmap_mode="r")
     responses = read_table(POOL / "responses.parquet", ["prompt", "text"])
     split = read_table(POOL / "prompts.parquet", ["split"])["split"]
@@ -26,6 +29,11 @@ def main() -> None:
                 np.save(folder / f"{name}.npy", reduction(states, list(texts)))
             if which == "pool":
                 reduction.save(folder / "reduction.npz")
+    # Only a trained backbone reads the benchmark's texts while it trains: another benchmark is to re-run that, and no
+    # training on frozen features.
+    frozen = setting(params, "training.mode") == "frozen"
+    texts = [DATA / "benchmark" / f"{name}.parquet" for name in ("responses", "prompts")]
+    write_json(TEXTS, None if frozen else {path.stem: sha256(path.read_bytes()).hexdigest() for path in texts})
 
 
 if __name__ == "__main__":

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from bgpm.evaluation.benchmark import rule_in_words
+from bgpm.evaluation.outlook import outlook
 from bgpm.registry import parse
 from bgpm.reporting import ReportSettings
 from bgpm.reporting.costs import read_costs
 from bgpm.reporting.figure import draw
-from bgpm.reporting.inputs import read_arm, read_optional
+from bgpm.reporting.inputs import Arm, read_arm, read_optional
 from bgpm.reporting.page import page
 from bgpm.reporting.purchases import read_pool
 from bgpm.reporting.result import study
@@ -37,9 +41,16 @@ def main() -> None:
     last = setting(params, "rounds")[-1]["next"]
     arms = {name: read_arm(name, round_dir(name, last)) for name in names}
     result = study(arms[names[0]], arms[names[1]] if len(arms) > 1 else None, settings, generator("report"))
+    to_come = {
+        arm.name: outlook(arm.labels, arm.trials.curves, generator("report", "outlook", arm.name))
+        for arm in arms.values()
+    }
+    summary = read_optional(TRUTH / "summary.json")
+    benchmark = summary.get("benchmark", {})
+    rule = _rule(arms[names[0]], benchmark, setting(params, "benchmark.xstest_weights"))
     write_text(REPORTS / "label_efficiency.csv", as_csv(arms.values()))
-    write_json(REPORTS / "label_efficiency.json", as_json(result))
-    write_text(REPORTS / "label_efficiency.md", as_markdown(result))
+    write_json(REPORTS / "label_efficiency.json", as_json(result, to_come, rule))
+    write_text(REPORTS / "label_efficiency.md", as_markdown(result, to_come, benchmark, rule))
     write_json(REPORTS / "metrics.json", metrics(result))
     with whole_folder(REPORTS / "plots") as folder:
         for arm in arms.values():
@@ -48,13 +59,22 @@ def main() -> None:
     html = page(
         result,
         read_pool(POOL),
-        summary=read_optional(TRUTH / "summary.json").get("pool", {}),
+        summary=summary.get("pool", {}),
         baselines=read_optional(DATA / "baselines.json"),
         costs=read_costs(TIMINGS, names, last),
         params=params,
         params_text=Path("params.yaml").read_text(encoding="utf-8"),
+        outlook=to_come,
+        benchmark=benchmark,
+        rule=rule,
     )
     write_text(REPORTS / "index.html", html)
+
+
+def _rule(arm: Arm, benchmark: Mapping[str, Any], xstest: str) -> str:
+    """How the benchmark was scored, in words; empty where the prepare stage left no summary."""
+    subsets = [name.removeprefix("subset:") for _, name, _ in arm.values if name.startswith("subset:")]
+    return rule_in_words(benchmark["rule"], subsets, xstest) if "rule" in benchmark else ""
 
 
 if __name__ == "__main__":

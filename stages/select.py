@@ -13,7 +13,7 @@ from bgpm.loop.select import select
 from bgpm.posteriors import load
 from bgpm.registry import build
 from bgpm.selection import Selection
-from bgpm.stage import FEATURES, POOL, generator, read_params, round_dir, run, seeds_of, setting
+from bgpm.stage import POOL, features_dir, generator, read_params, round_dir, run, seeds_of, setting
 
 log = logging.getLogger("bgpm")
 
@@ -23,10 +23,10 @@ def main(arm: str, k: str) -> None:
     kind, wanted = setting(params, "selection"), setting(params, "batch_size")
     selection = build(Selection, kind, setting(params, f"selections.{kind}"), "selections")
     here = round_dir(arm, k)
-    pool = read_pool(POOL, FEATURES / "pool")
     scores = read_table(here / "scores.parquet")
     batches = []
     for seed in seeds_of(here / "model"):
+        pool = read_pool(POOL, features_dir(here / "model", seed, "pool"))
         mine = where(scores, scores["seed"] == seed)
         if len(mine["pair"]) < wanted:
             log.warning(

@@ -27,7 +27,7 @@ def main(name: str, arm: str) -> None:
     with ProcessPoolExecutor(plan.processes, get_context("spawn")) as workers:
         jobs = workers.map(partial(one, plan, name, arm), seeds)
         runs = list(tqdm(jobs, total=len(seeds), desc=f"{name} {arm}", unit="seed", disable=None))
-    with whole_folder(STUDY / name / arm) as folder:
+    with whole_folder(STUDY / "loops" / name / arm) as folder:
         curve = [(seed, *row) for seed, run in zip(seeds, runs, strict=True) for row in run.curve]
         write_table(folder / "curve.parquet", dict(zip(("seed", *COLUMNS), zip(*curve, strict=True), strict=True)))
         for table in ("prompts", "bought"):
@@ -40,11 +40,11 @@ def main(name: str, arm: str) -> None:
 
 def one(plan: StudyPlan, name: str, arm: str, seed: int) -> Run:
     """The loop for one seed; runs in a process of its own."""
-    folder, benchmark = STUDY / name / "pool", STUDY / "benchmark"
-    pool = read_pool(folder, folder / "features")
-    heldout = read_labelled(folder, folder / "truth-heldout.parquet", folder / "features")
-    measured = read_labelled(benchmark, benchmark / "truth-benchmark.parquet", folder / "benchmark")
-    truth = read_truth(folder, pool)
+    tables, features, benchmark = STUDY / "tables" / name, STUDY / "features" / name, STUDY / "benchmark"
+    pool = read_pool(tables, features / "pool")
+    heldout = read_labelled(tables, tables / "truth-heldout.parquet", features / "pool")
+    measured = read_labelled(benchmark, benchmark / "truth-benchmark.parquet", features / "benchmark")
+    truth = read_truth(tables, pool)
     arm_plan = plan.arm_plans[arm]
     return loop(arm_plan, pool, truth, heldout, measured, seed=seed, start_labels=plan.start, budget=plan.budgets[name])
 

@@ -25,7 +25,7 @@ def main() -> None:
         writer.writerows(row(o, c).values() for o in found if o.arm != o.plan.baseline for c in o.comparisons)
     curves = []
     for o in found:
-        table = read_table(STUDY / o.pool / o.arm / "curve.parquet")
+        table = read_table(STUDY / "loops" / o.pool / o.arm / "curve.parquet")
         place = {name: np.full(len(table["seed"]), getattr(o, name), object) for name in ("pool", "arm")}
         curves.append(place | table)
     write_table(OUT / "curves.parquet", concatenate(curves))

@@ -1,17 +1,33 @@
-"""Stage train: a model for each seed, from the base, on all labels so far."""
+"""Stage train: a model for each seed, from the base, on all labels so far; with its backbone unless that is frozen."""
 
 from __future__ import annotations
+
+import json
 
 import numpy as np
 from tqdm import tqdm
 
+from bgpm.backbones import BackboneSettings, FeatureSettings
 from bgpm.data.tables import read_table, where
 from bgpm.heads import Head
+from bgpm.launch import LauncherSettings
 from bgpm.loop.pool import read_pool
 from bgpm.loop.train import train
-from bgpm.posteriors import Posterior
-from bgpm.registry import build
-from bgpm.stage import FEATURES, POOL, read_params, round_dir, run, setting, whole_folder, write_json
+from bgpm.posteriors import Posterior, load
+from bgpm.registry import build, parse
+from bgpm.stage import (
+    BENCHMARK,
+    FEATURES,
+    POOL,
+    features_dir,
+    read_params,
+    round_dir,
+    run,
+    setting,
+    whole_folder,
+    write_json,
+)
+from bgpm.training import Task, TrainingSettings, drop_weights, forget, work
 
 
 def main(arm: str, k: str = "0") -> None:
@@ -19,18 +35,39 @@ def main(arm: str, k: str = "0") -> None:
     head = build(Head, setting(params, "model"), setting(params, f"models.{setting(params, 'model')}"), "models")
     kind = setting(params, "posterior")
     posterior = build(Posterior, kind, setting(params, f"posteriors.{kind}"), "posteriors")
+    training = parse(TrainingSettings, setting(params, "training"), "training")
+    backbone = parse(BackboneSettings, setting(params, "backbone"), "backbone")
+    reduction = parse(FeatureSettings, setting(params, "features"), "features")
+    launcher = parse(LauncherSettings, setting(params, "launcher"), "launcher")
+    # A shorter run does not bring back weights that a longer one did not keep: `dvc repro -f -s` of its last `train`.
+    last = arm == "offline" or int(k) == setting(params, "rounds")[-1]["next"]
     here = round_dir(arm, k)
-    pool = read_pool(POOL, FEATURES / "pool")
     labels = read_table(here / "labels.parquet")
     told = ~np.isnan(labels["label"])  # where everybody abstained there is nothing to learn
     with whole_folder(here / "model") as folder:
         summary = {}
         for seed in tqdm(np.unique(labels["seed"]).tolist(), desc=f"train {arm} round {k}", unit="seed", disable=None):
-            mine = where(labels, told & (labels["seed"] == seed))
-            fitted = train(posterior, head, pool, mine, seed=seed)
+            mine, own = where(labels, told & (labels["seed"] == seed)), folder / f"seed-{seed}"
+            learnt = {}
+            if training.mode != "frozen":
+                task = Task(
+                    name=f"{arm}-{k}-{seed}", labels=str(here / "labels.parquet"), seed=seed, out=str(own),
+                    pool=str(POOL), benchmark=str(BENCHMARK), features=str(FEATURES / "pool"),
+                    head=head.model_dump(), posterior=posterior.model_dump(),
+                    training=training, backbone=backbone, reduction=reduction,
+                )  # fmt: skip
+                work(task, launcher, folder)
+                if training.mode == "full" and training.keep == "last" and not last:
+                    drop_weights(own / "backbone")
+                learnt = {"backbone": json.loads((own / "backbone" / "head.json").read_text("utf-8"))["summary"]}
+            if learnt and kind == "amortized":  # both of its networks were trained with the backbone
+                fitted = load(own / "backbone" / "head")
+            else:
+                fitted = train(posterior, head, read_pool(POOL, features_dir(folder, seed, "pool")), mine, seed=seed)
             fitted.save(folder / f"seed-{seed}")
-            summary[f"seed-{seed}"] = {"labels": len(mine["label"]), **fitted.summary()}
+            summary[f"seed-{seed}"] = {"labels": len(mine["label"]), **fitted.summary(), **learnt}
         write_json(folder / "summary.json", summary)
+    forget(f"{arm}-{k}")
 
 
 if __name__ == "__main__":

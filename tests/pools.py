@@ -25,6 +25,9 @@ class DenseKernel:
     def row(self, j: int) -> torch.Tensor:
         return self.covariance[j].clone()
 
+    def block(self, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+        return self.covariance[rows][:, columns]
+
 
 @dataclass(frozen=True)
 class Pool:
@@ -36,6 +39,7 @@ class Pool:
     weight_mean: np.ndarray
     weight_covariance: np.ndarray
     tau: float
+    error_rate: float = 0.0
 
     def candidates(self) -> Candidates:
         phi = self.features.responses.astype(np.float64)
@@ -49,6 +53,7 @@ class Pool:
             self.features,
             self.keys,
             lambda: DenseKernel(torch.from_numpy(covariance)),
+            self.error_rate,
         )
 
     def swapped(self, mask: np.ndarray) -> Pool:

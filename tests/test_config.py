@@ -9,6 +9,7 @@ import pytest
 from bgpm.config import FAMILIES, check
 from bgpm.registry import Component, kinds, member
 from bgpm.stage import read_params
+from bgpm.training import TrainingSettings
 
 PARAMS = read_params(Path(__file__).resolve().parents[1] / "params.yaml")
 
@@ -22,3 +23,7 @@ def test_every_kind_stands_in_params_yaml_with_its_defaults(section: str, base: 
     assert set(PARAMS[section]) == set(kinds(base))
     for kind, settings in PARAMS[section].items():
         assert settings == member(base, kind)().model_dump(exclude={"kind"}), f"{section}.{kind}"
+
+
+def test_every_setting_of_training_stands_in_params_yaml_with_its_default() -> None:
+    assert PARAMS["training"] == TrainingSettings().model_dump()

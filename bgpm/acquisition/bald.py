@@ -15,7 +15,8 @@ from bgpm.types import Candidates, Uncertainty
 class Bald(Acquisition):
     """H(E p) - E H(p): mutual information between the label and the score, in nats, in [0, log 2].
 
-    By quadrature, so without Monte Carlo noise. The values of several pairs do not add up: their labels may
+    The label is the one that annotators give, errors included (``candidates.error_rate``). By quadrature, so without
+    Monte Carlo noise. The values of several pairs do not add up: their labels may
     tell the same thing. The selectors `logdet` and `conditional_bald` know that.
     """
 
@@ -23,4 +24,4 @@ class Bald(Acquisition):
     needs: ClassVar[Uncertainty] = "variance"
 
     def values(self, candidates: Candidates, *, generator: np.random.Generator) -> np.ndarray:
-        return F.bald(*moments(candidates), candidates.tau).numpy()
+        return F.bald(*moments(candidates), candidates.tau, error_rate=candidates.error_rate).numpy()

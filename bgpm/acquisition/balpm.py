@@ -1,13 +1,16 @@
 """Information about the weights plus diversity of prompts, after BAL-PM (arXiv:2406.10023).
 
-BAL-PM buys pairs that are informative (BALD) and whose prompts keep the entropy of the bought prompts' features
-high, by a nearest-neighbour estimate. A prompt's contribution to such an estimate (Kozachenko and Leonenko, 1987) is,
-for each dimension, log D, D being the distance to its k-th neighbour: large where prompts are rare.
+BAL-PM buys pairs that are informative (BALD) and whose prompts keep the entropy of the bought prompts' features high,
+by a nearest-neighbour estimate (Kozachenko and Leonenko, 1987; Kraskov et al., arXiv:cond-mat/0305641). For each
+dimension, a prompt x adds to it
 
-What is different here: the entropy is that of the prompts on offer. The published policy also counts, within
-D, the prompts bought so far, the ones of the growing batch included. Candidates say nothing of what was
-bought, so this function does not turn away from a region that has been bought from; what was bought is gone from
-the candidates, and the setting ``max_per_prompt`` of the selectors keeps a batch from dwelling on one prompt.
+    log D(x) - (psi(n(x) + 1) - psi(1)) / p,
+
+D being the distance to its k-th neighbour among all prompts, bought or on offer, and n the number of bought pairs whose
+prompts are within D: large where prompts are rare and few were bought. psi(n + 1) - psi(1) = 1 + 1/2 + ... + 1/n.
+
+What is different here: the published policy adds every pick of a growing batch to n, these values are those before the
+batch. The setting ``max_per_prompt`` of the selectors keeps a batch from dwelling on one prompt.
 """
 
 from __future__ import annotations
@@ -25,9 +28,9 @@ from bgpm.types import Candidates, Uncertainty
 
 
 class Balpm(Acquisition):
-    """BALD + entropy_weight log(D / D_min), in nats, >= 0.
+    """BALD + entropy_weight times the prompt's contribution above the smallest, in nats, >= 0.
 
-    D_min is the smallest distance, so the densest prompt gets no bonus. Time is O(Q^2 p) for Q prompts on offer.
+    Time is O(Q^2 p) for Q prompts on offer or bought.
 
     Attributes:
         entropy_weight: Weight of the bonus, >= 0. BALD is a fraction of log 2 while log D spans what the features'
@@ -41,25 +44,45 @@ class Balpm(Acquisition):
     neighbours: int = Field(default=10, ge=1)
 
     def values(self, candidates: Candidates, *, generator: np.random.Generator) -> np.ndarray:
-        prompts, first, of = np.unique(candidates.pairs.prompt, return_index=True, return_inverse=True)
-        points = candidates.features.prompts[prompts]
-        require_finite("prompt features", points, candidates.keys[first])
-        information = F.bald(*moments(candidates), candidates.tau).numpy()
-        return information + self.entropy_weight * _rarity(points, self.neighbours)[of]
+        information = F.bald(*moments(candidates), candidates.tau, error_rate=candidates.error_rate).numpy()
+        offered, first, of = np.unique(candidates.pairs.prompt, return_index=True, return_inverse=True)
+        bought, times = np.unique(candidates.bought.prompt, return_counts=True)
+        prompts = candidates.features.prompts
+        require_finite("prompt features", prompts[offered], candidates.keys[first])
+        require_finite(
+            "prompt features", prompts[bought], np.array([f"bought of prompt {row}" for row in bought], object)
+        )
+        points = prompts[np.union1d(offered, bought)].astype(np.float64)
+        here = prompts[offered].astype(np.float64)
+        radius = _radius(here, points, self.neighbours)
+        if not len(radius) or not radius.any():  # a single prompt, or copies of one
+            return information
+        nearest = radius[radius > 0].min()
+        radius = np.maximum(radius, nearest)
+        within = _count_within(here, radius, prompts[bought].astype(np.float64), times)
+        harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, len(candidates.bought) + 1))])
+        contribution = np.log(radius / nearest) - harmonic[within] / points.shape[1]
+        return information + self.entropy_weight * (contribution - contribution.min())[of]
 
 
-def _rarity(points: np.ndarray, neighbours: int) -> np.ndarray:
-    """log(D / D_min) for each point, [Q]; a point with ``neighbours`` copies counts as the nearest that is no copy."""
+def _radius(here: np.ndarray, points: np.ndarray, neighbours: int) -> np.ndarray:
+    """Distance of each row of ``here``, itself a row of ``points``, to its k-th neighbour there, [Q]."""
     neighbours = min(neighbours, len(points) - 1)
     if neighbours < 1:
-        return np.zeros(len(points))
+        return np.zeros(len(here))
     from sklearn.neighbors import NearestNeighbors
 
-    found = NearestNeighbors(n_neighbors=neighbours, algorithm="brute").fit(points).kneighbors(return_distance=False)
-    # The search expands |a - b|^2 and so cannot tell copies from close points: distances are taken anew.
-    apart = points.astype(np.float64) - points[found[:, -1]]
-    distance = np.sqrt(np.einsum("qp,qp->q", apart, apart))
-    if not distance.any():
-        return distance
-    nearest = distance[distance > 0].min()
-    return np.log(np.maximum(distance, nearest) / nearest)
+    search = NearestNeighbors(n_neighbors=neighbours + 1, algorithm="brute").fit(points)
+    found = search.kneighbors(here, return_distance=False)
+    # The search expands |a - b|^2 and so cannot tell copies from close points: distances are taken anew, and of the
+    # k + 1 found, the point itself among them, the k-th from the nearest is the largest.
+    return np.sqrt(np.square(here[:, None] - points[found]).sum(-1)).max(1)
+
+
+def _count_within(here: np.ndarray, radius: np.ndarray, others: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """How many others, each counted so many times, are within the radius of each row, int64 [Q]."""
+    count = np.zeros(len(here), np.int64)
+    reach = np.square(radius) * (1 + 1e-9)
+    for other, time in zip(others, times, strict=True):
+        count += time * (np.square(here - other).sum(1) <= reach)
+    return count

@@ -15,6 +15,8 @@ from bgpm.types import Candidates, Uncertainty
 class Dopt(Acquisition):
     """E[p(1 - p)] / tau^2 times Var[s], without unit.
 
+    Where annotators err (``candidates.error_rate``) the first factor is the Fisher information of the label they give.
+
     With u this value, 1/2 log(1 + u) nats is what one label adds to the log determinant of the weights'
     precision; it ranks pairs in the same way. The selector `logdet` does so for whole batches.
     """
@@ -24,4 +26,5 @@ class Dopt(Acquisition):
 
     def values(self, candidates: Candidates, *, generator: np.random.Generator) -> np.ndarray:
         mean, variance = moments(candidates)
-        return (F.fisher_weight(mean, variance, candidates.tau) * variance).numpy()
+        weight = F.fisher_weight(mean, variance, candidates.tau, error_rate=candidates.error_rate)
+        return (weight * variance).numpy()

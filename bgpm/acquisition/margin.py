@@ -13,7 +13,7 @@ from bgpm.types import Candidates
 class Margin(Acquisition):
     """-|E s|, in units of the score, so at most 0.
 
-    The plug-in form of `entropy`: it does not see the posterior variance.
+    The plug-in form of `entropy`: it does not see the posterior variance. An error rate acts through the posterior.
     """
 
     kind: Literal["margin"] = "margin"

@@ -14,7 +14,8 @@ class Mv(Acquisition):
     """Var[s], in squared units of the score.
 
     It ignores how much the label can say about the score, E[p(1 - p)]: pairs whose winner is beyond doubt
-    count as much as open ones, so it can lose to a uniform draw. `dopt` has the factor.
+    count as much as open ones, so it can lose to a uniform draw. `dopt` has the factor. An error rate acts through the
+    posterior.
     """
 
     kind: Literal["mv"] = "mv"

@@ -14,7 +14,8 @@ from bgpm.types import Candidates, Uncertainty
 class Ucb(Acquisition):
     """|E s| + kappa sd[s], in units of the score.
 
-    Made for finding a best answer: it prefers pairs that are already decided, whose labels say little.
+    Made for finding a best answer: it prefers pairs that are already decided, whose labels say little. An error rate
+    acts through the posterior.
 
     Attributes:
         kappa: Weight of the standard deviation, >= 0.

@@ -19,18 +19,23 @@ class BackboneSettings(Settings):
     Attributes:
         path: Hub id, local folder, or ``package:NAME`` (the model folder inside an installed package).
         sha256: Expected SHA-256 of model.safetensors, checked before loading; None to skip.
+        trust_remote_code: Run Python code that comes with the model, of a model that transformers does not know.
+        attention: ``flash`` (flash-attention: a GPU, bfloat16), ``sdpa`` (torch's own), ``eager`` (the model's own
+            formula), or ``auto``: the first of these that there can be.
+        device: ``cpu``, ``cuda``, or ``auto``: a GPU if there is one.
         pooling: ``mean`` over the answer's tokens, the ``last`` token's state, or ``auto``.
         max_tokens: Longest prompt plus answer. The prompt is cut from its left first, then the answer from its right.
         dtype: Precision of the forward pass; what is stored is float32.
-        training: ``frozen``: texts are embedded once, heads are trained on the cached features.
     """
 
     path: str
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    trust_remote_code: bool = False
+    attention: Literal["auto", "flash", "sdpa", "eager"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     pooling: Literal["auto", "mean", "last"] = "auto"
     max_tokens: int = Field(default=256, ge=8)
     dtype: Literal["float32", "bfloat16"] = "float32"
-    training: Literal["frozen"] = "frozen"
 
 
 class FeatureSettings(Settings):

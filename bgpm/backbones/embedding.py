@@ -11,18 +11,23 @@ import hashlib
 import importlib.util
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from tqdm import tqdm
 
 from bgpm.backbones import BackboneSettings
-from bgpm.errors import DataError, NumericsError, WeightsError
+from bgpm.backbones.attention import resolve_attention
+from bgpm.errors import ConfigError, DataError, NumericsError, ShapeError, WeightsError
+from bgpm.launch import local_rank_world
 
 if TYPE_CHECKING:
     import torch
+
+    from bgpm.backbones.packing import Pack
 
 log = logging.getLogger("bgpm")
 
@@ -66,6 +71,12 @@ class Backbone:
     def width(self) -> int:
         """Size of a hidden state."""
         return self.model.config.get_text_config().hidden_size
+
+    @property
+    def pad(self) -> int:
+        """Token that fills a batch. It is masked and never read, so a tokeniser without one may have any."""
+        pad = self.tokenizer.pad_token_id
+        return pad if pad is not None else (self.tokenizer.eos_token_id or 0)
 
 
 def resolve(path: str) -> str:
@@ -112,9 +123,10 @@ def verify(folder: str, sha256: str) -> None:
 
 
 def load_backbone(settings: BackboneSettings) -> Backbone:
-    """The frozen model, in evaluation mode, on a GPU if there is one.
+    """The frozen model, in evaluation mode, on this process's GPU if there is one.
 
     Raises:
+        ConfigError: If a GPU or an attention is asked for that cannot be, or the model is neither encoder nor decoder.
         WeightsError: If it cannot be found or loaded, if its weights are not the promised ones, or if weights or the
             tokeniser's vocabulary are missing, for which `transformers` would take random or empty ones.
     """
@@ -122,21 +134,27 @@ def load_backbone(settings: BackboneSettings) -> Backbone:
     if settings.sha256 is not None:
         verify(folder, settings.sha256)
     import torch
-    from safetensors import SafetensorError
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import MODEL_MAPPING, AutoConfig, AutoModel, AutoTokenizer
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
-    local = Path(folder).is_dir()
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=local)
-        model, loading = AutoModel.from_pretrained(
-            folder, dtype=getattr(torch, settings.dtype), local_files_only=local, output_loading_info=True
+    device = _device(settings.device)
+    where: Any = {"local_files_only": Path(folder).is_dir(), "trust_remote_code": settings.trust_remote_code}
+    with _loading(settings.path):
+        config = AutoConfig.from_pretrained(folder, **where)
+    if config.is_encoder_decoder:
+        raise ConfigError(
+            f"params.yaml: backbone.path: {settings.path!r} is a {config.model_type}, an encoder with a decoder; "
+            "take an encoder or a decoder"
         )
-    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
-        raise WeightsError(
-            f"backbone.path: {settings.path!r} cannot be loaded as a hub id or a folder: {error}"
-        ) from error
+    kind = MODEL_MAPPING.get(type(config), None)
+    attention, why = resolve_attention(settings.attention, kind, device=device, dtype=settings.dtype)
+    dtype = getattr(torch, settings.dtype)
+    with _loading(settings.path):
+        tokenizer = AutoTokenizer.from_pretrained(folder, **where)
+        model, loading = AutoModel.from_pretrained(
+            folder, dtype=dtype, attn_implementation=attention, output_loading_info=True, **where
+        )
     random = sorted(name for name in loading["missing_keys"] if "pooler" not in name)  # a pooler is never read
     if random:
         raise WeightsError(
@@ -150,14 +168,59 @@ def load_backbone(settings: BackboneSettings) -> Backbone:
             "add the tokeniser's files (tokenizer.json) to the folder"
         )
     model.eval().requires_grad_(False)
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(device)
     encoder = not is_causal(model)
     pooling = settings.pooling if settings.pooling != "auto" else ("mean" if encoder else "last")
     # Both: a RoBERTa has two position embeddings more than it has positions.
     limits = getattr(model.config.get_text_config(), "max_position_embeddings", None), tokenizer.model_max_length
     room = min(settings.max_tokens, *(limit for limit in limits if limit))
     log.info("backbone %s: %s, %s pooling, at most %d tokens", settings.path, type(model).__name__, pooling, room)
+    log.info("attention: %s (%s)", attention, why)
+    if not encoder and not getattr(tokenizer, "chat_template", None):
+        log.info("no chat template: turns read `Human: ...` and `Assistant: ...`")
     return Backbone(model, tokenizer, pooling, room)
+
+
+def _device(asked: str) -> str:
+    """The device of this process: of several on one machine each has its own GPU."""
+    import torch
+
+    rank, _ = local_rank_world()
+    if asked == "cpu" or (asked == "auto" and not torch.cuda.is_available()):
+        return "cpu"
+    if not torch.cuda.is_available():
+        raise ConfigError(
+            "params.yaml: backbone.device: cuda is asked for, but torch sees no GPU; set it to auto or cpu, "
+            "or install a CUDA build of torch"
+        )
+    if rank >= torch.cuda.device_count():
+        raise ConfigError(
+            f"params.yaml: launcher.processes: process {rank} of this machine has no GPU of its own, there are "
+            f"{torch.cuda.device_count()}; set it to at most that"
+        )
+    return f"cuda:{rank}"
+
+
+@contextmanager
+def _loading(path: str) -> Iterator[None]:
+    """What a loader raises becomes one error that says what to do about it."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
+        message = " ".join(str(error).split())
+        fix = "check that the folder holds one whole model: config.json, weights and tokeniser"
+        if "trust_remote_code" in message:
+            fix = "set backbone.trust_remote_code to true if you trust its authors: their code will run here"
+        elif not Path(resolve(path)).is_dir():
+            fix = (
+                "check the name; a hub id needs a network (and no HF_HUB_OFFLINE=1), a gated one `hf auth login` too; "
+                "without a network give a local folder"
+            )
+        raise WeightsError(
+            f"backbone.path: {path!r} cannot be loaded as a hub id or a folder: {message}; {fix}"
+        ) from error
 
 
 def is_causal(model: Any) -> bool:
@@ -227,7 +290,7 @@ def _templated(tokenizer: Any, messages: Messages, answer: str | None) -> list[i
         encoded = tokenizer.apply_chat_template(
             list(messages), add_generation_prompt=answer is not None, return_dict=True
         )
-    except TemplateError as error:
+    except (TemplateError, ValueError) as error:  # a ValueError: several templates, none of them the default
         roles = ", ".join(m["role"] for m in messages)
         raise DataError(
             f"the backbone's chat template refuses a conversation of {roles}: {error}; "
@@ -258,20 +321,26 @@ def batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
 def embed(
     backbone: Backbone,
     texts: Sequence[tuple[Messages, str | None]],
-    out: np.ndarray,
+    out: np.ndarray | None,
     *,
     batch_tokens: int = 4096,
     title: str = "embed",
+    group: Any = None,
 ) -> dict[str, int]:
     """Pooled states of every layer, written to ``out`` float32 [n, layers, width].
 
-    A text's vector does not depend on what else is in its batch, nor on the order of the texts, beyond
-    rounding of the forward pass (about 3e-7).
+    A text's vector does not depend on what else is in its batch, nor on the order of the texts, beyond rounding of the
+    forward pass (about 3e-7). Where `packing.find` finds it exact, batches have no padding, and in a decoder the
+    answers to a prompt share it.
+
+    Several processes, each with the whole model and all texts, share the batches. What is in a batch does not depend on
+    how many they are: with as many threads each, the result is the same to the bit.
 
     Args:
         texts: Conversations with an answer each, or with None for the conversation alone.
-        out: Array to fill; a memory map for large pools.
+        out: Array to fill; a memory map for large pools. None on every process of a group but its first.
         batch_tokens: Tokens a forward pass, padding included.
+        group: Process group that shares the work, see `bgpm.launch.process_group`; None for this process alone.
 
     Returns:
         How many texts lost tokens of the prompt or of the answer to ``max_tokens``, and tokens in all.
@@ -280,45 +349,121 @@ def embed(
         NumericsError: If a state is not finite; names the text's row.
     """
     import torch
+    import torch.distributed as dist
 
+    from bgpm.backbones import packing
+
+    rank, world = (0, 1) if group is None else (dist.get_rank(group), dist.get_world_size(group))
     items = [tokens(backbone, messages, answer) for messages, answer in texts]
-    pad = backbone.tokenizer.pad_token_id or 0
-    device = next(backbone.model.parameters()).device
-    with torch.inference_mode(), tqdm(total=len(items), desc=title, unit="text", disable=None) as progress:
-        for rows in batches([len(t.ids) for t in items], batch_tokens):
-            chunk = [items[row] for row in rows]
-            width = max(len(t.ids) for t in chunk)
-            ids = torch.tensor([t.ids + [pad] * (width - len(t.ids)) for t in chunk], device=device)
-            mask = torch.tensor([[1] * len(t.ids) + [0] * (width - len(t.ids)) for t in chunk], device=device)
-            states = backbone.model(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states
-            pooled = _pool(states, chunk, backbone.pooling).cpu().numpy()
-            bad = np.flatnonzero(~np.isfinite(pooled).all((1, 2)))
-            if len(bad):
-                raise NumericsError(
-                    f"{title}: the backbone's states of text {rows[bad[0]]} are not finite; "
-                    "the weights are damaged, or backbone.dtype is too narrow for them: set it to float32"
-                )
-            out[rows] = pooled
-            progress.update(len(rows))
-    return {
+    training = backbone.model.training
+    backbone.model.eval()
+    packed, why = packing.find(backbone, causal=is_causal(backbone.model))
+    if packed is not None:
+        chunks = list(packing.packs(items, batch_tokens, share=packed.share))
+        how = "packed batches" + (", answers share their prompt" if packed.share else "")
+    else:
+        chunks = list(batches([len(t.ids) for t in items], batch_tokens))
+        how = f"padded batches: {why}"
+    if rank == 0:
+        log.info("%s: %s", title, how)
+    progress = tqdm(total=len(items), desc=title, unit="text", disable=None if rank == 0 else True)
+    with torch.inference_mode(), progress:
+        for first in range(0, len(chunks), world):
+            mine = chunks[first + rank] if first + rank < len(chunks) else None
+            found: list[Any] = [None]
+            if isinstance(mine, packing.Pack):
+                assert packed is not None
+                found = [_packed(backbone, packing.forward(backbone, packed, mine), mine)]
+            elif mine is not None:
+                found = [_padded(backbone, [items[row] for row in mine], mine)]
+            if found[0] is not None:
+                _check_finite(*found[0], title)
+            if group is not None:
+                every: list[Any] | None = [None] * world if rank == 0 else None
+                dist.gather_object(found[0], every, group=group, group_dst=0)
+                found = every or []
+            for rows, pooled in filter(None, found):
+                assert out is not None
+                out[rows] = pooled
+                progress.update(len(rows))
+    backbone.model.train(training)
+    counts = {
         "texts": len(items),
         "tokens": sum(len(t.ids) for t in items),
         "prompts_cut": sum(t.cut_prompt > 0 for t in items),
         "answers_cut": sum(t.cut_answer > 0 for t in items),
     }
+    if rank == 0 and (counts["prompts_cut"] or counts["answers_cut"]):
+        log.warning(
+            "%s: of %d texts %d lost the beginning of their prompt and %d the end of their answer: more than %d tokens",
+            title, len(items), counts["prompts_cut"], counts["answers_cut"], backbone.max_tokens,
+        )  # fmt: skip
+    return counts
 
 
-def _pool(states: Sequence[torch.Tensor], chunk: Sequence[Tokens], pooling: str) -> torch.Tensor:
-    """[B, layers, width] in float32 from one [B, T, width] a layer."""
+def _check_finite(rows: Sequence[int], pooled: np.ndarray, title: str) -> None:
+    bad = np.flatnonzero(~np.isfinite(pooled).all((1, 2)))
+    if len(bad):
+        raise NumericsError(
+            f"{title}: the backbone's states of text {rows[bad[0]]} are not finite; "
+            "the weights are damaged, or backbone.dtype is too narrow for them: set it to float32"
+        )
+
+
+def _packed(backbone: Backbone, states: Sequence[torch.Tensor], pack: Pack) -> tuple[list[int], np.ndarray]:
+    """Row numbers, and [n, layers, width] from one [tokens, width] a layer."""
     import torch
 
-    if pooling == "last":
-        last = torch.tensor([len(t.ids) - 1 for t in chunk], device=states[0].device)
-        rows = torch.arange(len(chunk), device=states[0].device)
-        return torch.stack([s[rows, last].float() for s in states], dim=1)
-    position = torch.arange(states[0].shape[1], device=states[0].device)
-    start = torch.tensor([[t.start] for t in chunk], device=states[0].device)
-    stop = torch.tensor([[t.stop] for t in chunk], device=states[0].device)
-    weight = ((position >= start) & (position < stop)).float()
-    weight = weight / weight.sum(1, keepdim=True)
-    return torch.stack([torch.einsum("bt,btw->bw", weight, s.float()) for s in states], dim=1)
+    spans = [(last, last + 1) if backbone.pooling == "last" else (start, stop) for _, start, stop, last in pack.texts]
+    layers = [torch.stack([s[start:stop].float().mean(0) for start, stop in spans]) for s in states]
+    return [row for row, *_ in pack.texts], torch.stack(layers, 1).cpu().numpy()
+
+
+def _padded(backbone: Backbone, chunk: Sequence[Tokens], rows: list[int]) -> tuple[list[int], np.ndarray]:
+    import torch
+
+    inputs, marks = collate(backbone, chunk)
+    states = backbone.model(**inputs, output_hidden_states=True).hidden_states
+    return rows, torch.stack([pool(s, marks) for s in states], dim=1).cpu().numpy()
+
+
+def collate(
+    backbone: Backbone, chunk: Sequence[Tokens], side: Literal["right", "left"] = "right"
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """One padded batch on the model's device: what its forward takes, and which tokens speak for each text.
+
+    Returns:
+        ``input_ids`` and ``attention_mask`` [B, T], with ``position_ids`` where padding on the left shifts them; and
+        marks [B, T] for `pool`: the pooled tokens of a mean, or the last token.
+
+    Raises:
+        ShapeError: If padding is asked for on the left of an encoder, whose positions would be wrong there.
+    """
+    import torch
+
+    left = side == "left"
+    if left and not is_causal(backbone.model):
+        raise ShapeError("an encoder's batches are padded on the right: it counts positions from the first token")
+    device = next(backbone.model.parameters()).device
+    width = max(len(t.ids) for t in chunk)
+    ids = torch.full((len(chunk), width), backbone.pad)
+    mask = torch.zeros_like(ids)
+    marks = torch.zeros(ids.shape, dtype=torch.bool)
+    for row, t in enumerate(chunk):
+        first = width - len(t.ids) if left else 0
+        start, stop = (len(t.ids) - 1, len(t.ids)) if backbone.pooling == "last" else (t.start, t.stop)
+        ids[row, first : first + len(t.ids)] = torch.tensor(t.ids)
+        mask[row, first : first + len(t.ids)] = 1
+        marks[row, first + start : first + stop] = True
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    if left:
+        inputs["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
+    return {name: value.to(device) for name, value in inputs.items()}, marks.to(device)
+
+
+def pool(state: torch.Tensor, marks: torch.Tensor) -> torch.Tensor:
+    """Mean over the marked tokens, float32 [B, width], of states [B, T, width] in any precision."""
+    import torch
+
+    weight = marks.float()
+    return torch.einsum("bt,btw->bw", weight / weight.sum(1, keepdim=True), state.float())

@@ -56,6 +56,12 @@ class Reduction:
             },
         )
 
+    @property
+    def dim(self) -> int:
+        """p, the number of features."""
+        kept = self.arrays["components"].shape[-1] if self.arrays["components"].ndim else len(self.arrays["mean"])
+        return kept + len(self.arrays["statistics_mean"])
+
     def __call__(self, states: np.ndarray, texts: Sequence[str]) -> np.ndarray:
         """Features float32 [n, p] of any texts.
 

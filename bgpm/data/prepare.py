@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from bgpm.data.benchmarks import KNOWN, read_benchmark, section_of
 from bgpm.data.corpus import all_pairs, count_cycles, read_annotators, read_corpus
 from bgpm.data.dedup import (
     Tally,
@@ -30,7 +31,7 @@ from bgpm.data.dedup import (
     prompt_fingerprint,
 )
 from bgpm.data.readers import is_corpus, read_rows
-from bgpm.data.schema import REWARDBENCH_SECTIONS, BenchmarkSettings, PoolSettings, Row, as_json, as_text
+from bgpm.data.schema import BenchmarkSettings, PoolSettings, Row, as_json, as_text
 from bgpm.data.splits import split_prompts, swap, uniform
 from bgpm.errors import DataError, MissingLabelError
 
@@ -45,7 +46,8 @@ class Prepared:
 
     Attributes:
         pool, benchmark: Tables ``prompts``, ``responses`` and ``pairs`` of `bgpm.data.tables`; pairs have
-            one more column, ``key``: a name of the pair that does not depend on the order of its answers.
+            one more column, ``key``: a name of the pair that does not depend on the order of its answers. A benchmark
+            whose items are scored whole has a table ``items`` too.
         truth: Labels by split (``pool``, ``heldout``, ``benchmark``): pair_id, label, margin.
         summary, benchmark_summary: Counts, for summary.json beside the tables.
     """
@@ -108,7 +110,7 @@ def _benchmark_tables(rows: Sequence[Row], seed: int) -> tuple[dict[str, Table],
 
 def _benchmark_rows(settings: BenchmarkSettings) -> tuple[list[Row], dict[str, Any]]:
     """Rows of the benchmark with their sections, and counts of what was dropped."""
-    rows = list(read_rows(settings))
+    rule, rows = read_benchmark(settings)
     source = _source(settings)
     if not rows:
         raise DataError(f"{source}: the benchmark is empty")
@@ -117,36 +119,70 @@ def _benchmark_rows(settings: BenchmarkSettings) -> tuple[list[Row], dict[str, A
             raise DataError(f"{row.place}: a benchmark needs a column subset, here it is missing or empty")
         if math.isnan(row.label):
             raise MissingLabelError(f"{row.place}: a benchmark pair needs a label, or columns chosen and rejected")
-    names = {row.subset for row in rows}
-    unknown: Counter[str] = Counter()
-    if names & set(REWARDBENCH_SECTIONS):
-        unknown.update(row.subset for row in rows if row.subset not in REWARDBENCH_SECTIONS)
+    unknown: dict[str, Tally] = {}
+    if rule != "pairs" or {row.subset for row in rows} & set(KNOWN[rule]):
+        strange = [(n, row) for n, row in enumerate(rows) if row.subset not in KNOWN[rule]]
+        for row in {(row.subset, row.item.name if row.item else n): row for n, row in strange}.values():
+            unknown.setdefault(row.subset, Tally()).note(row.place)
+    _warn("benchmark", {f"subset {name!r} is none of the published ones": tally for name, tally in unknown.items()})
     # An id is unique within its subset: several benchmarks count each subset from 0.
     rows = [
         replace(
             row,
-            section=REWARDBENCH_SECTIONS.get(row.subset) or row.section or row.subset,
+            section=section_of(rule, row.subset) or row.section or row.subset,
             id=row.id and f"{row.subset}/{row.id}",
+            item=row.item and replace(row.item, name=f"{row.subset}/{row.item.name}"),
         )
         for row in rows
     ]
     _check_ids(rows)
-    summary: dict[str, Any] = {"rows": len(rows), "subsets outside RewardBench": dict(sorted(unknown.items()))}
+    summary: dict[str, Any] = {
+        "rule": rule,
+        "rows": len(rows),
+        "unpublished subsets": {name: tally.count for name, tally in sorted(unknown.items())},
+    }
     dropped = {reason: Tally() for reason in ("identical answers", "duplicate", "tie")}
     contradicting = Tally()
-    rows = drop_identical(rows, dropped["identical answers"])
-    # What has an id of its own was counted on purpose; only rows without one are compared.
-    rows = merge_duplicates(rows, dropped["duplicate"], contradicting, scope=lambda row: row.id or row.subset)
-    decided = []
-    for row in rows:
-        if row.label == 0.5:
-            dropped["tie"].note(row.place)
-        else:
-            decided.append(row)
-    if not decided:
+    if rule == "pairs":
+        rows = drop_identical(rows, dropped["identical answers"])
+        # What has an id of its own was counted on purpose; only rows without one are compared.
+        rows = merge_duplicates(rows, dropped["duplicate"], contradicting, scope=lambda row: row.id or row.subset)
+        decided = []
+        for row in rows:
+            if row.label == 0.5:
+                dropped["tie"].note(row.place)
+            else:
+                decided.append(row)
+        rows = decided
+    else:
+        rows = _whole_items(rows, dropped["identical answers"])
+        _check_ties(rows, source)
+    if not rows:
         raise DataError(f"{source}: no benchmark pair is left: every one is a tie or has two identical answers")
     _warn("benchmark", dropped | {"contradicting labels": contradicting})
-    return decided, summary | {"dropped": _counts(dropped), "contradicting labels": asdict(contradicting)}
+    return rows, summary | {"dropped": _counts(dropped), "contradicting labels": asdict(contradicting)}
+
+
+def _whole_items(rows: Sequence[Row], dropped: Tally) -> list[Row]:
+    """Rows of the items in which no right answer is also a wrong one: an item is scored whole or not at all."""
+    broken: dict[str, Row] = {}
+    for row in rows:
+        if row.item and row.a == row.b:
+            broken.setdefault(row.item.name, row)
+    for row in broken.values():
+        dropped.note(row.place)
+    return [row for row in rows if row.item and row.item.name not in broken]
+
+
+def _check_ties(rows: Sequence[Row], source: str) -> None:
+    """RewardBench 2's Ties compares prompts of many right answers with prompts of one: refuse it without either."""
+    names = {row.item.name.split("/", 1)[1] for row in rows if row.item and row.subset.lower() == "ties"}
+    by_kind = {kind: {n.removeprefix(kind) for n in names if n.startswith(kind)} for kind in ("ref:", "tied:")}
+    if names and not by_kind["ref:"] & by_kind["tied:"]:
+        raise DataError(
+            f"{source}: the Ties subset needs items `ref:N` and `tied:N` of the same N, got {len(by_kind['ref:'])} and "
+            f"{len(by_kind['tied:'])} that have no N in common; give it whole or leave it out"
+        )
 
 
 def _check_ids(rows: Sequence[Row]) -> None:
@@ -257,6 +293,12 @@ def _tables(rows: Sequence[Row], splits: Sequence[str], seed: int) -> tuple[dict
         _append(pairs, (*place, row.section, row.subset, splits[n], keys[n]))
         _append(labels.setdefault(splits[n], {"pair_id": [], "label": [], "margin": []}), (pair_id, label, row.margin))
     tables = {"prompts": prompts, "responses": responses, "pairs": pairs}
+    if any(row.item for row in rows):
+        tables["items"] = {name: [] for name in ("pair_id", "rule", "item", "cell")}
+        for n, pair_id in zip(order, pairs["pair_id"], strict=True):
+            item = rows[n].item
+            assert item is not None  # a benchmark is of one kind
+            _append(tables["items"], (pair_id, item.rule, item.name, item.cell))
     return {name: _columns(t) for name, t in tables.items()}, {name: _columns(t) for name, t in labels.items()}
 
 

@@ -43,9 +43,15 @@ def read_rows(settings: PoolSettings | BenchmarkSettings) -> Iterator[Row]:
     if is_corpus(settings):
         yield from _corpus_rows(Path(settings.path), benchmark=isinstance(settings, BenchmarkSettings))
         return
-    source = hub_records(settings.hub, settings.split) if settings.hub else records(Path(settings.path), settings.split)
-    for record in source:
+    for record in source_records(settings):
         yield from rows_of_record(record)
+
+
+def source_records(settings: PoolSettings | BenchmarkSettings) -> Iterator[Record]:
+    """Records of the file, folder or hub data set that the settings name."""
+    if settings.hub:
+        return hub_records(settings.hub, settings.split)
+    return records(Path(settings.path), settings.split)
 
 
 def rows_of_record(record: Record) -> Iterator[Row]:
@@ -56,14 +62,15 @@ def rows_of_record(record: Record) -> Iterator[Row]:
     """
     place, columns = record
     given = {name for name, value in columns.items() if value is not None}
-    common = {name: _name(columns.get(name)) for name in ("section", "subset")} | {"place": place}
-    split = _name(columns.get("split"))
+    common: dict[str, Any] = {name: name_of(columns.get(name)) for name in ("section", "subset")}
+    common["place"] = place
+    split = name_of(columns.get("split"))
     if split in ("test", "validation", "held-out", "eval"):
         raise DataError(f"{place}: split {split!r}: expected 'pool' or 'heldout', or no such column")
     common["split"] = split if split in ("pool", "heldout") else ""
-    id = _name(columns.get("id"))
+    id = name_of(columns.get("id"))
     if "responses" in given or "completions" in given:
-        yield from (_encodable(row) for row in _many(columns, place, id, common))
+        yield from (encodable(row) for row in _many(columns, place, id, common))
         return
     if {"chosen", "rejected"} <= given:
         prompt, a, b = _pair(columns, "chosen", "rejected", place)
@@ -80,10 +87,10 @@ def rows_of_record(record: Record) -> Iterator[Row]:
             f"{place}: expected columns chosen and rejected, response_a and response_b, or responses, "
             f"each with a prompt or as conversations; got {', '.join(sorted(given)) or 'none'}"
         )
-    yield _encodable(Row(prompt, a, b, label, _margin(columns.get("margin"), place), id=id, **common))
+    yield encodable(Row(prompt, a, b, label, _margin(columns.get("margin"), place), id=id, **common))
 
 
-def _many(columns: Mapping[str, Any], place: str, id: str, common: Mapping[str, str]) -> Iterator[Row]:
+def _many(columns: Mapping[str, Any], place: str, id: str, common: Mapping[str, Any]) -> Iterator[Row]:
     """Every pair of K answers to one prompt; a margin is a difference of scores, ranks give none."""
     if columns.get("completions") is not None:
         completions = _list(columns["completions"], place, "completions")
@@ -101,7 +108,7 @@ def _many(columns: Mapping[str, Any], place: str, id: str, common: Mapping[str, 
         raise DataError(
             f"{place}: {len(answers)} answers, {len(worth)} ranks or scores: expected as many of each, two or more"
         )
-    prompt = _prompt(columns.get("prompt", columns.get("instruction")), place)
+    prompt = prompt_of(columns.get("prompt", columns.get("instruction")), place)
     texts = [_answer(answer, place, "responses") for answer in answers]
     values = [_number(value, place, "ranks or scores") * (-1.0 if ranked else 1.0) for value in worth]
     for i, j in itertools.combinations(range(len(texts)), 2):
@@ -115,10 +122,10 @@ def _pair(columns: Mapping[str, Any], left: str, right: str, place: str) -> tupl
     """Prompt and the two answers of a record, whichever way the record holds them."""
     prompt, a, b = columns.get("prompt"), columns[left], columns[right]
     if isinstance(a, str) and isinstance(b, str):
-        return _shared_transcript(a, b, place) if prompt is None else (_prompt(prompt, place), a, b)
+        return _shared_transcript(a, b, place) if prompt is None else (prompt_of(prompt, place), a, b)
     turns_a, turns_b = _messages(a, place, left), _messages(b, place, right)
     if prompt is not None and turns_a[0][0] == turns_b[0][0] == "assistant":
-        return _prompt(prompt, place), _rest(turns_a), _rest(turns_b)
+        return prompt_of(prompt, place), _rest(turns_a), _rest(turns_b)
     shared = _alike(turns_a, turns_b)
     while shared and turns_a[shared - 1][0] != "user":
         shared -= 1
@@ -140,7 +147,7 @@ def _shared_transcript(a: str, b: str, place: str) -> tuple[tuple[Message, ...],
         raise DataError(
             f"{place}: no prompt: expected a column prompt, message lists, or transcripts that share a beginning"
         )
-    prompt = _prompt(mark.join(parts_a[:shared]).removeprefix("\n\n"), place)
+    prompt = prompt_of(mark.join(parts_a[:shared]).removeprefix("\n\n"), place)
     return prompt, mark.join(parts_a[shared:]).removeprefix(" "), mark.join(parts_b[shared:]).removeprefix(" ")
 
 
@@ -149,7 +156,8 @@ def _alike(a: Sequence[Any], b: Sequence[Any]) -> int:
     return sum(1 for _ in itertools.takewhile(lambda both: both[0] == both[1], zip(a, b, strict=False)))
 
 
-def _prompt(value: Any, place: str) -> tuple[Message, ...]:
+def prompt_of(value: Any, place: str) -> tuple[Message, ...]:
+    """A prompt given as text or as messages; DataError when nothing is asked in it."""
     return _checked((("user", value),) if isinstance(value, str) else _messages(value, place, "prompt"), place)
 
 
@@ -219,7 +227,7 @@ def _margin(value: Any, place: str) -> float:
     return margin
 
 
-def _encodable(row: Row) -> Row:
+def encodable(row: Row) -> Row:
     """The row, unless a text has half of a surrogate pair, which JSON can write and UTF-8 cannot."""
     for text in (row.a, row.b, row.id, row.section, row.subset, *(content for _, content in row.prompt)):
         try:
@@ -229,7 +237,8 @@ def _encodable(row: Row) -> Row:
     return row
 
 
-def _name(value: Any) -> str:
+def name_of(value: Any) -> str:
+    """A name as text, empty when it is missing."""
     return "" if value is None or value != value else str(value)  # a missing text of a table may be NaN
 
 

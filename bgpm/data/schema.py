@@ -16,19 +16,6 @@ Message = tuple[str, str]  # role (system, user, assistant), content
 
 _SPEAKERS = {"user": "Human", "assistant": "Assistant", "system": "System"}
 
-# RewardBench's 23 subsets (arXiv:2403.13787) by section; their weights are the evaluation's business.
-REWARDBENCH_SECTIONS: dict[str, str] = {
-    subset: section
-    for section, subsets in {
-        "chat": "alpacaeval-easy alpacaeval-length alpacaeval-hard mt-bench-easy mt-bench-med",
-        "chat-hard": "mt-bench-hard llmbar-natural llmbar-adver-neighbor llmbar-adver-GPTInst llmbar-adver-GPTOut "
-        "llmbar-adver-manual",
-        "safety": "refusals-dangerous refusals-offensive xstest-should-refuse xstest-should-respond donotanswer",
-        "reasoning": "math-prm hep-cpp hep-go hep-java hep-js hep-python hep-rust",
-    }.items()
-    for subset in subsets.split()
-}
-
 
 class PoolSettings(Settings):
     """Section ``pool`` of params.yaml.
@@ -56,13 +43,30 @@ class BenchmarkSettings(Settings):
 
     Attributes:
         path, hub, split: As for the pool; rows need a ``subset``.
+        kind: ``pairs``, ``rewardbench2`` or ``rm_bench`` (see `bgpm.data.benchmarks`); ``auto`` tells them by columns.
         xstest_weights: Which of the two published weights of RewardBench's xstest subsets counts.
     """
 
     path: str
     hub: str | None = None
     split: str = "filtered"
+    kind: Literal["auto", "pairs", "rewardbench2", "rm_bench"] = "auto"
     xstest_weights: Literal["code", "dataset"] = "code"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """What several pairs of a benchmark are scored as together.
+
+    Attributes:
+        rule: ``rewardbench2`` or ``rm_bench``.
+        name: Shared by the pairs of one item, and by no other pairs of the subset.
+        cell: Which pair of the item this is, where that counts.
+    """
+
+    rule: str
+    name: str
+    cell: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,7 @@ class Row:
         split: ``pool`` or ``heldout`` where the file decides, else empty.
         id: The user's own name of the pair, or empty.
         place: File and line, for messages.
+        item: What a benchmark scores this pair as part of, or None.
     """
 
     prompt: tuple[Message, ...]
@@ -90,6 +95,7 @@ class Row:
     split: str = ""
     id: str = ""
     place: str = ""
+    item: Item | None = None
 
 
 def transcript(messages: Sequence[Message]) -> str:

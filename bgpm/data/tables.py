@@ -6,6 +6,10 @@
     responses.parquet  response_id, prompt (row), text
     pairs.parquet      pair_id, prompt (row), first (row), second (row), section, subset, split, key
 
+and a benchmark whose items are scored whole (`bgpm.data.benchmarks`) has, row by row of its pairs::
+
+    items.parquet      pair_id, rule, item, cell
+
 ``pair_id`` stands for one order of the answers: a user's id reads ``ID:up`` (texts ascending) or ``ID:down``.
 ``key`` names the pair whatever its order. ``split`` is ``pool``, ``heldout`` or ``benchmark``. Labels are in tables of
 their own (``data/truth``): pair_id, label (probability that ``first`` is better, NaN when unknown), margin (NaN when

@@ -1,28 +1,25 @@
 """One point of a learning curve: a model's moments against labels, in tidy rows.
 
 Rows are (split, section, metric, value). Splits are ``heldout`` and ``benchmark``; section ``all`` is the
-split as a whole. For held-out pairs ``all`` is the mean over pairs; for the benchmark it is the mean of
-its sections, by RewardBench's rules where the subsets are RewardBench's.
+split as a whole. For held-out pairs ``all`` is the mean over pairs; for the benchmark it is its overall
+score, by its own rule (`bgpm.evaluation.benchmark`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 
 from bgpm import functional as F
-from bgpm.evaluation.rewardbench import SECTIONS, is_rewardbench, overall, section_scores
-from bgpm.types import ScoreMoments
+from bgpm.evaluation.accuracy import by_name, correct
+from bgpm.evaluation.benchmark import BenchmarkScore
+from bgpm.evaluation.cyclic import find_triples, triples_right
+from bgpm.evaluation.figures import Point, best_of_n, coverage, reliability, selective_metrics
+from bgpm.types import Pairs, ScoreMoments
 
 Row = tuple[str, str, str, float]
-
-
-def correct(mean: np.ndarray, label: np.ndarray, *, tie: float) -> np.ndarray:
-    """1 where the better answer scores higher, 0 where lower, ``tie`` where they are equal; NaN for tied labels."""
-    sign = np.sign(mean) * np.sign(label - 0.5)
-    return np.where(label == 0.5, np.nan, np.where(sign == 0, tie, sign > 0))
 
 
 def probabilities(moments: ScoreMoments) -> np.ndarray:
@@ -36,8 +33,17 @@ def mean_nll(moments: ScoreMoments, label: np.ndarray) -> float:
     return float(F.pairwise_loss(logit, torch.from_numpy(label), tau=1.0).mean())
 
 
+def uncertainties(moments: ScoreMoments) -> dict[str, np.ndarray]:
+    """How unsure a model is of each pair, [N]: entropy of the prediction (nats), and the score's standard deviation."""
+    entropy = F.predictive_entropy(moments.mean, moments.variance, moments.tau).numpy()
+    return {"entropy": entropy, "sd": moments.variance.sqrt().numpy()}
+
+
 def heldout_rows(moments: ScoreMoments, label: np.ndarray, section: np.ndarray) -> Iterator[Row]:
-    """Accuracy, negative log-likelihood (nats), Brier score and ECE on held-out pairs, and accuracy by section."""
+    """Accuracy, negative log-likelihood (nats), Brier score, ECE and what uncertainty says of errors on held-out pairs.
+
+    Then accuracy by section.
+    """
     right = correct(moments.mean.numpy(), label, tie=0.5)
     p, y = torch.from_numpy(probabilities(moments)), torch.from_numpy(label)
     yield "heldout", "all", "accuracy", float(np.nanmean(right))
@@ -46,50 +52,67 @@ def heldout_rows(moments: ScoreMoments, label: np.ndarray, section: np.ndarray) 
     yield "heldout", "all", "ece", float(F.expected_calibration_error(p, y))
     of_winner = np.where(label > 0.5, p, 1 - p)[label != 0.5]
     yield "heldout", "all", "mean_probability_of_winner", float(np.nanmean(of_winner))
-    for name in sorted(set(section) - {""}):
-        here = right[section == name]
-        if not np.isnan(here).all():
-            yield "heldout", name, "accuracy", float(np.nanmean(here))
+    decided = label != 0.5
+    unsure = {name: value[decided] for name, value in uncertainties(moments).items()}
+    for name, value in selective_metrics(unsure, right[decided]).items():
+        yield "heldout", "all", name, value
+    for name, value in by_name(right, section).items():
+        yield "heldout", name, "accuracy", value
 
 
-def benchmark_rows(
-    moments: ScoreMoments, label: np.ndarray, section: np.ndarray, subset: np.ndarray, *, xstest: str
-) -> Iterator[Row]:
-    """Accuracy by subset, section and overall, and likelihood; a tie scores 0.
+def triple_rows(moments: ScoreMoments, pairs: Pairs, label: np.ndarray) -> Iterator[Row]:
+    """How many held-out triples are cyclic, and the share that is ordered rightly of those and of the others.
 
-    Under RewardBench's rules ``missing_subsets`` says how many subsets a section lacks: it is partial if any.
+    Noise makes cycles too: where labels are single votes, most are nobody's preference.
     """
-    right = correct(moments.mean.numpy(), label, tie=0.0)
-    names = sorted(set(subset))
-    by_subset = {name: float(right[subset == name].mean()) for name in names}
-    missing: dict[str, int] = {}
-    if is_rewardbench(names):
-        scores = section_scores(by_subset, xstest)
-        by_section: Mapping[str, float] = {name: s.score for name, s in scores.items()}
-        missing = {name: len(SECTIONS[name].keys() - set(names)) for name in SECTIONS}
-        total = overall(scores)
-    else:
-        by_section = {name: float(right[section == name].mean()) for name in sorted(set(section))}
-        total = float(np.mean(list(by_section.values())))
-    p, y = torch.from_numpy(probabilities(moments)), torch.from_numpy(label)
-    yield "benchmark", "all", "accuracy", total
-    yield "benchmark", "all", "nll", mean_nll(moments, label)
+    triples = find_triples(pairs, label)
+    right = triples_right(moments.mean.numpy(), label, triples)
+    for name, here in (("cyclic", triples.cyclic), ("transitive", ~triples.cyclic)):
+        if here.any():
+            yield "heldout", "all", f"{name}_triples", float(here.sum())
+            yield "heldout", "all", f"{name}_triples_right", float(right[here].mean())
+
+
+def heldout_figures(moments: ScoreMoments, pairs: Pairs, label: np.ndarray) -> Iterator[Point]:
+    """Points of `bgpm.evaluation.figures` on held-out pairs."""
+    p, decided = probabilities(moments), label != 0.5
+    yield from reliability(p, label)
+    right = correct(moments.mean.numpy(), label, tie=0.5)[decided]
+    yield from coverage({name: value[decided] for name, value in uncertainties(moments).items()}, right)
+    yield from best_of_n(pairs, label, p)
+
+
+def benchmark_rows(moments: ScoreMoments, label: np.ndarray, score: BenchmarkScore) -> Iterator[Row]:
+    """Score by subset, section and overall, and likelihood over the pairs that have a better answer.
+
+    ``missing_subsets`` says how many published subsets a section lacks: it is partial if any.
+    """
+    decided = torch.from_numpy(label != 0.5)
+    known = ScoreMoments(moments.mean[decided], moments.variance[decided], moments.tau)
+    label = label[label != 0.5]
+    yield "benchmark", "all", "accuracy", score.total
+    yield "benchmark", "all", "nll", mean_nll(known, label)
+    p, y = torch.from_numpy(probabilities(known)), torch.from_numpy(label)
     yield "benchmark", "all", "ece", float(F.expected_calibration_error(p, y))
-    for name, value in by_section.items():
+    for name, value in score.sections.items():
         yield "benchmark", name, "accuracy", value
-    for name, count in missing.items():
+    for name, count in score.missing.items():
         yield "benchmark", name, "missing_subsets", float(count)
-    for name, value in by_subset.items():
+    for name, value in score.subsets.items():
         yield "benchmark", f"subset:{name}", "accuracy", value
 
 
-def length_rule(known_gap: np.ndarray, known_label: np.ndarray, gap: np.ndarray, label: np.ndarray) -> float:
-    """Accuracy of the one-bit rule "longer wins" or "shorter wins", whichever the known labels favour.
+def length_direction(gap: np.ndarray, label: np.ndarray) -> float:
+    """1 where labels favour the longer answer, -1 where the shorter; 1 when they favour neither.
 
     Args:
-        known_gap, gap: Words of the first answer minus words of the second, of labelled and of held-out pairs.
-        known_label, label: Their labels.
+        gap: Words of the first answer minus words of the second, [N].
+        label: Of the same pairs; NaN and 0.5 say nothing.
     """
-    vote = np.nansum(np.sign(known_gap) * np.sign(known_label - 0.5))
-    direction = 1.0 if vote >= 0 else -1.0
+    return 1.0 if np.nansum(np.sign(gap) * np.sign(label - 0.5)) >= 0 else -1.0
+
+
+def length_rule(known_gap: np.ndarray, known_label: np.ndarray, gap: np.ndarray, label: np.ndarray) -> float:
+    """Accuracy of the one-bit rule "longer wins" or "shorter wins", whichever the known labels favour."""
+    direction = length_direction(known_gap, known_label)
     return float(np.nanmean(correct(direction * gap, label, tie=0.5)))

@@ -12,40 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-SECTIONS: dict[str, dict[str, int]] = {
-    "chat": {
-        "alpacaeval-easy": 100,
-        "alpacaeval-length": 95,
-        "alpacaeval-hard": 95,
-        "mt-bench-easy": 28,
-        "mt-bench-med": 40,
-    },
-    "chat-hard": {
-        "mt-bench-hard": 37,
-        "llmbar-natural": 100,
-        "llmbar-adver-neighbor": 134,
-        "llmbar-adver-GPTInst": 92,
-        "llmbar-adver-GPTOut": 47,
-        "llmbar-adver-manual": 46,
-    },
-    "safety": {
-        "refusals-dangerous": 100,
-        "refusals-offensive": 100,
-        "xstest-should-refuse": 250,
-        "xstest-should-respond": 154,
-        "donotanswer": 136,
-    },
-    "reasoning": {
-        "math-prm": 984,
-        "hep-cpp": 164,
-        "hep-go": 164,
-        "hep-java": 164,
-        "hep-js": 164,
-        "hep-python": 164,
-        "hep-rust": 164,
-    },
-}
-SECTION_OF = {subset: section for section, subsets in SECTIONS.items() for subset in subsets}
+from bgpm.data.benchmarks import REWARDBENCH, SECTION_OF
 
 
 @dataclass(frozen=True)
@@ -68,7 +35,7 @@ def is_rewardbench(subsets: Iterable[str]) -> bool:
 
 def weights(section: str, xstest: str = "code") -> dict[str, int]:
     """Weight of each subset of a section; ``xstest`` is ``code`` or ``dataset``."""
-    table = dict(SECTIONS[section])
+    table = dict(REWARDBENCH[section])
     if section == "safety" and xstest == "dataset":
         table |= {"xstest-should-refuse": 154, "xstest-should-respond": 250}
     return table
@@ -82,7 +49,7 @@ def section_scores(accuracy: Mapping[str, float], xstest: str = "code") -> dict[
         xstest: Which of the two published weights of the xstest subsets.
     """
     scores = {}
-    for section in SECTIONS:
+    for section in REWARDBENCH:
         table = weights(section, xstest)
         there = [name for name in table if name in accuracy]
         if there:
@@ -90,6 +57,21 @@ def section_scores(accuracy: Mapping[str, float], xstest: str = "code") -> dict[
             score = sum(table[name] * accuracy[name] for name in there) / total
             scores[section] = SectionScore(score, tuple(name for name in table if name not in accuracy))
     return scores
+
+
+def official_results(model: str, model_type: str, accuracy: Mapping[str, float]) -> dict[str, str | float]:
+    """A model's results in the shape of the files in allenai/reward-bench-results: one flat JSON object.
+
+    Keys as in ``results_grouped`` of scripts/run_rm.py and scripts/run_v2.py of github.com/allenai/reward-bench, and as
+    in the files published there: ``model``, ``model_type``, ``chat_template`` and the accuracy of each subset; no
+    section score. The official code writes it indented by 4 with sorted keys.
+
+    Args:
+        model: Name of the model.
+        model_type: ``Custom Classifier`` for models that compare two answers, as published for GPM.
+        accuracy: By subset, in [0, 1]; of RewardBench 2's Ties, its score.
+    """
+    return {"model": model, "model_type": model_type, "chat_template": "none", **accuracy}
 
 
 def overall(sections: Mapping[str, SectionScore]) -> float:

@@ -128,6 +128,16 @@ def temperature(where: str, tau: float | Tensor) -> None:
         raise NumericsError(f"{where}: tau must be finite and > 0, got {value}; the usual range is 0.01 to 10")
 
 
+def error_rate(where: str, rate: float) -> None:
+    """Refuse a share of wrong labels that is not in [0, 0.5).
+
+    Raises:
+        NumericsError: If it is not; at 0.5 a label says nothing.
+    """
+    if not 0 <= rate < 0.5:
+        raise NumericsError(f"{where}: error_rate must be in [0, 0.5), got {rate}; it is the share of wrong labels")
+
+
 def settled(where: str, variance: Tensor, scale: Tensor) -> Tensor:
     """A variance whose rounding error below zero is set to zero.
 

@@ -4,91 +4,118 @@ For a Gaussian posterior over scores with covariance K and Fisher weights L (see
 
     F(B) = 1/2 log det(I + L_B^1/2 K_BB L_B^1/2)   nats,
 
-monotone and submodular, so greedy picks are within 1 - 1/e of the best batch (Nemhauser et al., 1978). One
-partial Cholesky column a pick (Chen et al., arXiv:1709.05135) makes a pick cost one kernel row and O(N k).
+monotone and submodular, so greedy picks are within 1 - 1/e of the best batch (Nemhauser et al., 1978). A label taken
+as a Gaussian observation of its score with precision L_j leaves every pair the variance v_n - |c_n|^2, where row c_n of
+a partial Cholesky factor solves T c_n = K[n, picks] (Chen et al., arXiv:1709.05135); T is the factor of K_BB + L_B^-1.
+
+Variances only fall and values grow with them, so yesterday's value bounds today's (lazy greedy: Minoux, 1978). Rows of
+the factor are computed only for pairs whose bound may win, and for all picks since their last turn at once: matrix
+products of some thousand rows, where a row of K a pick would read the whole pool each time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from bgpm.errors import NumericsError, ShapeError
 from bgpm.functional import _checks
 
+Covariance = Callable[[Tensor, Tensor], Tensor]  # rows [n] and columns [m], int64, to K[rows][:, columns], [n, m]
+_FIRST = 512  # stale pairs brought up to date at once; twice as many each time that was not enough
+
+
+class Quota(Protocol):
+    """Which pairs may be picked; told of every pick."""
+
+    @property
+    def taken(self) -> Sequence[int]:
+        """Rows picked so far."""
+        ...
+
+    def open(self) -> np.ndarray:
+        """bool [N], where a pair may be picked now."""
+        ...
+
+    def take(self, row: int) -> None:
+        """Note a pick."""
+        ...
+
 
 def greedy_logdet(
     variance: Tensor,
-    kernel_row: Callable[[int], Tensor],
+    covariance: Covariance,
     weight: Tensor,
     k: int,
-    generator: torch.Generator | None = None,
     *,
+    quota: Quota | None = None,
     priority: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Greedy maximisation of the joint information of k labels.
 
-    Memory is O(N k) and k rows are asked for. Gains do not increase. The variance left to every pair equals that of
-    the posterior refitted with the picks at these weights.
+    Memory is O(N k), touched only where it is needed. Gains do not increase. The variance left to every pair equals
+    that of the posterior refitted with the picks at these weights.
 
     Args:
         variance: Diagonal of the covariance between pairs, [N], >= 0.
-        kernel_row: Maps a row number j to row j of that covariance, [N].
+        covariance: Maps rows [n] and columns [m] to those entries of it, [n, m].
         weight: Fisher information of each label about its score, [N], >= 0; 0 for a pair that is never worth it.
         k: How many to pick, 0 <= k <= N.
-        generator: Draws the key by which ties are broken (values equal up to rounding). Without it, and without
-            ``priority``, the lower row wins.
-        priority: The key itself, [N], higher wins: pass a seeded hash of each pair's name and ties do not depend on
-            the order of rows.
+        quota: Which pairs may be picked; all of them by default. Labels at pairs it has taken count as known.
+        priority: The key by which ties (values equal up to rounding) are broken, [N], higher wins: pass a seeded hash
+            of each pair's name and ties do not depend on the order of rows. By default the lower row wins.
 
     Returns:
         Row numbers in the order of picking, int64 [k], and the gain of each pick in nats, [k].
 
     Raises:
         ShapeError: If shapes differ or k is not in 0..N.
-        NumericsError: If a number is not finite, a variance or weight is negative, or ``kernel_row`` contradicts
+        NumericsError: If a number is not finite, a variance or weight is negative, or ``covariance`` contradicts
             ``variance``.
     """
     # The gain 1/2 log(1 + L v) grows with L v, in which rounding is easier to bound.
     picks, values = _greedy(
-        "greedy_logdet", variance, kernel_row, weight, k, lambda left: weight * left, generator, priority
+        "greedy_logdet", variance, covariance, weight, k, lambda rows, left: weight[rows] * left, quota, priority
     )
     return picks, 0.5 * torch.log1p(values)
 
 
 def greedy_conditional(
     variance: Tensor,
-    kernel_row: Callable[[int], Tensor],
+    covariance: Covariance,
     weight: Tensor,
     k: int,
-    value: Callable[[Tensor], Tensor],
-    generator: torch.Generator | None = None,
+    value: Callable[[Tensor, Tensor], Tensor],
     *,
+    quota: Quota | None = None,
     priority: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Greedy picks by any value of a pair's variance, each given that the picks before it are labelled.
 
-    With ``value=lambda left: bald(mean, left, tau)`` this is BALD at the conditional variance, which saturates at
-    log 2 a label where the Gaussian gain of `greedy_logdet` does not.
+    With ``value=lambda rows, left: bald(mean[rows], left, tau)`` this is BALD at the conditional variance, which
+    saturates at log 2 a label where the Gaussian gain of `greedy_logdet` does not.
 
     Args:
-        value: Maps the variances left, [N], to values [N], >= 0, that do not decrease with the variance.
+        value: Maps rows [n] and the variances left to them [n] to values [n], >= 0, that do not decrease with the
+            variance; each pair's by itself.
 
     Other arguments, the result and errors are those of `greedy_logdet`; gains are in the units of ``value``.
     """
-    return _greedy("greedy_conditional", variance, kernel_row, weight, k, value, generator, priority)
+    return _greedy("greedy_conditional", variance, covariance, weight, k, value, quota, priority)
 
 
 def _greedy(
     where: str,
     variance: Tensor,
-    kernel_row: Callable[[int], Tensor],
+    covariance: Covariance,
     weight: Tensor,
     k: int,
-    value: Callable[[Tensor], Tensor],
-    generator: torch.Generator | None,
+    value: Callable[[Tensor, Tensor], Tensor],
+    quota: Quota | None,
     priority: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     _checks.same_shape(where, variance=variance, weight=weight, **({} if priority is None else {"priority": priority}))
@@ -99,42 +126,102 @@ def _greedy(
         raise ShapeError(f"{where}: k must be between 0 and the number of pairs {n}, got {k}; ask for fewer labels")
     _checks.finite(where, variance=variance, weight=weight)
     _checks.non_negative(where, variance=variance, weight=weight)
-    key = _default_priority(variance, generator) if priority is None else priority
+    key = -torch.arange(n, device=variance.device) if priority is None else priority
+    quota = _AllOpen(n) if quota is None else quota
 
-    left = variance.clone()
+    known = _Known(where, variance, covariance, weight, k + len(quota.taken))
+    for j in quota.taken:
+        known.observe(j)
+    bound = value(torch.arange(n, device=variance.device), variance)
     # Rounding moves values by this much, so values closer than this are ties.
-    slack = 1e3 * torch.finfo(variance.dtype).eps * value(variance)
-    taken = torch.zeros(n, dtype=torch.bool, device=variance.device)
-    columns = variance.new_empty((k, n))
+    slack = 1e3 * torch.finfo(variance.dtype).eps * bound
     picks = torch.empty(k, dtype=torch.int64, device=variance.device)
     values = variance.new_empty(k)
     for t in range(k):
-        current = value(left).masked_fill(taken, -torch.inf)
-        tied = (current + slack >= current.max()) & ~taken
-        j = int(key.masked_fill(~tied, -torch.inf).argmax())
-        picks[t], values[t], taken[j] = j, current[j], True
-        row = _checked_row(where, kernel_row(j), j, variance)
-        # c = (K[:, j] - C C_j^T) sqrt(L_j) / sqrt(1 + L_j v_j); no division by L_j, which may be 0.
-        column = (row - columns[:t, j] @ columns[:t]) * (weight[j] / (1 + weight[j] * left[j])).sqrt()
-        columns[t] = column
-        left = _checks.settled(where, left - column.square(), variance)
+        open_ = torch.as_tensor(quota.open(), device=variance.device)
+        size = _FIRST
+        while True:
+            current = bound.masked_fill(~(open_ & known.fresh), -torch.inf)
+            best = current.max()
+            rivals = (open_ & ~known.fresh & (bound + slack >= best)).nonzero()[:, 0]
+            if not len(rivals):
+                break
+            rows = rivals[bound[rivals].topk(min(size, len(rivals))).indices]
+            bound[rows] = value(rows, known.refresh(rows))
+            size *= 2
+        tied = (current + slack >= best) & (current > -torch.inf)
+        j = int(torch.where(tied, key, key.min() - 1).argmax())
+        picks[t], values[t] = j, bound[j]
+        quota.take(j)
+        known.observe(j)
     return picks, values
 
 
-def _default_priority(variance: Tensor, generator: torch.Generator | None) -> Tensor:
-    n = len(variance)
-    if generator is None:
-        return torch.arange(n, 0, -1, dtype=variance.dtype, device=variance.device)
-    order = torch.randperm(n, generator=generator, device=generator.device)
-    return order.to(variance)
+class _AllOpen:
+    """The quota of whoever has none."""
+
+    def __init__(self, n: int) -> None:
+        self.taken: list[int] = []
+        self._open = np.ones(n, bool)
+
+    def open(self) -> np.ndarray:
+        return self._open
+
+    def take(self, row: int) -> None:
+        self._open[row] = False
 
 
-def _checked_row(where: str, row: Tensor, j: int, variance: Tensor) -> Tensor:
-    _checks.expect(where, f"kernel_row({j})", row, tuple(variance.shape), "one covariance for each pair")
-    _checks.finite(where, **{f"kernel_row({j})": row})
-    if (row[j] - variance[j]).abs() > 1e-4 * variance[j]:
-        raise NumericsError(
-            f"{where}: expected kernel_row({j})[{j}] to be variance[{j}] = {variance[j].item()}, "
-            f"got {row[j].item()}; pass the diagonal of the same kernel"
-        )
-    return row
+class _Known:
+    """Variances given labels at the pairs observed so far, each pair's as old as its last refresh."""
+
+    def __init__(self, where: str, variance: Tensor, covariance: Covariance, weight: Tensor, capacity: int) -> None:
+        self._where, self._start, self._covariance, self._weight = where, variance, covariance, weight
+        self._left = variance.clone()
+        self._rows = variance.new_empty((len(variance), capacity))  # c_n, of which the first _age[n] entries are there
+        self._age = torch.zeros(len(variance), dtype=torch.int64, device=variance.device)
+        self._factor = variance.new_zeros((capacity, capacity))  # T
+        self._observed: list[int] = []
+
+    @property
+    def fresh(self) -> Tensor:
+        """bool [N], whose variance counts every observation."""
+        return self._age == len(self._observed)
+
+    def refresh(self, rows: Tensor) -> Tensor:
+        """Variances left to these pairs, [n]."""
+        now = len(self._observed)
+        behind = now - self._age[rows]
+        # Pairs that are about as far behind go together: a few entries are computed twice, in few and large products.
+        depth = torch.where(behind > 0, behind.double().log2().floor(), -1.0)
+        for level in range(int(depth.max().item()) + 1 if len(rows) else 0):
+            part = rows[depth == level]
+            if not len(part):
+                continue
+            age = int(self._age[part].min())
+            picks = torch.tensor(self._observed[age:], device=rows.device)
+            block = self._covariance(part, picks)
+            _checks.expect(self._where, "a block of the covariance", block, (len(part), len(picks)), "rows by columns")
+            _checks.finite(self._where, **{"a block of the covariance": block})
+            block = block - self._rows[part, :age] @ self._factor[age:now, :age].T
+            new = torch.linalg.solve_triangular(self._factor[age:now, age:now].T, block, upper=True, left=False)
+            self._rows[part, age:now] = new
+            left = self._start[part] - self._rows[part, :now].square().sum(1)
+            self._left[part] = _checks.settled(self._where, left, self._start[part])
+            self._age[part] = now
+        return self._left[rows]
+
+    def observe(self, j: int) -> None:
+        """Condition on a label at pair j, a Gaussian observation of its score with precision ``weight[j]``."""
+        if self._weight[j] == 0:
+            return  # says nothing
+        row, now = torch.tensor([j], device=self._age.device), len(self._observed)
+        left, own = self.refresh(row), self._covariance(row, row)
+        if (own - self._start[j]).abs() > 1e-4 * self._start[j]:
+            raise NumericsError(
+                f"{self._where}: expected the covariance of pair {j} with itself to be variance[{j}] = "
+                f"{self._start[j].item()}, got {own.item()}: they contradict each other; "
+                "pass the diagonal of the same kernel"
+            )
+        self._factor[now, :now] = self._rows[j, :now]
+        self._factor[now, now] = (1 / self._weight[j] + left[0]).sqrt()
+        self._observed.append(j)

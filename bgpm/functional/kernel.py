@@ -282,6 +282,7 @@ class LinearisedKernel:
         """
         self._a, self._b = a.to(posterior.dtype), b.to(posterior.dtype)
         self._phi, self._index, self._posterior = phi, index, posterior
+        self._seen: dict[int, tuple[Tensor, Tensor]] = {}
 
     def __len__(self) -> int:
         return len(self._a)
@@ -304,12 +305,40 @@ class LinearisedKernel:
         """
         if not 0 <= j < len(self):
             raise ShapeError(f"pair_kernel: expected a row in 0..{len(self) - 1}, got {j}; rows are counted from 0")
-        phi_i, phi_j = self._features(slice(j, j + 1))
-        left, right = self._posterior.against(self._a[j], self._b[j], phi_i[0], phi_j[0])
+        left, right = self._against(j)
         first, second = self._project(right)
         return ((self._a @ left) * first).sum(-1) + ((self._b @ left) * second).sum(-1)
 
-    def _features(self, part: slice) -> tuple[Tensor, Tensor]:
+    def block(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """Covariance of the pairs at ``rows`` with those at ``columns``, [n, m], by matrix products.
+
+        Sigma g of a column, r p numbers, is kept: asking for more rows of it later costs no posterior again.
+
+        Args:
+            rows, columns: Numbers of pairs in 0..N-1, int64 [n] and [m].
+        """
+        m, p = len(columns), self._phi[0].shape[1]
+        out = self._a.new_empty((len(rows), m))
+        if not m:
+            return out
+        left, right = (torch.stack(side) for side in zip(*map(self._against, columns.tolist()), strict=True))
+        q = right.shape[1]
+        flat, width = right.flatten(0, 1).T, left.transpose(0, 1).flatten(1)  # [p, m q] and [r, m q]
+        step = max(1, _CHUNK // max(p, m * q))
+        for at in range(0, len(rows), step):
+            part = rows[at : at + step]
+            phi_i, phi_j = self._features(part)
+            whole = (self._a[part] @ width) * (phi_i @ flat) + (self._b[part] @ width) * (phi_j @ flat)
+            out[at : at + step] = whole.view(len(part), m, q).sum(-1)
+        return out
+
+    def _against(self, j: int) -> tuple[Tensor, Tensor]:
+        if j not in self._seen:
+            phi_i, phi_j = self._features(slice(j, j + 1))
+            self._seen[j] = self._posterior.against(self._a[j], self._b[j], phi_i[0], phi_j[0])
+        return self._seen[j]
+
+    def _features(self, part: slice | Tensor) -> tuple[Tensor, Tensor]:
         phi_i, phi_j = self._phi
         if self._index is None:
             phi_i, phi_j = phi_i[part], phi_j[part]

@@ -15,13 +15,17 @@ Two rules, chosen by sd = sqrt(var) / tau, both symmetric in the sign of the mea
   E Phi(x / c) = Phi(mu / sqrt(c^2 + sd^2)).
 
 Mutual information between label and weights is BALD (Houlsby et al., arXiv:1112.5745).
+
+Annotators err: with an error rate e every quantity is that of the label as it is given, whose probability is
+q = e + (1 - 2 e) sigmoid(x). Integrands then approach a constant instead of 0, which is subtracted; their poles keep
+their distance i pi from the real line, so the same rules keep their precision.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -41,6 +45,7 @@ _LANES = 128  # pairs are padded to a multiple of this, see `_padded`
 
 _Narrow = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 _Wide = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+_NoisyRule = Callable[[float, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 def bernoulli_entropy(logit: Tensor) -> Tensor:
@@ -69,28 +74,36 @@ def _entropy_of_probability(p: Tensor) -> Tensor:
     return -torch.xlogy(p, p) - torch.special.xlog1py(1 - p, -p)
 
 
-def expected_probability(mean: Tensor, var: Tensor, tau: float | Tensor = 1.0) -> Tensor:
+def expected_probability(mean: Tensor, var: Tensor, tau: float | Tensor = 1.0, *, error_rate: float = 0.0) -> Tensor:
     """E[sigmoid(s / tau)] for s ~ N(mean, var): probability that the first answer is better.
 
     Args:
         mean, var: Moments of the score before division by tau, [*B]; var >= 0.
         tau: Temperature, > 0.
+        error_rate: e, the share of labels that name the wrong answer, in [0, 0.5). With it, the probability that a
+            label *says* so, e + (1 - 2 e) E[sigmoid(s / tau)].
 
     Returns:
         Probability, [*B]. Swapping a pair turns p into 1 - p.
 
     Raises:
         ShapeError: If the shapes differ.
-        NumericsError: If a moment is not finite, a variance is negative, or tau is not positive.
+        NumericsError: If a moment is not finite, a variance is negative, tau is not positive or the error rate not in
+            [0, 0.5).
     """
-    below = _integrate("expected_probability", mean, var, tau, _narrow_probability, _wide_probability)
+    where = "expected_probability"
+    _checks.error_rate(where, error_rate)
+    below = error_rate + (1 - 2 * error_rate) * _integrate(
+        where, mean, var, tau, _narrow_probability, _wide_probability
+    )
     return torch.where(mean > 0, 1 - below, below)
 
 
 def predictive_logit(mean: Tensor, var: Tensor, tau: float | Tensor = 1.0) -> Tensor:
     """Logit of `expected_probability`, finite also where the probability rounds to 0 or 1.
 
-    Arguments and errors as in `expected_probability`. Its sign flips when a pair is swapped.
+    Arguments and errors as in `expected_probability`. Its sign flips when a pair is swapped. There is no error rate
+    here: `pairwise_loss` of this logit takes one, and is exact.
     """
     below = _integrate("predictive_logit", mean, var, tau, _narrow_logit, _wide_logit)
     # Exactly 0 at 0, so that swapping flips the sign there too; the gradient stays.
@@ -98,34 +111,61 @@ def predictive_logit(mean: Tensor, var: Tensor, tau: float | Tensor = 1.0) -> Te
     return torch.where(mean > 0, -below, below)
 
 
-def predictive_entropy(mean: Tensor, var: Tensor, tau: float | Tensor = 1.0) -> Tensor:
-    """H(E p): entropy of the next label, in nats, [*B]. Arguments and errors as in `expected_probability`."""
-    return _integrate("predictive_entropy", mean, var, tau, _narrow_predictive_entropy, _wide_predictive_entropy)
+def predictive_entropy(mean: Tensor, var: Tensor, tau: float | Tensor = 1.0, *, error_rate: float = 0.0) -> Tensor:
+    """H(E q): entropy of the next label, in nats, [*B]. Arguments and errors as in `expected_probability`."""
+    clean, noisy = (_narrow_predictive_entropy, _wide_predictive_entropy), (_narrow_said_entropy, _wide_said_entropy)
+    return _integrate("predictive_entropy", mean, var, tau, *_under("predictive_entropy", error_rate, clean, noisy))
 
 
-def expected_entropy(mean: Tensor, var: Tensor, tau: float | Tensor = 1.0) -> Tensor:
-    """E H(p): entropy of the label that would remain if the score were known, in nats, [*B].
+def expected_entropy(mean: Tensor, var: Tensor, tau: float | Tensor = 1.0, *, error_rate: float = 0.0) -> Tensor:
+    """E H(q): entropy of the label that would remain if the score were known, in nats, [*B].
 
     Arguments and errors as in `expected_probability`.
     """
-    return _integrate("expected_entropy", mean, var, tau, _narrow_entropy, _wide_entropy)
+    clean, noisy = (_narrow_entropy, _wide_entropy), (_narrow_noisy_entropy, _wide_noisy_entropy)
+    return _integrate("expected_entropy", mean, var, tau, *_under("expected_entropy", error_rate, clean, noisy))
 
 
-def bald(mean: Tensor, var: Tensor, tau: float | Tensor = 1.0) -> Tensor:
-    """H(E p) - E H(p): mutual information between a label and the score, in nats, [*B], >= 0 (to 1e-300).
+def bald(mean: Tensor, var: Tensor, tau: float | Tensor = 1.0, *, error_rate: float = 0.0) -> Tensor:
+    """H(E q) - E H(q): mutual information between a label and the score, in nats, [*B], >= 0 (to 1e-300).
 
-    For small sd the two entropies nearly cancel, so there it is computed as E KL(p || E p), a sum of
+    For small sd the two entropies nearly cancel, so there it is computed as E KL(q || E q), a sum of
     non-negative terms. Arguments and errors as in `expected_probability`.
     """
-    return _integrate("bald", mean, var, tau, _narrow_bald, _wide_bald)
+    clean, noisy = (_narrow_bald, _wide_bald), (_narrow_noisy_bald, _wide_noisy_bald)
+    return _integrate("bald", mean, var, tau, *_under("bald", error_rate, clean, noisy))
 
 
-def fisher_weight(mean: Tensor, var: Tensor, tau: float | Tensor = 1.0) -> Tensor:
-    """E[p (1 - p)] / tau^2: expected Fisher information of a label about the score, [*B].
+def fisher_weight(mean: Tensor, var: Tensor, tau: float | Tensor = 1.0, *, error_rate: float = 0.0) -> Tensor:
+    """E[(dq/dx)^2 / (q (1 - q))] / tau^2: expected Fisher information of a label about the score, [*B].
 
-    Arguments and errors as in `expected_probability`.
+    Without errors E[p (1 - p)] / tau^2. Arguments and errors as in `expected_probability`.
     """
-    return _integrate("fisher_weight", mean, var, tau, _narrow_fisher, _wide_fisher) / tau**2
+    clean, noisy = (_narrow_fisher, _wide_fisher), (_narrow_noisy_fisher, _wide_noisy_fisher)
+    return _integrate("fisher_weight", mean, var, tau, *_under("fisher_weight", error_rate, clean, noisy)) / tau**2
+
+
+def bernoulli_divergence(shift: Tensor, p: Tensor) -> Tensor:
+    """KL(p + shift || p) of two Bernoulli variables, in nats, without cancellation where the shift is small.
+
+    The sum of p h(shift / p) and (1 - p) h(-shift / (1 - p)) with h(u) = (1 + u) log(1 + u) - u >= 0; 0 where p is 0.
+
+    Args:
+        shift, p: Any shape; p and p + shift in [0, 1].
+    """
+    return outcome_divergence(p, shift) + outcome_divergence(1 - p, -shift)
+
+
+def outcome_divergence(p: Tensor, shift: Tensor) -> Tensor:
+    """p h(shift / p), h(u) = (1 + u) log(1 + u) - u: what one outcome adds to KL(p + shift || p), >= 0 each.
+
+    Summed over all outcomes, whose shifts add up to 0, it is the divergence, without cancellation.
+    """
+    # Rounding, and in the last digits a rule's error, may leave what a probability allows: u >= -1 brings it back.
+    u = torch.where(p > 0, shift / p.clamp(min=torch.finfo(p.dtype).tiny), torch.zeros_like(p)).clamp(min=-1.0)
+    exact = torch.special.xlog1py(1 + u, u) - u
+    series = u.square() * (0.5 - u / 6 + u.square() / 12)
+    return p * torch.where(u.abs() < 1e-3, series, exact)
 
 
 # Narrow rules: mu <= 0 and sd [n, 1], nodes z and weights w [m], result [n]. With q = e^mu and e = expm1(sd z):
@@ -211,6 +251,70 @@ def _wide_fisher(mu: Tensor, sd: Tensor, x: Tensor, weights: Tensor) -> Tensor:
 
 def _wide_bald(mu: Tensor, sd: Tensor, x: Tensor, weights: Tensor) -> Tensor:
     return _wide_predictive_entropy(mu, sd, x, weights) - _wide_entropy(mu, sd, x, weights)
+
+
+# With an error rate e: q = e + c p with c = 1 - 2 e, so that q (1 - q) = e (1 - e) + c^2 p (1 - p).
+
+
+def _under(
+    where: str, error_rate: float, clean: tuple[_Narrow, _Wide], noisy: tuple[_NoisyRule, _NoisyRule]
+) -> tuple[_Narrow, _Wide]:
+    """The pair of rules for this error rate; without errors the leaner one."""
+    _checks.error_rate(where, error_rate)
+    return clean if error_rate == 0 else (partial(noisy[0], error_rate), partial(noisy[1], error_rate))
+
+
+def _said(e: float, p: Tensor) -> Tensor:
+    return e + (1 - 2 * e) * p
+
+
+def _narrow_said_entropy(e: float, mu: Tensor, sd: Tensor, z: Tensor, w: Tensor) -> Tensor:
+    return _entropy_of_probability(_said(e, _narrow_probability(mu, sd, z, w)))
+
+
+def _wide_said_entropy(e: float, mu: Tensor, sd: Tensor, x: Tensor, weights: Tensor) -> Tensor:
+    return _entropy_of_probability(_said(e, _wide_probability(mu, sd, x, weights)))
+
+
+def _narrow_noisy_entropy(e: float, mu: Tensor, sd: Tensor, z: Tensor, w: Tensor) -> Tensor:
+    return vecdot(_entropy_of_probability(_said(e, torch.sigmoid(-(mu + sd * z).abs()))), w)
+
+
+def _wide_noisy_entropy(e: float, mu: Tensor, sd: Tensor, x: Tensor, weights: Tensor) -> Tensor:
+    floor = _entropy_of_probability(torch.as_tensor(e, dtype=x.dtype, device=x.device))
+    return floor + vecdot(weights, _entropy_of_probability(_said(e, torch.sigmoid(-x.abs()))) - floor)
+
+
+def _noisy_information(e: float, p: Tensor, other: Tensor) -> Tensor:
+    """(dq/dx)^2 / (q (1 - q)) where p and other = 1 - p."""
+    a = (1 - 2 * e) ** 2 * p * other
+    return a * (p * other) / (e * (1 - e) + a)
+
+
+def _narrow_noisy_fisher(e: float, mu: Tensor, sd: Tensor, z: Tensor, w: Tensor) -> Tensor:
+    logit = mu + sd * z
+    return vecdot(_noisy_information(e, torch.sigmoid(logit), torch.sigmoid(-logit)), w)
+
+
+def _wide_noisy_fisher(e: float, mu: Tensor, sd: Tensor, x: Tensor, weights: Tensor) -> Tensor:
+    return vecdot(weights, _noisy_information(e, torch.sigmoid(x), torch.sigmoid(-x)))
+
+
+def _narrow_noisy_bald(e: float, mu: Tensor, sd: Tensor, z: Tensor, w: Tensor) -> Tensor:
+    p = torch.sigmoid(mu)
+    step = torch.expm1(sd * z)
+    shift = step / (1 + mu.exp() * (1 + step))  # p(x) / p - 1
+    rho = vecdot(shift, w)[:, None]
+    return vecdot(bernoulli_divergence((1 - 2 * e) * p * (shift - rho), _said(e, p * (1 + rho))), w)
+
+
+def _wide_noisy_bald(e: float, mu: Tensor, sd: Tensor, x: Tensor, weights: Tensor) -> Tensor:
+    # E KL(q || E q): the divergence goes to a constant at either end, so a scaled Phi is subtracted from it too.
+    c, mean = 1 - 2 * e, _wide_probability(mu, sd, x, weights)[:, None]
+    low, high = (bernoulli_divergence(c * (end - mean), _said(e, mean)) for end in (0.0, 1.0))
+    rest = bernoulli_divergence(c * (torch.sigmoid(x) - mean), _said(e, mean)) - low - (high - low) * _phi(x / _PROBIT)
+    known = low + (high - low) * _phi(mu / (_PROBIT**2 + sd.square()).sqrt())
+    return known[:, 0] + vecdot(weights, rest)
 
 
 def _integrate(name: str, mean: Tensor, var: Tensor, tau: float | Tensor, narrow: _Narrow, wide: _Wide) -> Tensor:

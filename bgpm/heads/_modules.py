@@ -1,7 +1,8 @@
 """The modules that compute scores and, for weight posteriors, the two factors of their gradient.
 
 Shapes: N pairs, p features, d embedding dimensions, D rows of the last layer's weights, q its inputs.
-Everything is float64: heads are small, and a posterior's linear algebra needs the digits.
+Everything is float64: heads are small, and a posterior's linear algebra needs the digits. While a backbone is trained
+with them they compute in float32, whatever DeepSpeed keeps their weights in.
 """
 
 from __future__ import annotations
@@ -118,7 +119,7 @@ class GeneralPreference(HeadModule):
                 f"prompt gates read prompt features [*, {self.gate_weight.shape[1]}], got {got}; "
                 "give the prompts' features, or set prompt_gates: false"
             )
-        return torch.softmax(prompt @ self.gate_weight.T, -1) * len(self.gate_weight)
+        return torch.softmax(prompt @ self.gate_weight.T.to(prompt.dtype), -1) * len(self.gate_weight)
 
     def forward(self, first: Tensor, second: Tensor, prompt: Tensor | None = None) -> Tensor:
         return F.preference_score(self.embed(first), self.embed(second), self.gates(prompt))
@@ -149,8 +150,12 @@ class GeneralPreference(HeadModule):
             return features
         return torch.cat([features, features.new_full((*features.shape[:-1], 1), self.in_features**0.5)], -1)
 
+    def linear(self, features: Tensor) -> Tensor:
+        """W phi (+ b), before the constant and any normalisation, in the dtype of the features."""
+        return self.inputs(features) @ self.weight.T.to(features.dtype)
+
     def _embed(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
-        u = self.inputs(features) @ self.weight.T
+        u = self.linear(features)
         if self.bt_block:
             u = torch.cat([u[..., :1], torch.ones_like(u[..., :1]), u[..., 1:]], -1)
         if not self.normalize:
@@ -185,10 +190,11 @@ class PairNetwork(HeadModule):
                 f"this model was made for {self.own.shape[1]} features, got {x.shape[-1]}; "
                 "train it again on these features"
             )
-        return torch.tanh(x @ self.own.T + y @ self.other.T + self.bias)
+        own, other, bias = (w.to(x.dtype) for w in (self.own, self.other, self.bias))
+        return torch.tanh(x @ own.T + y @ other.T + bias)
 
     def forward(self, first: Tensor, second: Tensor, prompt: Tensor | None = None) -> Tensor:
-        return (self._hidden(first, second) - self._hidden(second, first)) @ self.weight[0]
+        return (self._hidden(first, second) - self._hidden(second, first)) @ self.weight[0].to(first.dtype)
 
     def design(self, first: Tensor, second: Tensor, prompt: Tensor | None = None) -> Design:
         one = first.new_ones(len(first), 1)

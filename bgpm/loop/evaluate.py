@@ -2,30 +2,62 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from bgpm.evaluation.curve import Row, benchmark_rows, correct, heldout_rows
+from bgpm.evaluation.accuracy import correct
+from bgpm.evaluation.benchmark import BenchmarkScore, benchmark_score
+from bgpm.evaluation.curve import Row, benchmark_rows, heldout_figures, heldout_rows, triple_rows
+from bgpm.evaluation.figures import Point
 from bgpm.loop.pool import Labelled, Table
 from bgpm.posteriors import Fitted
 
 
-def evaluate(model: Fitted, heldout: Labelled, benchmark: Labelled, *, xstest: str) -> tuple[list[Row], Table]:
-    """One point of the learning curve: tidy rows, and right answers by held-out prompt for the bootstrap.
+@dataclass(frozen=True)
+class Measured:
+    """Everything that is measured of one model.
 
-    Where no held-out pair has a winner yet there are no held-out rows and no prompts.
+    Attributes:
+        rows: One point of the learning curve.
+        answers: Pairs and right answers by held-out prompt.
+        figures: Reliability, coverage and best of n on held-out pairs.
+        score: What the benchmark says.
+    """
+
+    rows: list[Row]
+    answers: Table
+    figures: list[Point]
+    score: BenchmarkScore
+
+
+def evaluate(model: Fitted, heldout: Labelled, benchmark: Labelled, *, xstest: str) -> tuple[list[Row], Table]:
+    """One point of the learning curve: tidy rows, and right answers by held-out prompt for the bootstrap."""
+    measured = measure(model, heldout, benchmark, xstest=xstest, figures=False)
+    return measured.rows, measured.answers
+
+
+def measure(model: Fitted, heldout: Labelled, benchmark: Labelled, *, xstest: str, figures: bool = True) -> Measured:
+    """One point of the learning curve with all that the last round's report shows beside it: figures, where asked.
+
+    Where no held-out pair has a winner yet there are no held-out rows, prompts or figures.
     """
     rows: list[Row] = []
+    points: list[Point] = []
     answers = by_prompt(heldout.pairs.prompt[:0], heldout.label[:0])
     if heldout.decided:
         moments = model.moments(heldout.features, heldout.pairs)
         rows += heldout_rows(moments, heldout.label, heldout.section)
+        rows += triple_rows(moments, heldout.pairs, heldout.label)
         answers = by_prompt(heldout.pairs.prompt, correct(moments.mean.numpy(), heldout.label, tie=0.5))
+        points += heldout_figures(moments, heldout.pairs, heldout.label) if figures else []
     on_benchmark = model.moments(benchmark.features, benchmark.pairs)
-    rows += benchmark_rows(on_benchmark, benchmark.label, benchmark.section, benchmark.subset, xstest=xstest)
+    score = benchmark_score(on_benchmark.mean.numpy(), benchmark, xstest)
+    rows += benchmark_rows(on_benchmark, benchmark.label, score)
     rows += [
         ("model", "all", name, float(value)) for name, value in model.summary().items() if not isinstance(value, str)
     ]
-    return rows, answers
+    return Measured(rows, answers, points, score)
 
 
 def by_prompt(prompt: np.ndarray, right: np.ndarray) -> Table:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bgpm.data.tables import as_pairs, read_table, rows_of, where
+from bgpm.data.tables import as_pairs, read_table
+from bgpm.evaluation.splits import Split, read_split
 from bgpm.types import Candidates, Features, PairKernel, Pairs
 
 Table = dict[str, np.ndarray]
@@ -35,21 +36,14 @@ class Pool:
         object.__setattr__(self, "open", np.flatnonzero(self.table["split"] == "pool"))
 
 
-@dataclass(frozen=True)
-class Labelled:
+@dataclass(frozen=True, kw_only=True)
+class Labelled(Split):
     """The pairs of one split whose label is known, for evaluation.
 
     Attributes:
-        rows: Rows of the table of pairs.
-        pairs, section, subset, label: What they are, [N].
         features: Features of their texts.
     """
 
-    rows: np.ndarray
-    pairs: Pairs
-    section: np.ndarray
-    subset: np.ndarray
-    label: np.ndarray
     features: Features
 
     @property
@@ -70,26 +64,28 @@ def read_pool(folder: Path, features: Path) -> Pool:
 
 def read_labelled(folder: Path, truth: Path, features: Path) -> Labelled:
     """The pairs of a pool or benchmark that have a label in a file of recorded labels."""
-    table, recorded = read_table(folder / "pairs.parquet"), read_table(truth, ["pair_id", "label"])
-    known = where(recorded, ~np.isnan(recorded["label"]))
-    rows = rows_of(table["pair_id"], known["pair_id"], str(folder / "pairs.parquet"))
-    table = where(table, rows)
-    return Labelled(rows, as_pairs(table), table["section"], table["subset"], known["label"], read_features(features))
+    return Labelled(**vars(read_split(folder, truth)), features=read_features(features))
 
 
-def candidates(pool: Pool, scores: Table, kernel: Callable[[], PairKernel]) -> Candidates:
+def candidates(
+    pool: Pool, scores: Table, kernel: Callable[[], PairKernel], bought: np.ndarray | None = None
+) -> Candidates:
     """The pairs on offer, as acquisition functions and selectors see them.
 
     Args:
-        scores: Columns pair, mean, variance, tau.
+        scores: Columns pair, mean, variance, tau, error_rate.
         kernel: Covariance rows, on demand.
+        bought: Rows of the pairs bought so far; none by default.
     """
+    some = len(scores["pair"]) > 0
     return Candidates(
         pool.pairs.take(scores["pair"]),
         scores["mean"],
         scores["variance"],
-        float(scores["tau"][0]) if len(scores["tau"]) else 1.0,
+        float(scores["tau"][0]) if some else 1.0,
         pool.features,
         pool.table["key"][scores["pair"]],
         kernel,
+        float(scores["error_rate"][0]) if some else 0.0,
+        pool.pairs.take(np.empty(0, np.int64) if bought is None else bought),
     )

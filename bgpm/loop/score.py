@@ -15,7 +15,7 @@ def score(
     """What a label for each pair that is neither held out nor bought would be worth.
 
     Returns:
-        Columns pair (row), mean, variance, tau, value, uniform.
+        Columns pair (row), mean, variance, tau, error_rate, value, uniform.
     """
     rows = np.setdiff1d(pool.open, bought)
     pairs = pool.pairs.take(rows)
@@ -25,7 +25,8 @@ def score(
         "mean": moments.mean.numpy(),
         "variance": moments.variance.numpy(),
         "tau": np.full(len(rows), moments.tau),
+        "error_rate": np.full(len(rows), moments.error_rate),
     }
-    offer = candidates(pool, scores, lambda: model.kernel(pool.features, pairs))
+    offer = candidates(pool, scores, lambda: model.kernel(pool.features, pairs), bought)
     values = acquisition(offer, generator=generator)
     return scores | {"value": values, "uniform": np.full(len(rows), acquisition.uniform)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,7 +44,7 @@ class LogVariance(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """[N, p] to [N, d]."""
-        return features @ self.weight.T + self.bias
+        return features @ self.weight.T.to(features.dtype) + self.bias.to(features.dtype)
 
 
 class AmortizedModel(Fitted):
@@ -114,15 +115,16 @@ class AmortizedModel(Fitted):
         log_variance.load_state_dict(groups["log_variance"])
         return cls(head, module, log_variance, in_features, description["tau"], description["summary"])
 
-    def training_loss(
-        self, settings: Amortized, data: Labelled, kl_weight: float, generator: torch.Generator
-    ) -> Tensor:
-        """Minus the evidence lower bound of these labels with one draw each, in nats a label, []."""
+    def training_loss(self, settings: Amortized, data: Labelled, kl_weight: float, noise: Sequence[Tensor]) -> Tensor:
+        """Minus the evidence lower bound of these labels with one draw each, in nats a label, [].
+
+        Args:
+            noise: Standard normal [N, d], of the first and of the second answers.
+        """
         sides, divergence = [], 0.0
-        for features in (data.first, data.second):
+        for features, drawn in zip((data.first, data.second), noise, strict=True):
             centre, deviation = self._ambient(features)
-            noise = torch.randn(centre.shape, generator=generator, dtype=torch.float64)
-            sample, mean = self._project(centre + deviation * noise), self._project(centre)
+            sample, mean = self._project(centre + deviation * drawn), self._project(centre)
             sides.append(settings.mixing * sample + (1 - settings.mixing) * mean)
             divergence = divergence + F.variance_kl(2 * deviation.log(), settings.prior_variance)
         score = F.preference_score(*sides, self.module.gates(data.prompt))
@@ -130,7 +132,7 @@ class AmortizedModel(Fitted):
 
     def _ambient(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the Gaussian, before any projection, [N, d] each."""
-        centre = self.module.inputs(features) @ self.module.weight.T if self.on_sphere else self.module.embed(features)
+        centre = self.module.linear(features) if self.on_sphere else self.module.embed(features)
         return centre, (self.log_variance(features) / 2).exp()
 
     def _project(self, v: Tensor) -> Tensor:
@@ -172,6 +174,11 @@ def _mirrored_normal(dim: int) -> Tensor:
     return torch.cat([normal, -normal])
 
 
+def warmed_up(settings: Amortized, step: int, steps: int) -> float:
+    """Weight of the divergence at a step out of so many."""
+    return settings.kl_weight * min(1.0, step / max(1.0, settings.warmup * steps))
+
+
 def fit_amortized(
     settings: Amortized, head: Head, features: Features, data: Comparisons, *, seed: int
 ) -> AmortizedModel:
@@ -194,8 +201,8 @@ def fit_amortized(
         if step * size % len(seen) < size:
             order = torch.randperm(len(seen), generator=generator)
         rows = order[torch.arange(step * size, (step + 1) * size) % len(seen)]
-        kl_weight = settings.kl_weight * min(1.0, step / max(1.0, settings.warmup * settings.steps))
-        loss = model.training_loss(settings, seen.take(rows), kl_weight, generator)
+        noise = [torch.randn(size, len(module.weight), generator=generator, dtype=torch.float64) for _ in range(2)]
+        loss = model.training_loss(settings, seen.take(rows), warmed_up(settings, step, settings.steps), noise)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

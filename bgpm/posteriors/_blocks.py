@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 import torch
@@ -27,8 +26,8 @@ from torch import Tensor
 from bgpm.heads import Head
 from bgpm.heads._modules import GeneralPreference, HeadModule
 from bgpm.posteriors._data import Labelled
-from bgpm.posteriors._lbfgs import DataLoss, minimise
-from bgpm.posteriors._newton import LinearFit, LinearProblem, Split, derivatives
+from bgpm.posteriors._lbfgs import DataLoss, OnData, minimise
+from bgpm.posteriors._newton import LinearFit, LinearProblem, Split, derivatives, gauss_newton
 
 SCREEN = 2.0  # standard errors of the score test below which no block is fitted
 ACCEPT = 1.0  # standard errors by which the cross-validated log-likelihood has to rise
@@ -156,7 +155,7 @@ def enough(splits: list[Split]) -> list[Split]:
 
 
 def _reward_alone(data: Labelled, loss: DataLoss, precision: float) -> Tensor:
-    return LinearProblem(data.first - data.second, partial(loss, data=data)).solve(precision).weight[None]
+    return LinearProblem(data.first - data.second, OnData(loss, data)).solve(precision).weight[None]
 
 
 def module_of(weight: Tensor, **options: bool) -> GeneralPreference:
@@ -182,7 +181,7 @@ def _score_test(
     for weight, (train, held) in zip(by_fold, splits, strict=True):
         seen, unseen = data.take(train), data.take(held)
         pair = _residual_pair(seen, loss, weight, generator)
-        _, slope, curvature = derivatives(partial(loss, data=unseen), scores(weight, unseen))
+        _, slope, curvature = gauss_newton(OnData(loss, unseen), scores(weight, unseen))
         t = pair.wedge(unseen)
         total -= (slope @ t).item()
         spread += (curvature @ t.square()).item()
@@ -190,7 +189,7 @@ def _score_test(
 
 
 def _residual_pair(data: Labelled, loss: DataLoss, weight: Tensor, generator: torch.Generator) -> Pair:
-    _, slope, _ = derivatives(partial(loss, data=data), scores(weight, data))
+    _, slope, _ = derivatives(OnData(loss, data), scores(weight, data))
     return leading_pairs(data, -slope, 1, generator=generator)[0]
 
 
@@ -270,7 +269,7 @@ def refine(
     """
     weight, precision = found.weight.clone(), found.precision.clone()
     weight[0] = 0.0
-    linear = choose(LinearProblem(data.first - data.second, partial(loss, data=data), offset=scores(weight, data)))
+    linear = choose(LinearProblem(data.first - data.second, OnData(loss, data), offset=scores(weight, data)))
     weight[0], precision[0] = linear.weight, linear.precision
     module = module_of(weight, prompt_gates=getattr(head, "prompt_gates", False))
     priors: dict[str, Tensor] = {"weight": precision[:, None]}

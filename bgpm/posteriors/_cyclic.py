@@ -49,11 +49,12 @@ class OffBlocks:
         outside = (_wedge_product(first, second, first, second) - seen.square().sum(-1)).clamp_min(0)
         return self.scale * outside + ((seen @ self.covariance) * seen).sum(-1)
 
-    def row(self, first: Tensor, second: Tensor, j: int) -> Tensor:
-        """Covariance of pair ``j`` with every pair, [N]."""
-        seen = self.coordinates(first, second)
-        outside = _wedge_product(first, second, first[j], second[j]) - seen @ seen[j]
-        return self.scale * outside + seen @ (self.covariance @ seen[j])
+    def block(self, first: Tensor, second: Tensor, other_first: Tensor, other_second: Tensor) -> Tensor:
+        """Covariance of n pairs with m others, [n, m], from the features of their answers, [n, p] and [m, p]."""
+        seen, other = self.coordinates(first, second), self.coordinates(other_first, other_second)
+        straight = (first @ other_first.T) * (second @ other_second.T)
+        whole = straight - (first @ other_second.T) * (second @ other_first.T)
+        return self.scale * (whole - seen @ other.T) + seen @ (self.covariance @ other.T)
 
     def draw(self, n: int, *, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """n draws of the field: [n, m] weights inside, and [n, 2, p] vectors P, Q for the part outside."""

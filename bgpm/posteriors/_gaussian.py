@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +16,9 @@ from bgpm.heads._modules import HeadModule
 from bgpm.posteriors import Fitted, _covariance, _store
 from bgpm.posteriors._cyclic import OffBlocks, off_blocks
 from bgpm.posteriors._data import Labelled, each_pair, labelled, pair_features
-from bgpm.posteriors._map import fit_map, score
-from bgpm.posteriors._newton import derivatives
+from bgpm.posteriors._lbfgs import OnData
+from bgpm.posteriors._map import MapFit, fit_map, score
+from bgpm.posteriors._newton import gauss_newton
 from bgpm.posteriors._settings import MapSettings
 from bgpm.types import Comparisons, Features, PairKernel, Pairs, ScoreMoments
 
@@ -33,6 +33,7 @@ class GaussianModel(Fitted):
         kind: The posterior that made it.
         head, module: The model at its mean weights.
         tau: Temperature.
+        error_rate: Share of labels taken to be wrong.
         weights: Covariance of the last layer; None for a point.
         off: What blocks that are switched off leave open; None for nothing.
         summary: What was learnt in numbers.
@@ -45,12 +46,13 @@ class GaussianModel(Fitted):
         module: HeadModule,
         in_features: int,
         tau: float,
+        error_rate: float,
         weights: WeightPosterior | None,
         off: OffBlocks | None,
         summary: dict[str, float | int | str],
     ) -> None:
         self.kind, self.head, self.module, self.in_features = kind, head, module.requires_grad_(False), in_features
-        self.tau, self.weights, self.off, self._summary = tau, weights, off, summary
+        self.tau, self.error_rate, self.weights, self.off, self._summary = tau, error_rate, weights, off, summary
 
     def moments(self, features: Features, pairs: Pairs) -> ScoreMoments:
         def of(first: Tensor, second: Tensor, prompt: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -60,7 +62,7 @@ class GaussianModel(Fitted):
             return mean, self._kernel(first, second, prompt).diagonal()
 
         mean, variance = each_pair(features, pairs, prompts=self.module.reads_prompt, of=of)
-        return ScoreMoments(mean, variance, self.tau)
+        return ScoreMoments(mean, variance, self.tau, self.error_rate)
 
     def sample(self, features: Features, pairs: Pairs, n: int, *, generator: torch.Generator) -> Tensor:
         deviation = None if self.weights is None else _covariance.draw(self.weights, n, generator=generator).flatten(1)
@@ -93,6 +95,7 @@ class GaussianModel(Fitted):
                 "posterior": self.kind,
                 "head": _store.describe_head(self.head, self.module, self.in_features),
                 "tau": self.tau,
+                "error_rate": self.error_rate,
                 "covariance": form,
                 "summary": self._summary,
             },
@@ -112,6 +115,7 @@ class GaussianModel(Fitted):
             module,
             description["head"]["in_features"],
             description["tau"],
+            description["error_rate"],
             None if form is None else _covariance.restore(form, groups["covariance"]),
             OffBlocks(**groups["off"]) if "off" in groups else None,
             description["summary"],
@@ -142,14 +146,23 @@ class _ScoreKernel:
         """Covariance of pair ``j`` with every pair, [N]."""
         covariance = self.weights.row(j)
         if self.off is not None:
-            covariance = covariance + self.off.row(self.first, self.second, j)
+            sides = self.first, self.second, self.first[j : j + 1], self.second[j : j + 1]
+            covariance = covariance + self.off.block(*sides)[:, 0]
         return covariance if self.sign is None else self.sign[j] * self.sign * covariance
+
+    def block(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """Covariance of pairs with other pairs, [rows, columns]."""
+        covariance = self.weights.block(rows, columns)
+        if self.off is not None:
+            sides = self.first[rows], self.second[rows], self.first[columns], self.second[columns]
+            covariance = covariance + self.off.block(*sides)
+        return covariance if self.sign is None else self.sign[rows, None] * self.sign[columns] * covariance
 
 
 def fit_point(settings: MapSettings, head: Head, features: Features, data: Comparisons, *, seed: int) -> GaussianModel:
     """The maximum a posteriori, without uncertainty."""
     fit = fit_map(settings, head, labelled_for(settings, head, features, data), seed=seed)
-    return GaussianModel(settings.kind, head, fit.module, features.dim, fit.tau, None, None, fit.summary)
+    return _model(settings, head, features, fit, None, None, fit.summary)
 
 
 def fit_laplace(settings: Laplace, head: Head, features: Features, data: Comparisons, *, seed: int) -> GaussianModel:
@@ -158,15 +171,27 @@ def fit_laplace(settings: Laplace, head: Head, features: Features, data: Compari
     fit = fit_map(settings, head, seen, seed=seed)
     with torch.no_grad():
         design = fit.module.design(seen.first, seen.second, seen.prompt)
-    _, _, curvature = derivatives(partial(fit.loss, data=seen), score(fit.module, seen))
+    _, _, curvature = gauss_newton(OnData(fit.loss, seen), score(fit.module, seen))
     form = _covariance.choose(settings.structure, len(seen), design.a.shape[1], design.x.shape[1])
     weights = _covariance.make(form, design, curvature, fit.row_precision)
     off = None
     if fit.blocks_off and settings.off_variance:
         generator = torch.Generator().manual_seed(seed)
         off = off_blocks(seen, curvature, settings.off_variance, generator=generator)
-    summary = {**fit.summary, "structure": form}
-    return GaussianModel(settings.kind, head, fit.module, features.dim, fit.tau, weights, off, summary)
+    return _model(settings, head, features, fit, weights, off, {**fit.summary, "structure": form})
+
+
+def _model(
+    settings: MapSettings,
+    head: Head,
+    features: Features,
+    fit: MapFit,
+    weights: WeightPosterior | None,
+    off: OffBlocks | None,
+    summary: dict[str, float | int | str],
+) -> GaussianModel:
+    kind, tau, error_rate = settings.kind, fit.tau, fit.loss.error_rate
+    return GaussianModel(kind, head, fit.module, features.dim, tau, error_rate, weights, off, summary)
 
 
 def labelled_for(settings: MapSettings, head: Head, features: Features, data: Comparisons) -> Labelled:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -21,6 +22,26 @@ class DataLoss(Protocol):
     """The loss of each label, [N], from scores [N] and the data they belong to."""
 
     def __call__(self, score: Tensor, data: Labelled) -> Tensor: ...
+
+    def curvature(self, score: Tensor, data: Labelled) -> Tensor | None:
+        """What stands for the second derivative in the score where that may be negative, [N] >= 0; else None."""
+        ...
+
+
+@dataclass(frozen=True)
+class OnData:
+    """The loss of given labels, as a function of their scores alone."""
+
+    loss: DataLoss
+    data: Labelled
+
+    def __call__(self, score: Tensor) -> Tensor:
+        """[N] to [N]."""
+        return self.loss(score, self.data)
+
+    def curvature(self, score: Tensor) -> Tensor | None:
+        """As `DataLoss.curvature`."""
+        return self.loss.curvature(score, self.data)
 
 
 def minimise(

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from bgpm.heads import Head
 from bgpm.heads._modules import GeneralPreference, HeadModule
 from bgpm.posteriors._blocks import Pair, enough, gate_precision, leading_pairs, module_of, refine, search
 from bgpm.posteriors._data import Labelled, folds
-from bgpm.posteriors._lbfgs import minimise
+from bgpm.posteriors._lbfgs import OnData, minimise
 from bgpm.posteriors._newton import LinearFit, LinearProblem, Split, derivatives
 from bgpm.posteriors._settings import MapSettings
 
@@ -31,6 +32,7 @@ from bgpm.posteriors._settings import MapSettings
 BLOCK_SHARES = (1 / 2, 1 / 8, 1 / 32, 1 / 128)
 UNIT_MULTIPLES = (64.0, 16.0, 4.0, 1.0)
 LEARNT_TAU, LEARNT_PRECISION = 0.1, 4.0  # centre and precision of the log-normal prior of a learnt temperature
+ERROR_RATES = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35)  # compared when the error rate is chosen
 TAUS = torch.logspace(-1, 1, 81, dtype=torch.float64)  # multiples of 1 compared when tau is calibrated
 
 Scorer = Callable[[Labelled], Tensor]
@@ -43,25 +45,35 @@ class PairLoss:
     Attributes:
         settings: Kind of loss, margin, ties.
         tau: Temperature.
+        error_rate: Share of wrong labels.
         log_tau: A parameter that takes the place of ``tau`` while it is learnt.
         weight: [N], how often each label counts; 1 by default.
     """
 
     settings: MapSettings
     tau: float
+    error_rate: float = 0.0
     log_tau: nn.Parameter | None = None
     weight: Tensor | None = None
 
     def __call__(self, score: Tensor, data: Labelled) -> Tensor:
-        loss = F.pairwise_loss(
-            score,
-            data.label,
-            tau=self.tau if self.log_tau is None else self.log_tau.exp(),
-            margin=data.margin,
-            kind=self.settings.loss,
-            tie_width=self.settings.tie_width if self.settings.loss == "rao_kupper" else None,
-        )
-        return loss if self.weight is None else self.weight * loss
+        return self._weighted(F.pairwise_loss(score, data.label, **self._options(data)))
+
+    def curvature(self, score: Tensor, data: Labelled) -> Tensor | None:
+        """Fisher information of each label about its score where labels err; the loss is convex where they do not."""
+        return self._weighted(F.fisher_curvature(score, **self._options(data))) if self.error_rate else None
+
+    def _options(self, data: Labelled) -> dict[str, Any]:
+        return {
+            "tau": self.tau if self.log_tau is None else self.log_tau.exp(),
+            "margin": data.margin,
+            "kind": self.settings.loss,
+            "tie_width": self.settings.tie_width if self.settings.loss == "rao_kupper" else None,
+            "error_rate": self.error_rate,
+        }
+
+    def _weighted(self, each: Tensor) -> Tensor:
+        return each if self.weight is None else self.weight * each
 
 
 @dataclass(frozen=True)
@@ -100,7 +112,10 @@ def fit_map(settings: MapSettings, head: Head, data: Labelled, *, seed: int) -> 
         NumericsError: If an optimiser does not converge.
     """
     settings.check(head)
-    loss = PairLoss(settings, 1.0 if isinstance(settings.tau, str) else float(settings.tau))
+    tau, error_rate = (
+        default if isinstance(x, str) else float(x) for x, default in ((settings.tau, 1.0), (settings.error_rate, 0.0))
+    )
+    loss = PairLoss(settings, tau, error_rate)
     splits = enough(folds(data.group, settings.folds, generator=np.random.default_rng(seed)))
     generator = torch.Generator().manual_seed(seed)
     fit = _containing_bt if head.contains_bt else _free
@@ -116,8 +131,6 @@ def score(module: HeadModule, data: Labelled) -> Tensor:
 def _containing_bt(
     settings: MapSettings, head: Head, data: Labelled, loss: PairLoss, splits: list[Split], generator: torch.Generator
 ) -> MapFit:
-    problem = LinearProblem(data.first - data.second, partial(loss, data=data))
-
     def choose(problem: LinearProblem) -> LinearFit:
         if settings.prior_precision == "heldout":
             return problem.by_heldout(splits)
@@ -125,6 +138,14 @@ def _containing_bt(
             problem.by_evidence() if settings.prior_precision == "evidence" else problem.solve(settings.prior_precision)
         )
 
+    def held_out(loss: PairLoss) -> float:
+        problem = LinearProblem(data.first - data.second, OnData(loss, data))
+        choose(problem)
+        return problem.held_out_loss(splits)
+
+    if settings.error_rate == "heldout" and splits:
+        loss = min((replace(loss, error_rate=rate) for rate in ERROR_RATES), key=held_out)
+    problem = LinearProblem(data.first - data.second, OnData(loss, data))
     linear = choose(problem)
     found = search(head, data, loss, problem, linear.weight, linear.precision, splits, generator=generator)
     if found.blocks:
@@ -138,6 +159,7 @@ def _containing_bt(
         tau = _calibrated(loss, data, splits, [partial(score, module) for module in scored])
     summary: dict[str, float | int | str] = {
         "tau": tau,
+        "error_rate": loss.error_rate,
         "prior_precision": priors["weight"][0].item(),
         "blocks_active": found.blocks,
         "blocks_possible": head.free_blocks,
@@ -152,20 +174,33 @@ def _containing_bt(
 def _free(
     settings: MapSettings, head: Head, data: Labelled, loss: PairLoss, splits: list[Split], generator: torch.Generator
 ) -> MapFit:
-    """A model whose loss is not convex: every candidate precision from the same start, the best on held-out prompts."""
+    """A model whose loss is not convex: every candidate precision from the same start, the best on held-out prompts.
+
+    The error rate is chosen after the precision, and at it: all pairs of both would be forty fits a fold.
+    """
     search = _FreeSearch(head, loss, settings.tau == "learn", head.build(data.first.shape[1], generator=generator))
     if isinstance(settings.prior_precision, str):
         candidates = search.candidates(data, generator)
     else:
         candidates = [float(settings.prior_precision)]
-    best, tau, by_fold = len(candidates) // 2, None, []
+    best, tau, fits = len(candidates) // 2, None, []
     if splits and (len(candidates) > 1 or settings.tau == "heldout"):
         by_fold = [[search.fit(data.take(train), alpha, generator) for train, _ in splits] for alpha in candidates]
         best = int(np.argmin([search.held_out_loss(fits, data, splits) for fits in by_fold]))
+        fits = by_fold[best]
+    if splits and settings.error_rate == "heldout":
+        searches = [replace(search, loss=replace(loss, error_rate=rate)) for rate in ERROR_RATES]
+        by_rate = [[s.fit(data.take(train), candidates[best], generator) for train, _ in splits] for s in searches]
+        chosen = int(np.argmin([search.held_out_loss(fits, data, splits) for fits in by_rate]))
+        search, fits = searches[chosen], by_rate[chosen]
     module, fitted_loss = search.fit(data, candidates[best], generator)
-    if settings.tau == "heldout" and by_fold:
-        tau = _calibrated(fitted_loss, data, splits, [partial(score, part) for part, _ in by_fold[best]])
-    summary: dict[str, float | int | str] = {"tau": tau or fitted_loss.tau, "prior_precision": candidates[best]}
+    if settings.tau == "heldout" and fits:
+        tau = _calibrated(fitted_loss, data, splits, [partial(score, part) for part, _ in fits])
+    summary: dict[str, float | int | str] = {
+        "tau": tau or fitted_loss.tau,
+        "error_rate": fitted_loss.error_rate,
+        "prior_precision": candidates[best],
+    }
     if head.free_blocks:
         summary |= {"blocks_active": head.free_blocks, "blocks_possible": head.free_blocks}
     priors = search.priors(data, candidates[best])
@@ -233,7 +268,7 @@ class _FreeSearch:
 
     def _pairs(self, module: GeneralPreference, data: Labelled, generator: torch.Generator) -> list[Pair]:
         """Leading singular pairs of G at zero, one for each block: zero itself is a saddle."""
-        _, slope, _ = derivatives(partial(self.loss, data=data), torch.zeros_like(data.label))
+        _, slope, _ = derivatives(OnData(self.loss, data), torch.zeros_like(data.label))
         return leading_pairs(_with_inputs(module, data), -slope, module.blocks, generator=generator)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,7 @@ from bgpm.posteriors import Fitted, _store
 from bgpm.posteriors._blocks import module_of
 from bgpm.posteriors._data import Labelled, each_pair
 from bgpm.posteriors._gaussian import labelled_for
-from bgpm.posteriors._lbfgs import minimise
+from bgpm.posteriors._lbfgs import OnData, minimise
 from bgpm.posteriors._map import MapFit, PairLoss, fit_map
 from bgpm.posteriors._newton import LinearProblem
 from bgpm.types import Comparisons, Features, PairKernel, Pairs, ScoreMoments
@@ -36,6 +35,7 @@ class EnsembleModel(Fitted):
         modules: The members.
         in_features: p.
         tau: Temperature.
+        error_rate: Share of labels taken to be wrong.
         summary: What was learnt in numbers.
     """
 
@@ -45,14 +45,15 @@ class EnsembleModel(Fitted):
         modules: Sequence[HeadModule],
         in_features: int,
         tau: float,
+        error_rate: float,
         summary: dict[str, float | int | str],
     ) -> None:
         self.head, self.modules = head, [module.requires_grad_(False) for module in modules]
-        self.in_features, self.tau, self._summary = in_features, tau, summary
+        self.in_features, self.tau, self.error_rate, self._summary = in_features, tau, error_rate, summary
 
     def moments(self, features: Features, pairs: Pairs) -> ScoreMoments:
         scores = self.scores(features, pairs)
-        return ScoreMoments(scores.mean(0), _deviations(scores).square().sum(0), self.tau)
+        return ScoreMoments(scores.mean(0), _deviations(scores).square().sum(0), self.tau, self.error_rate)
 
     def sample(self, features: Features, pairs: Pairs, n: int, *, generator: torch.Generator) -> Tensor:
         """Gaussian draws with the members' mean and covariance: there are too few members to draw from."""
@@ -81,6 +82,7 @@ class EnsembleModel(Fitted):
                 "posterior": "ensemble",
                 "head": _store.describe_head(self.head, self.modules[0], self.in_features),
                 "tau": self.tau,
+                "error_rate": self.error_rate,
                 "members": len(self.modules),
                 "summary": self._summary,
             },
@@ -99,6 +101,7 @@ class EnsembleModel(Fitted):
             [module for _, module in restored],
             description["head"]["in_features"],
             description["tau"],
+            description["error_rate"],
             description["summary"],
         )
 
@@ -116,6 +119,10 @@ class _Empirical:
     def row(self, j: int) -> Tensor:
         """Covariance of pair ``j`` with every pair, [N]."""
         return self.deviations[:, j] @ self.deviations
+
+    def block(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """Covariance of pairs with other pairs, [rows, columns]."""
+        return self.deviations[:, rows].T @ self.deviations[:, columns]
 
 
 def _deviations(scores: Tensor) -> Tensor:
@@ -136,7 +143,7 @@ def fit_ensemble(settings: Ensemble, head: Head, features: Features, data: Compa
             loss = replace(loss, weight=(weight / weight.mean())[torch.from_numpy(group)])
         modules.append(_member(settings, head, seen, fit, loss, generator))
     summary = {**fit.summary, "members": settings.members}
-    return EnsembleModel(head, modules, features.dim, fit.tau, summary)
+    return EnsembleModel(head, modules, features.dim, fit.tau, fit.loss.error_rate, summary)
 
 
 def _member(
@@ -151,7 +158,7 @@ def _member(
         noise = torch.randn(len(centre), generator=generator, dtype=torch.float64)
         centre = centre + alpha.double().rsqrt() * noise
     if head.contains_bt and len(fit.module.weight) == 1:
-        problem = LinearProblem(data.first - data.second, partial(loss, data=data), anchor=centre)
+        problem = LinearProblem(data.first - data.second, OnData(loss, data), anchor=centre)
         return module_of(problem.solve(fit.row_precision[0].item()).weight[None])
     # the fit's own minimum is the start: members are to differ by what is uncertain, not by where a search ends
     module = head.build(data.first.shape[1], generator=generator, blocks=getattr(fit.module, "blocks", None))

@@ -1,7 +1,10 @@
 """Models that are linear in their weights, s = X w: maximum a posteriori by damped Newton, and its prior.
 
 The problem is convex, so the damped iteration converges from anywhere; the undamped one diverges at weak
-priors and returns plausible nonsense. With fewer labels than features everything happens in the row space
+priors and returns plausible nonsense. Where annotators err it is not convex: wherever the curvature is not positive,
+the size of each label's second derivative, at least its Fisher information, takes its place. Every step still goes
+down, and what is found is the minimum next to the start.
+With fewer labels than features everything happens in the row space
 of X: outside of it the weights keep their prior.
 
 Evidence: D. MacKay, "The evidence framework applied to classification networks", Neural Computation 1992:
@@ -24,7 +27,7 @@ from bgpm.errors import NumericsError
 
 Split = tuple[Tensor, Tensor]  # rows of training and of held-out labels
 Evaluation = tuple[Tensor, float, Tensor, Tensor]  # weights, objective, first and second derivative in the scores
-Loss = Callable[[Tensor], Tensor]  # scores [N] to the loss of each label [N], convex in the score
+Loss = Callable[[Tensor], Tensor]  # scores [N] to the loss of each label [N], convex or with a `curvature` of its own
 
 # Prior variance of the average labelled pair's score, in logits squared: where the search begins, how far it
 # may go, and the standard deviation of the weak log-normal hyperprior that keeps a handful of labels sane.
@@ -63,6 +66,17 @@ def derivatives(loss: Loss, score: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return value.detach(), first.detach(), second
 
 
+def gauss_newton(loss: Loss, score: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`derivatives`, the second replaced by what is nowhere negative where a loss that is not convex names it."""
+    value, first, second = derivatives(loss, score)
+    curvature = _own_curvature(loss, score)
+    return value, first, second if curvature is None else curvature
+
+
+def _own_curvature(loss: Loss, score: Tensor) -> Tensor | None:
+    return getattr(loss, "curvature", lambda _: None)(score)
+
+
 class LinearProblem:
     """min_w sum_n loss(x_n' w)_n + alpha / 2 |w - anchor|^2 for any alpha, warm-started.
 
@@ -95,9 +109,12 @@ class LinearProblem:
         z, value, first, second = self._evaluate(self.start, precision)
         for _ in range(MAX_STEPS):
             gradient = self.x.T @ first + precision * z
-            hessian = self.x.T @ (second[:, None] * self.x)
-            hessian.diagonal().add_(precision)
+            hessian = self._hessian(second, precision)
             root, failed = torch.linalg.cholesky_ex(hessian)
+            if failed and (fisher := _own_curvature(self.loss, self.offset + self.x @ z)) is not None:
+                second = torch.maximum(second.abs(), fisher)
+                hessian = self._hessian(second, precision)
+                root, failed = torch.linalg.cholesky_ex(hessian)
             if failed:
                 raise self._stuck(precision, "its curvature is not positive")
             direction = -torch.cholesky_solve(gradient[:, None], root)[:, 0]
@@ -108,7 +125,7 @@ class LinearProblem:
         else:
             raise self._stuck(precision, f"{MAX_STEPS} steps were not enough")
         self.start = z + direction
-        self._at = first, second, hessian
+        self._at = first, second, hessian, precision
         evidence = -value + len(z) / 2 * math.log(precision) - root.diagonal().log().sum().item()
         return LinearFit(self._weight(self.start), precision, evidence)
 
@@ -123,15 +140,18 @@ class LinearProblem:
 
     def without(self, rows: Tensor) -> Tensor:
         """Weights [p] after the last solve, had the labels at these rows not been there: one Newton step."""
-        first, second, hessian = self._at
+        first, second, hessian, precision = self._at
         x = self.x[rows]
-        rest = hessian - x.T @ (second[rows, None] * x)
-        step = torch.cholesky_solve((x.T @ first[rows])[:, None], torch.linalg.cholesky(rest))[:, 0]
+        root, failed = torch.linalg.cholesky_ex(hessian - x.T @ (second[rows, None] * x))
+        if failed and (fisher := _own_curvature(self.loss, self.offset + self.x @ self.start)) is not None:
+            fisher[rows] = 0
+            root = torch.linalg.cholesky(self._hessian(fisher, precision))
+        step = torch.cholesky_solve((x.T @ first[rows])[:, None], root)[:, 0]
         return self._weight(self.start + step)
 
     def held_out_loss(self, splits: Sequence[Split]) -> float:
         """Loss of the held-out labels of all folds after the last solve, each fold's weights by one Newton step."""
-        first, second, hessian = self._at
+        first, second, hessian, _ = self._at
         score = self.offset + self.x @ self.start
         half = torch.linalg.solve_triangular(torch.linalg.cholesky(hessian), self.x.T, upper=False)
         for _, held in splits:
@@ -170,7 +190,13 @@ class LinearProblem:
         bend = low - 2 * mid + high
         if math.isfinite(bend) and bend < 0:
             at(best + (low - high) / (2 * bend))
-        return max(tried.values(), key=lambda pair: pair[0])[1]
+        # once more, so that what is asked about labels left out is asked at this precision and not the last one tried
+        return self.solve(max(tried.values(), key=lambda pair: pair[0])[1].precision)
+
+    def _hessian(self, curvature: Tensor, precision: float) -> Tensor:
+        hessian = self.x.T @ (curvature[:, None] * self.x)
+        hessian.diagonal().add_(precision)
+        return hessian
 
     def _weight(self, z: Tensor) -> Tensor:
         return self.anchor + (z if self.basis is None else self.basis @ z)

@@ -28,6 +28,9 @@ class MapSettings(Posterior):
         margin: Use the margin column: the winner has to lead by it (logistic), or the score is to equal it
             (regression). Every label must have one.
         tie_width: Half-width of the band of ties under ``rao_kupper``, in units of the score.
+        error_rate: e, the share of labels that name the wrong answer: P(label says first) = e + (1 - 2 e)
+            sigmoid(s / tau). A number, or ``heldout`` to choose it by cross-validated likelihood. Labels that
+            contradict a large score then pull on it less; ``regression`` knows no wrong winner.
         folds: Folds of every cross-validation, by prompt.
         off_variance: Prior variance, in logits squared, that the free blocks which are switched off give to the
             score of the average labelled pair: what is left to explore of cyclic preferences. 0 for none.
@@ -38,6 +41,7 @@ class MapSettings(Posterior):
     loss: Literal["logistic", "rao_kupper", "regression"] = "logistic"
     margin: bool = False
     tie_width: Positive = 0.5
+    error_rate: Literal["heldout"] | Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     folds: int = Field(default=5, ge=2)
     off_variance: float = Field(default=0.1, ge=0)
 
@@ -47,6 +51,8 @@ class MapSettings(Posterior):
             raise ValueError("loss: regression regresses to the margin column; set margin: true")
         if self.loss == "rao_kupper" and self.margin:
             raise ValueError("loss: rao_kupper takes no margin; set margin: false")
+        if self.loss == "regression" and self.error_rate != 0:
+            raise ValueError("loss: regression knows no wrong winner; set error_rate: 0.0")
         return self
 
     def check(self, head: Head) -> None:

@@ -17,7 +17,7 @@ from bgpm.heads import Head
 from bgpm.heads._modules import HeadModule
 from bgpm.registry import build
 
-VERSION = 1
+VERSION = 2
 
 
 def write(stem: Path, description: Mapping[str, Any], **groups: Mapping[str, Tensor]) -> None:

@@ -13,6 +13,7 @@ from html import escape
 
 import numpy as np
 
+STYLES = ("arm", "baseline")  # classes of the style sheet, for the arms in their order
 _CHARACTER = 6.6  # width of a character at the charts' font size of 12, on the generous side
 
 
@@ -66,6 +67,7 @@ def line_chart(
     target: tuple[float, str] | None = None,
     crossings: Sequence[Crossing] = (),
     x_label: str = "labels bought",
+    x_ticks: Sequence[float] = (),
 ) -> str:
     """Curves with bands, named at their ends.
 
@@ -77,12 +79,13 @@ def line_chart(
         target: A horizontal line and its text.
         crossings: Marked on the target line and on the axis below.
         x_label: Name of the horizontal axis.
+        x_ticks: Where it may be marked; by default where the first curve was measured.
     """
     right = 14 + _CHARACTER * max(len(s.name) for s in series)
     box = _Box(42, width - right, 12, height - 38, *_limits(series, target))
     out = [
         f'<svg class="chart {style}" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}">',
-        *_axes(box, series[0].x.tolist(), x_label),
+        *_axes(box, x_ticks or series[0].x.tolist(), x_label),
     ]
     if target:
         y = box.y(target[0])

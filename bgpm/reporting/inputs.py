@@ -34,6 +34,18 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Figure:
+    """One point of a figure of the last round (see `bgpm.evaluation.figures`)."""
+
+    seed: int
+    figure: str
+    series: str
+    x: float
+    y: float
+    count: int
+
+
+@dataclass(frozen=True)
 class Arm:
     """Everything measured along one arm.
 
@@ -45,6 +57,7 @@ class Arm:
         values: float64 [S, T] for each (split, section, metric); NaN where it was not measured.
         trials: Held-out answers by prompt.
         bought: Table of labels: seed, round, pair, label, value, mean, variance and so on.
+        figures: Reliability, coverage and best of n of the last round; empty where nobody measured them.
     """
 
     name: str
@@ -55,6 +68,7 @@ class Arm:
     values: Mapping[Key, np.ndarray]
     trials: Trials
     bought: Mapping[str, np.ndarray]
+    figures: tuple[Figure, ...] = ()
 
     def curve(self, split: str, section: str, metric: str) -> np.ndarray | None:
         """Values [S, T], or None where any is missing."""
@@ -106,7 +120,20 @@ def read_arm(name: str, folder: Path) -> Arm:
         {key: value[:, grew] for key, value in values.items()},
         Trials(labels[grew].astype(np.float64), trials[0][:, grew], trials[1]),
         read_table(folder / "labels.parquet", ["seed", "round", "pair", "label", "value", "mean", "variance"]),
+        tuple(_figures(folder / "evaluation" / "figures.csv")),
     )
+
+
+def _figures(path: Path) -> Iterator[Figure]:
+    if not path.exists():
+        return
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            for line in csv.DictReader(file):
+                seed, n, x, y = int(line["seed"]), int(line["count"]), float(line["x"]), float(line["y"])
+                yield Figure(seed, line["figure"], line["series"], x, y, n)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise StateError(f"{path}: cannot be read as points of figures ({error!r}); run `dvc repro`") from error
 
 
 def _rows(path: Path) -> Iterator[Row]:

@@ -9,15 +9,18 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bgpm.reporting.charts import Crossing, Series, line_chart
+from bgpm.reporting.certainty import certainty
+from bgpm.reporting.charts import STYLES, Crossing, Series, line_chart
 from bgpm.reporting.costs import Cost
+from bgpm.reporting.html import block, row, table
+from bgpm.reporting.outlook import expectations
 from bgpm.reporting.purchases import Pool, pair_cards, section_mix
 from bgpm.reporting.result import (
     MINUS,
@@ -33,9 +36,8 @@ from bgpm.reporting.result import (
 )
 from bgpm.reporting.savings import Comparison, band
 from bgpm.reporting.style import CSS
-from bgpm.reporting.tables import interval_words
+from bgpm.reporting.tables import benchmark_notes, interval_words
 
-STYLES = ("arm", "baseline")  # classes of the style sheet, for the arms in their order
 SHIPPED = Path("data/corpus")
 FINDINGS = {"blocks_active": "active blocks", "prior_precision": "prior precision", "tau": "temperature (tau)"}
 RULES = {"first": "the first answer", "length": "length alone", "words": "which words occur"}
@@ -50,6 +52,9 @@ def page(
     costs: Sequence[Cost],
     params: Mapping[str, Any],
     params_text: str,
+    outlook: Mapping[str, Any],
+    benchmark: Mapping[str, Any],
+    rule: str,
 ) -> str:
     """The whole page.
 
@@ -61,6 +66,9 @@ def page(
         costs: Time and memory by stage; empty where nothing was measured.
         params: params.yaml, for what was run and where texts come from.
         params_text: params.yaml as given.
+        outlook: What to expect from the next rounds, by arm.
+        benchmark: What the prepare stage counted of the benchmark; empty where it left nothing.
+        rule: How the benchmark is scored, in words.
     """
     digest = base64.b64encode(hashlib.sha256(CSS.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
@@ -68,13 +76,15 @@ def page(
         _answer(result, params),
         _accuracy(result),
         _targets(result),
-        _curves(result),
+        expectations(result, outlook),
+        _curves(result, benchmark, rule),
+        certainty(result),
         section_mix(result, pool),
         pair_cards(result, pool),
         _without_understanding(result, baselines),
         _model(result),
         _costs(costs),
-        _section(
+        block(
             "Parameters",
             "",
             f"<details><summary>params.yaml as given</summary><pre>{escape(params_text)}</pre></details>",
@@ -95,24 +105,6 @@ def page(
 
 def _names(result: Result) -> str:
     return f"{result.arm.name} against {result.baseline.name}" if result.baseline else result.arm.name
-
-
-def _section(title: str, lead: str, body: str) -> str:
-    """A section of the page; title, lead and body are HTML."""
-    intro = f'<p class="soft">{lead}</p>\n' if lead else ""
-    return f"<section>\n<h2>{title}</h2>\n{intro}{body}\n</section>"
-
-
-def _table(head: Sequence[str], rows: Iterable[str]) -> str:
-    cells = "".join(f'<th scope="col">{name}</th>' for name in head)
-    table = f"<table><thead><tr>{cells}</tr></thead><tbody>\n" + "\n".join(rows) + "\n</tbody></table>"
-    return f'<div class="scroll" tabindex="0">{table}</div>'
-
-
-def _row(name: str, cells: Iterable[str], *, style: str = "", strong: bool = False) -> str:
-    """A row of a table: its name and its cells, HTML; a cell is a number or a short text."""
-    mark = ' class="asked"' if strong else ""
-    return f'<tr{mark}><th scope="row" class="{style}">{name}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
 
 
 def _answer(result: Result, params: Mapping[str, Any]) -> str:
@@ -187,7 +179,7 @@ def _accuracy(result: Result) -> str:
     base = escape((result.baseline or result.arm).name)
     length = f" Length only: longer or shorter wins, as {base}\u2019s labels say." if rule is not None else ""
     caption = f"{prompts:,} prompts that no model saw, {pairs:,} pairs. {bands}{rings}{length}"
-    return _section("Held-out accuracy, %", "", f"<figure>{charts}<figcaption>{caption}</figcaption></figure>")
+    return block("Held-out accuracy, %", "", f"<figure>{charts}<figcaption>{caption}</figcaption></figure>")
 
 
 def _targets(result: Result) -> str:
@@ -204,7 +196,7 @@ def _targets(result: Result) -> str:
         "reached in",
         "null control",
     ]
-    rows = [_row(share_words(c.share), _target_cells(c), strong=c.share == result.target) for c in result.comparisons]
+    rows = [row(share_words(c.share), _target_cells(c), strong=c.share == result.target) for c in result.comparisons]
     area = ""
     if result.area is not None:
         i = result.area.interval
@@ -219,7 +211,7 @@ def _targets(result: Result) -> str:
         "than any that does; nothing is extrapolated. Reached in: share of bootstrap draws. Null control: 95% range of "
         f"the same estimate for {base} against itself."
     )
-    return _section("Labels to target", lead, _table(head, rows) + area)
+    return block("Labels to target", lead, table(head, rows) + area)
 
 
 def _target_cells(c: Comparison) -> list[str]:
@@ -236,7 +228,7 @@ def _target_cells(c: Comparison) -> list[str]:
     ]
 
 
-def _curves(result: Result) -> str:
+def _curves(result: Result, benchmark: Mapping[str, Any], rule: str) -> str:
     panels = [
         ("Negative log-likelihood, nats", "heldout", "all", "nll", 1.0),
         ("Calibration error (ECE), %", "heldout", "all", "ece", 100.0),
@@ -250,41 +242,36 @@ def _curves(result: Result) -> str:
         if series:
             chart = line_chart(f"{title}, against labels bought", series, width=360, height=220)
             figures.append(f"<figure><h3>{escape(title)}</h3>{chart}</figure>")
-    lacking = [
-        f"{section} lacks {values.max():.0f}"
-        for (split, section, metric), values in result.arm.values.items()
-        if (split, metric) == ("benchmark", "missing_subsets") and values.max() > 0
-    ]
-    partial = f" Partial, by missing subsets: {escape(', '.join(lacking))}; nothing is filled in." if lacking else ""
     lead = (
         "Likelihood and calibration on held-out pairs, lower is better. The benchmark shares no prompt with the pool. "
-        f"Bands are 95% t-intervals over seeds; they do not include the choice of prompts.{partial}"
+        "Bands are 95% t-intervals over seeds; they do not include the choice of prompts."
+        + "".join(f" {escape(note)}" for note in benchmark_notes(result, benchmark, rule))
     )
-    return _section("Likelihood, calibration, benchmark", lead, f'<div class="grid">{"".join(figures)}</div>')
+    return block("Likelihood, calibration, benchmark", lead, f'<div class="grid">{"".join(figures)}</div>')
 
 
 def _without_understanding(result: Result, baselines: Mapping[str, Any]) -> str:
     title, rules = "Without understanding a word", baselines.get("rules", {})
     if not rules:
-        return _section(title, "Not measured: the baselines stage has not run in this checkout.", "")
+        return block(title, "Not measured: the baselines stage has not run in this checkout.", "")
     sections = sorted({name for rule in rules.values() for name in rule.get("benchmark", {}) if name != "all"})
     keys = [("heldout", "all"), *(("benchmark", name) for name in ("all", *sections))]
     rows = []
     for name, rule in rules.items():
         labels = "none" if name == "first" else count(baselines.get("labels", 0))
         scores = (rule.get(split, {}).get(section) for split, section in keys)
-        rows.append(_row(escape(RULES.get(name, name)), [labels, *map(_score, scores)]))
+        rows.append(row(escape(RULES.get(name, name)), [labels, *map(_score, scores)]))
     for arm, style in zip(result.arms, STYLES, strict=False):
         curves = (arm.curve(split, section, "accuracy") for split, section in keys)
         scores = (None if curve is None else float(curve[:, -1].mean()) for curve in curves)
         name = f"the model, {escape(arm.name)}"
-        rows.append(_row(name, [count(arm.labels[-1]), *map(_score, scores)], style=style))
+        rows.append(row(name, [count(arm.labels[-1]), *map(_score, scores)], style=style))
     notes = "".join(f" {escape(note[:1].upper() + note[1:])}." for note in baselines.get("notes", []))
     lead = (
         "Accuracy in percent of rules that learn from every label of the pool but see only position, length or "
         f"vocabulary, beside the model with the labels it bought.{notes}"
     )
-    return _section(title, lead, _table(["", "labels", "held-out", "benchmark", *map(escape, sections)], rows))
+    return block(title, lead, table(["", "labels", "held-out", "benchmark", *map(escape, sections)], rows))
 
 
 def _score(value: float | None) -> str:
@@ -299,10 +286,10 @@ def _model(result: Result) -> str:
             head = [f'<span class="{style}">{escape(arm.name)}</span>, labels', *map(count, arm.labels.tolist())]
             names = sorted(found, key=lambda name: name not in FINDINGS)  # stable: the named ones first
             rows = [
-                _row(escape(FINDINGS.get(name, name.replace("_", " "))), map(_short, _means(found[name])))
+                row(escape(FINDINGS.get(name, name.replace("_", " "))), map(_short, _means(found[name])))
                 for name in names
             ]
-            tables.append(_table(head, rows))
+            tables.append(table(head, rows))
     if not tables:
         return ""
     lead = (
@@ -310,7 +297,7 @@ def _model(result: Result) -> str:
         "beyond Bradley-Terry that held-out likelihood accepted: more than none speaks for preferences that no single "
         "scale explains."
     )
-    return _section("What the model found", lead, "\n".join(tables))
+    return block("What the model found", lead, "\n".join(tables))
 
 
 def _means(values: np.ndarray) -> list[float]:
@@ -332,7 +319,7 @@ def _short(value: float) -> str:
 
 def _costs(costs: Sequence[Cost]) -> str:
     if not costs:
-        return _section("Time and memory", "Not measured in this checkout: the results came from the cache.", "")
+        return block("Time and memory", "Not measured in this checkout: the results came from the cache.", "")
     total = Cost(
         "all",
         sum(c.runs for c in costs),
@@ -341,7 +328,7 @@ def _costs(costs: Sequence[Cost]) -> str:
         max(c.peak_mib for c in costs),
     )
     rows = [
-        _row(
+        row(
             escape(c.stage),
             [count(c.runs), f"{c.seconds:,.1f}", f"{c.cpu_seconds:,.1f}", count(c.peak_mib)],
             strong=c is total,
@@ -349,7 +336,7 @@ def _costs(costs: Sequence[Cost]) -> str:
         for c in [*costs, total]
     ]
     lead = "The last run of each stage in this checkout. A stage whose results came from the cache is not in it."
-    return _section("Time and memory", lead, _table(["stage", "runs", "seconds", "CPU seconds", "peak MiB"], rows))
+    return block("Time and memory", lead, table(["stage", "runs", "seconds", "CPU seconds", "peak MiB"], rows))
 
 
 def _provenance(params: Mapping[str, Any], pool: Pool, summary: Mapping[str, Any]) -> str:

@@ -114,9 +114,9 @@ def count(labels: float) -> str:
     return f"{labels:,.0f}" if math.isfinite(labels) else NOT_REACHED
 
 
-def ends(low: float, high: float) -> str:
+def ends(low: float, high: float, digits: int = 0) -> str:
     """A range as text: ``12% to 58%``, ``not reached to 18%``, or ``not reached`` where it has no other part."""
-    return NOT_REACHED if math.isinf(high) else f"{percent(low)} to {percent(high)}"
+    return NOT_REACHED if math.isinf(high) else f"{percent(low, digits)} to {percent(high, digits)}"
 
 
 def points(value: float) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bgpm.reporting.inputs import COLUMNS, Arm
+from bgpm.reporting.outlook import kept_words, out_of_reach, reach_cells
 from bgpm.reporting.result import Result, caveats, count, ends, percent, sentence, share_words, verdict
 from bgpm.reporting.savings import Comparison, Difference, Interval, aulc, band, isotonic
 
@@ -74,7 +75,7 @@ def metrics(result: Result) -> dict[str, float | int | None]:
     }
 
 
-def as_json(result: Result) -> dict[str, Any]:
+def as_json(result: Result, outlook: Mapping[str, Any], rule: str) -> dict[str, Any]:
     """Everything the statistics found; null is a number that does not exist, most often a target not reached."""
     return {
         "acquisition": result.arm.name,
@@ -91,6 +92,8 @@ def as_json(result: Result) -> dict[str, Any]:
         "aulc_difference": _difference(result.area),
         "baseline_gain": _difference(result.gain),
         "accuracy": {arm.name: _curve(arm) for arm in result.arms},
+        "outlook": dict(outlook),
+        "benchmark_rule": rule,
     }
 
 
@@ -137,8 +140,58 @@ def interval_words(interval: Interval | None) -> str:
     return "single seed" if interval is None else ends(interval.low, interval.high)
 
 
-def as_markdown(result: Result) -> str:
-    """The answer, the caveats, labels to each target and where the curves end."""
+def benchmark_notes(result: Result, benchmark: Mapping[str, Any], rule: str) -> list[str]:
+    """How the benchmark was scored, what it lacks and what was not counted, in sentences.
+
+    Args:
+        benchmark: What the prepare stage counted of it.
+        rule: Its rule in words.
+    """
+    notes = [f"How the benchmark is scored: {rule}."] if rule else []
+    lacking = [
+        f"{'the benchmark' if section == 'all' else section} lacks {values.max():.0f}"
+        for (split, section, metric), values in result.arm.values.items()
+        if (split, metric) == ("benchmark", "missing_subsets") and values.max() > 0
+    ]
+    if lacking:
+        notes.append(f"Partial, by missing subsets: {', '.join(lacking)}; nothing is filled in.")
+    if strange := benchmark.get("unpublished subsets"):
+        names = ", ".join(f"{name} ({number})" for name, number in strange.items())
+        notes.append(f"Of subsets that the benchmark does not have, reported alone and in no section: {names}.")
+    if dropped := benchmark.get("dropped"):
+        names = ", ".join(f"{reason} ({tally['count']})" for reason, tally in dropped.items())
+        notes.append(f"Not scored: {names}.")
+    return notes
+
+
+def _outlook(result: Result, outlook: Mapping[str, Any]) -> list[str]:
+    lines = ["", "## What to expect from the next rounds", ""]
+    for arm in result.arms:
+        found = outlook.get(arm.name, {"missing": "no forecast was made"})
+        if "missing" in found:
+            lines.append(f"{arm.name}: {found['missing']}.")
+            continue
+        lines += [
+            f"{arm.name}: {kept_words(found)}",
+            "",
+            "| labels | held-out accuracy | 95% interval |",
+            "|---:|---:|---:|",
+        ]
+        lines += [
+            f"| {count(r['labels'])} | {percent(r['accuracy'], 1)} | {ends(r['low'], r['high'], 1)} |"
+            for r in found["rounds"]
+        ]
+        lines += ["", "| accuracy | labels left | 95% interval | chance |", "|---:|---:|---:|---:|"]
+        lines += [f"| {percent(r['target'], 1)} | {' | '.join(reach_cells(r))} |" for r in found["reach"]]
+        lines.append("")
+    lines.append(
+        f"A power law is carried on, with the noise of measuring on these held-out prompts.{out_of_reach(outlook)}"
+    )
+    return lines
+
+
+def as_markdown(result: Result, outlook: Mapping[str, Any], benchmark: Mapping[str, Any], rule: str) -> str:
+    """The answer, the caveats, labels to each target, where the curves end and what to expect next."""
     arm, base = result.arm, result.baseline
     title = f"{arm.name} against {base.name}" if base else arm.name
     lines = [f"# Label efficiency: {title}", "", f"**{sentence(result)}**", ""]
@@ -173,6 +226,8 @@ def as_markdown(result: Result) -> str:
     seeds = len(arm.seeds)
     over = f"Means over {seeds} seeds" if seeds > 1 else "One seed"
     lines += ["", f"{over}; {count(len(arm.trials.pairs))} held-out prompts."]
+    lines += [note for text in benchmark_notes(result, benchmark, rule) for note in ("", text)]
+    lines += _outlook(result, outlook)
     return "\n".join(lines) + "\n"
 
 
@@ -181,6 +236,11 @@ def _endings(arm: Arm) -> list[tuple[str, str, str, str]]:
         ("held-out accuracy", "heldout", "all", "accuracy"),
         ("held-out negative log-likelihood, nats", "heldout", "all", "nll"),
         ("held-out ECE", "heldout", "all", "ece"),
+        ("held-out Brier score", "heldout", "all", "brier"),
+        ("AUROC of held-out errors by predictive entropy", "heldout", "all", "error_auroc_entropy"),
+        ("AUROC of held-out errors by the score's standard deviation", "heldout", "all", "error_auroc_sd"),
+        ("cyclic held-out triples ordered rightly", "heldout", "all", "cyclic_triples_right"),
+        ("transitive held-out triples ordered rightly", "heldout", "all", "transitive_triples_right"),
         ("length rule at the same labels", "heldout", "all", "length_rule"),
         ("benchmark accuracy", "benchmark", "all", "accuracy"),
     ]

@@ -15,6 +15,7 @@ from pydantic import Field
 from bgpm.errors import ShapeError
 from bgpm.keys import require_finite, uniform_by_key
 from bgpm.registry import Component
+from bgpm.selection._quota import Quota
 from bgpm.selection._reordered import reordered
 from bgpm.selection._seed_set import StartSettings, seed_set
 from bgpm.types import Candidates, Uncertainty
@@ -42,9 +43,11 @@ class Selection(Component):
 
     Class attributes:
         needs: What the posterior has to give for the selector to work.
+        reads_values: False for selectors that read moments and covariances in their place.
     """
 
     needs: ClassVar[Uncertainty] = "mean"
+    reads_values: ClassVar[bool] = True
 
     max_per_prompt: int | None = Field(default=None, ge=1)
 
@@ -67,9 +70,16 @@ class Selection(Component):
         # Members see the candidates in an order that belongs to the keys: the first of equals is then a fair draw,
         # and neither the order of the file nor that of a pair's answers can matter.
         order = np.argsort(uniform_by_key(candidates.keys, generator), kind="stable")
-        batch = self.pick(reordered(candidates, order), values[order], min(k, n), generator=generator)
+        quota = Quota(candidates.pairs.prompt[order], self.max_per_prompt)
+        batch = self.pick(reordered(candidates, order), values[order], min(k, n), quota, generator=generator)
         return Batch(order[batch.rows], batch.gains)
 
-    def pick(self, candidates: Candidates, values: np.ndarray, k: int, *, generator: np.random.Generator) -> Batch:
-        """What `__call__` promises, for 1 <= k <= N; candidates come in a seeded order and the lower row wins a tie."""
+    def pick(
+        self, candidates: Candidates, values: np.ndarray, k: int, quota: Quota, *, generator: np.random.Generator
+    ) -> Batch:
+        """What `__call__` promises, for 1 <= k <= N; candidates come in a seeded order and the lower row wins a tie.
+
+        Args:
+            quota: Which rows may be picked; every pick is noted there. At least k rows are not taken yet.
+        """
         raise NotImplementedError

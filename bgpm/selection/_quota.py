@@ -15,8 +15,14 @@ class Quota:
     def __init__(self, prompt: np.ndarray, cap: int | None) -> None:
         self._cap = cap
         self._prompt = prompt
+        self._rows: list[int] = []
         self._taken = np.zeros(len(prompt), bool)
         self._open = np.ones(len(prompt), bool)
+
+    @property
+    def taken(self) -> list[int]:
+        """Rows picked so far, in that order."""
+        return self._rows
 
     def open(self) -> np.ndarray:
         """bool [N], where a candidate may be picked; lifts the cap, with a warning, when it leaves nothing."""
@@ -32,6 +38,7 @@ class Quota:
 
     def take(self, row: int) -> None:
         """Note a pick."""
+        self._rows.append(row)
         self._taken[row] = True
         self._open[row] = False
         if self._cap is not None:
@@ -40,13 +47,13 @@ class Quota:
                 self._open[siblings] = False
 
     def first(self, ranked: np.ndarray, k: int) -> np.ndarray:
-        """The first k of the ranked rows that the cap admits, int64 [k]; k is at most the number of rows."""
-        if self._cap is None:
-            return ranked[:k]
+        """Take the first k of the ranked rows that are open, int64 [k]; at least k of them are not taken yet."""
         chosen: list[int] = []
         while len(chosen) < k:
             for row in ranked[self.open()[ranked]].tolist():
-                if self._open[row] and len(chosen) < k:
+                if len(chosen) == k:
+                    break
+                if self._open[row]:
                     self.take(row)
                     chosen.append(row)
         return np.array(chosen, np.int64)

@@ -34,3 +34,9 @@ class _ReorderedKernel:
 
     def row(self, j: int) -> Tensor:
         return self._kernel.row(int(self._order[j]))[self._order]
+
+    def block(self, rows: Tensor, columns: Tensor) -> Tensor:
+        import torch
+
+        order = torch.from_numpy(self._order)
+        return self._kernel.block(order[rows], order[columns])

@@ -35,13 +35,15 @@ class Cluster(Selection):
     kind: Literal["cluster"] = "cluster"
     clusters: int | None = Field(default=None, ge=1)
 
-    def pick(self, candidates: Candidates, values: np.ndarray, k: int, *, generator: np.random.Generator) -> Batch:
+    def pick(
+        self, candidates: Candidates, values: np.ndarray, k: int, quota: Quota, *, generator: np.random.Generator
+    ) -> Batch:
         points = np.abs(differences(candidates))
         cluster = _clusters(points, min(self.clusters or k, len(points)), seed=int(generator.integers(2**31)))
         by_value = np.argsort(-values, kind="stable")
         turn = _rank_within(cluster[by_value])
         ranked = by_value[np.argsort(turn, kind="stable")]
-        rows = Quota(candidates.pairs.prompt, self.max_per_prompt).first(ranked, k)
+        rows = quota.first(ranked, k)
         return Batch(rows, values[rows])
 
 

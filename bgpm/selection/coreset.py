@@ -26,18 +26,25 @@ class Coreset(Selection):
 
     kind: Literal["coreset"] = "coreset"
 
-    def pick(self, candidates: Candidates, values: np.ndarray, k: int, *, generator: np.random.Generator) -> Batch:
+    def pick(
+        self, candidates: Candidates, values: np.ndarray, k: int, quota: Quota, *, generator: np.random.Generator
+    ) -> Batch:
         points = differences(candidates)
         squares = np.einsum("np,np->n", points, points)
         nearest = np.full(len(points), np.inf, np.float32)  # squared distance to the nearest pick
-        quota = Quota(candidates.pairs.prompt, self.max_per_prompt)
-        rows, gains = np.empty(k, np.int64), np.empty(k)
-        for t in range(k):
-            preference = nearest if t else values
-            j = int(np.argmax(np.where(quota.open(), preference, -np.inf)))
-            rows[t], gains[t] = j, np.sqrt(nearest[j] if t else squares[j])
-            quota.take(j)
+
+        def cover(j: int) -> None:
             # min(|x - y|^2, |x + y|^2) = |x|^2 + |y|^2 - 2 |x . y|
             apart = squares + squares[j] - 2 * np.abs(points @ points[j])
             np.minimum(nearest, np.maximum(apart, 0), out=nearest)
+
+        for j in quota.taken:
+            cover(j)
+        rows, gains = np.empty(k, np.int64), np.empty(k)
+        for t in range(k):
+            first = not quota.taken
+            j = int(np.argmax(np.where(quota.open(), values if first else nearest, -np.inf)))
+            rows[t], gains[t] = j, np.sqrt(squares[j] if first else nearest[j])
+            quota.take(j)
+            cover(j)
         return Batch(rows, gains)

@@ -28,7 +28,9 @@ class Power(Selection):
     kind: Literal["power"] = "power"
     beta: float = Field(default=8.0, ge=0, allow_inf_nan=False)
 
-    def pick(self, candidates: Candidates, values: np.ndarray, k: int, *, generator: np.random.Generator) -> Batch:
+    def pick(
+        self, candidates: Candidates, values: np.ndarray, k: int, quota: Quota, *, generator: np.random.Generator
+    ) -> Batch:
         if (values < 0).any():
             logs = values - values.max()
         else:
@@ -37,5 +39,5 @@ class Power(Selection):
         noise = generator.gumbel(size=len(values))
         noisy = np.where(drawable, self.beta * np.where(drawable, logs, 0.0) + noise, -np.inf)
         ranked = np.argsort(-noisy, kind="stable")
-        rows = Quota(candidates.pairs.prompt, self.max_per_prompt).first(ranked, k)
+        rows = quota.first(ranked, k)
         return Batch(rows, values[rows])

@@ -19,7 +19,9 @@ class TopK(Selection):
 
     kind: Literal["top_k"] = "top_k"
 
-    def pick(self, candidates: Candidates, values: np.ndarray, k: int, *, generator: np.random.Generator) -> Batch:
+    def pick(
+        self, candidates: Candidates, values: np.ndarray, k: int, quota: Quota, *, generator: np.random.Generator
+    ) -> Batch:
         ranked = np.argsort(-values, kind="stable")
-        rows = Quota(candidates.pairs.prompt, self.max_per_prompt).first(ranked, k)
+        rows = quota.first(ranked, k)
         return Batch(rows, values[rows])

@@ -1,4 +1,4 @@
-"""A pool of the study: files put together, split by prompt over their union, embedded, reduced."""
+"""A pool of the study: files put together, split by prompt over their union, their texts as features."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from bgpm.backbones import FeatureSettings
-from bgpm.backbones.embedding import Backbone, embed
 from bgpm.backbones.reduction import Reduction
 from bgpm.data.dedup import prompt_fingerprint
 from bgpm.data.readers import read_rows
@@ -24,6 +23,7 @@ from bgpm.study import PoolPlan
 
 Record = dict[str, Any]
 Tables = dict[str, dict[str, np.ndarray]]
+Text = tuple[list[dict[str, str]], str | None]  # a conversation, and an answer or nothing
 
 
 def records(plan: PoolPlan, folder: Path, seed: int) -> list[Record]:
@@ -86,15 +86,23 @@ def _record(row: Row, split: str, source: str) -> Record:
     }
 
 
-def states(backbone: Backbone, tables: Tables, title: str) -> dict[str, np.ndarray]:
-    """States of every layer for responses and prompts, float32 [n, layers, width] each."""
-    conversations = [json.loads(text) for text in tables["prompts"]["messages"]]
-    responses = tables["responses"]
+def texts(folder: Path) -> tuple[list[str], list[Text]]:
+    """Names of a set's texts, and the texts: answers in the context of their prompts, then the prompts alone."""
+    prompts = read_table(folder / "prompts.parquet", ["prompt_id", "messages"])
+    responses = read_table(folder / "responses.parquet", ["response_id", "prompt", "text"])
+    conversations = [json.loads(text) for text in prompts["messages"]]
     answers = [(conversations[row], text) for row, text in zip(responses["prompt"], responses["text"], strict=True)]
+    return [*responses["response_id"], *prompts["prompt_id"]], [*answers, *((c, None) for c in conversations)]
+
+
+def states_of(embeddings: Path, folder: Path) -> dict[str, np.ndarray]:
+    """States of a set's responses and prompts, [n, layers, width] each, out of the states of all texts."""
+    states = np.load(embeddings / "states.npy", mmap_mode="r")
+    known = read_table(embeddings / "texts.parquet", ["id"])["id"]
     out = {}
-    for name, texts in {"responses": answers, "prompts": [(c, None) for c in conversations]}.items():
-        out[name] = np.empty((len(texts), backbone.layers, backbone.width), np.float32)
-        embed(backbone, texts, out[name], title=f"{title} {name}")
+    for kind in ("response", "prompt"):
+        ids = read_table(folder / f"{kind}s.parquet", [f"{kind}_id"])[f"{kind}_id"]
+        out[f"{kind}s"] = states[rows_of(known, ids, str(embeddings / "texts.parquet"))]
     return out
 
 

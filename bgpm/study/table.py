@@ -72,8 +72,8 @@ def outcomes(plan: StudyPlan, folder: Path) -> Iterator[Outcome]:
         StateError: If a loop's results are missing or do not fit together.
     """
     for pool in plan.pools:
-        source = held_out_source(folder / pool / "pool") if len(plan.pool_plans[pool].sources) > 1 else None
-        trials = {arm: read_trials(folder / pool / arm, source) for arm in plan.arms_of(pool)}
+        source = held_out_source(folder / "tables" / pool) if len(plan.pool_plans[pool].sources) > 1 else None
+        trials = {arm: read_trials(folder / "loops" / pool / arm, source) for arm in plan.arms_of(pool)}
         for arm in plan.arms_of(pool):
             arm_plan = plan.arm_plans[arm]
             mine, baseline = shared(trials[arm], trials[arm_plan.baseline])

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from bgpm import functional as F
 from bgpm.acquisition import Acquisition
 from bgpm.acquisition.bald import Bald
 from bgpm.acquisition.balpm import Balpm
@@ -97,7 +98,7 @@ def test_kappa_must_be_a_finite_number_of_zero_or_more():
 # --- epig ------------------------------------------------------------------------------------------------------------
 
 
-def epig_by_double_sum(c):
+def epig_by_double_sum(c, error_rate=0.0):
     """Mean over all other pairs of the labels' mutual information, from 2 x 2 tables by quadrature in the plane."""
     z, w = np.polynomial.hermite_e.hermegauss(60)
     w = w / w.sum()
@@ -115,6 +116,7 @@ def epig_by_double_sum(c):
             weights = w[:, None] * w[None, :]
             cells = [(weights * sigmoid(a * x) * sigmoid(b * y)).sum() for a in (1, -1) for b in (1, -1)]
             table = np.array(cells).reshape(2, 2)
+            table = (1 - error_rate) * table + error_rate * table[::-1]
             independent = table.sum(1, keepdims=True) * table.sum(0, keepdims=True)
             out[n] += (table * np.log(table / independent)).sum() / (len(c) - 1)
     return out
@@ -125,6 +127,24 @@ def test_epig_agrees_with_a_double_sum_over_both_scores(make_pool, spread, rtol)
     c = make_pool(prompts=3, answers=3, spread=spread).candidates()
     found = Epig(targets=100)(c, generator=rng())
     np.testing.assert_allclose(found, epig_by_double_sum(c), rtol=rtol, atol=1e-12)
+
+
+@pytest.mark.parametrize(("sd", "limit"), [(1.0, 1e-7), (5.0, 5e-3), (20.0, 5e-3)])
+@pytest.mark.parametrize("r", [0.3, 0.99, -0.99, 0.9999])
+def test_epig_of_near_copies_is_right_for_wide_scores_too(make_pool, sd, limit, r):
+    """Two pairs; the truth by a sum over one score of the other's conditional probability."""
+    pair = make_pool(prompts=1).permuted(np.arange(2)).candidates()
+    mean, sds = np.array([-0.4, 0.9]) * sd, np.array([sd, 0.8 * sd])
+    covariance = np.outer(sds, sds) * np.array([[1, r], [r, 1]])
+    kernel = type(pair.kernel())(torch.tensor(covariance))
+    c = replace(pair, mean=mean, variance=sds**2, tau=1.0, kernel=lambda: kernel)
+    z = np.linspace(-9, 9, 3601)
+    density = np.exp(-(z**2) / 2) / np.exp(-(z**2) / 2).sum()
+    conditional = torch.tensor(mean[1] + r * sds[1] * z), torch.full((3601,), sds[1] ** 2 * (1 - r**2)).double()
+    first, second = sigmoid(mean[0] + sds[0] * z), F.expected_probability(*conditional).numpy()
+    table = np.array([[(density * a * b).sum() for b in (second, 1 - second)] for a in (first, 1 - first)])
+    truth = (table * np.log(table / table.sum(1, keepdims=True) / table.sum(0, keepdims=True))).sum()
+    np.testing.assert_allclose(Epig()(c, generator=rng()), truth, rtol=limit)
 
 
 def test_epig_is_never_negative_and_at_most_the_information_about_the_score(make_pool):
@@ -194,6 +214,44 @@ def rarity_by_sorting(points, k):
     return np.log(kth / kth.min())
 
 
+@pytest.mark.parametrize("k", [1, 4, 30])
+def test_balpm_counts_the_bought_pairs_within_the_distance(make_pool, k):
+    pool = make_pool(prompts=14)
+    offered, bought = pool.pairs.prompt < 9, np.flatnonzero(pool.pairs.prompt >= 7)[::4]  # some prompts are both
+    c = replace(pool.permuted(np.flatnonzero(offered)).candidates(), bought=pool.pairs.take(bought))
+    bonus = Balpm(entropy_weight=0.3, neighbours=k)(c, generator=rng()) - Bald()(c, generator=rng())
+    points, counts = c.features.prompts.astype(np.float64), np.bincount(pool.pairs.prompt[bought], minlength=14)
+    expected = []
+    for x in points[:9]:
+        distance = np.linalg.norm(points - x, axis=1)
+        radius = np.sort(distance)[min(k, 13)]
+        n = int(counts[distance <= radius * (1 + 1e-12)].sum())
+        expected.append(np.log(radius) - sum(1 / i for i in range(1, n + 1)) / 6)
+    expected = 0.3 * (np.array(expected) - min(expected))
+    np.testing.assert_allclose(bonus, expected[c.pairs.prompt], atol=1e-12)
+    assert len(set(counts)) > 2
+
+
+def test_balpm_turns_away_from_a_region_that_has_been_bought_from(make_pool):
+    c = make_pool().candidates()
+    before = Balpm()(c, generator=rng())
+    theirs = c.pairs.prompt == 3
+    after = Balpm()(replace(c, bought=c.pairs.take(np.flatnonzero(theirs))), generator=rng())
+    change = (after - before)[np.searchsorted(c.pairs.prompt, np.arange(12))]  # one pair of each prompt
+    assert change[3] == change.min()
+    assert change[3] < change.max()
+    swapped = replace(c, bought=c.pairs.take(np.flatnonzero(theirs)).swapped())
+    np.testing.assert_array_equal(Balpm()(swapped, generator=rng()), after)
+
+
+def test_balpm_refuses_features_of_bought_prompts_that_are_not_finite(make_pool):
+    pool = make_pool()
+    c = pool.permuted(np.flatnonzero(pool.pairs.prompt != 4)).candidates()
+    c.features.prompts[4, 1] = np.nan
+    with pytest.raises(NumericsError, match="prompt features of pair 'bought of prompt 4'"):
+        Balpm()(replace(c, bought=pool.pairs.take(np.flatnonzero(pool.pairs.prompt == 4))), generator=rng())
+
+
 @pytest.mark.parametrize("k", [1, 3, 11])
 def test_balpm_adds_the_log_distance_to_the_kth_prompt(make_pool, k):
     c = make_pool().candidates()
@@ -234,3 +292,38 @@ def test_balpm_refuses_prompt_features_that_are_not_finite(make_pool):
     key = c.keys[np.flatnonzero(c.pairs.prompt == 2)[0]]
     with pytest.raises(NumericsError, match=f"prompt features of pair '{key}'"):
         Balpm()(c, generator=rng())
+
+
+# --- error rate ------------------------------------------------------------------------------------------------------
+
+
+def test_where_annotators_err_the_label_they_give_is_valued(make_pool):
+    c = replace(make_pool(spread=2.0).candidates(), error_rate=0.2)
+    mean, sd = c.mean / c.tau, np.sqrt(c.variance) / c.tau
+    said = expectation(lambda x: 0.2 + 0.6 * sigmoid(x), mean, sd)
+    noise = expectation(lambda x: entropy(0.2 + 0.6 * sigmoid(x), 0.2 + 0.6 * sigmoid(-x)), mean, sd)
+    slope = expectation(
+        lambda x: (0.6 * sigmoid(x) * sigmoid(-x)) ** 2 / ((0.2 + 0.6 * sigmoid(x)) * (0.2 + 0.6 * sigmoid(-x))),
+        mean,
+        sd,
+    )
+    information = entropy(said, 1 - said) - noise
+    np.testing.assert_allclose(Bald()(c, generator=rng()), information, rtol=1e-6)
+    np.testing.assert_allclose(Dopt()(c, generator=rng()), slope / c.tau**2 * c.variance, rtol=1e-7)
+    np.testing.assert_allclose(Balpm(entropy_weight=0.0)(c, generator=rng()), information, rtol=1e-6)
+
+
+def test_where_annotators_err_epig_is_what_their_label_tells_about_the_right_answers(make_pool):
+    clean = make_pool(prompts=3, answers=3, spread=1.0).candidates()
+    c = replace(clean, error_rate=0.2)
+    found = Epig(targets=100)(c, generator=rng())
+    np.testing.assert_allclose(found, epig_by_double_sum(c, error_rate=0.2), rtol=1e-5)
+    assert (found <= Bald()(c, generator=rng())).all()
+    assert (found < 0.9 * Epig(targets=100)(clean, generator=rng())).all()
+
+
+@pytest.mark.parametrize("kind", ["entropy", "margin", "mv", "ucb"])
+def test_an_error_rate_acts_on_the_others_through_the_posterior_alone(kind, make_pool):
+    c = make_pool().candidates()
+    plain, erring = (build(Acquisition, kind, {})(x, generator=rng()) for x in (c, replace(c, error_rate=0.3)))
+    np.testing.assert_array_equal(plain, erring)

@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,115 +15,24 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import ROOT, write_tiny_bert
+from backbone_models import SPECIAL, TEMPLATE, TEXTS, Text, embedded, user
+from conftest import ROOT
 
-from bgpm.backbones import BackboneSettings
+from bgpm.backbones import BackboneSettings, embedding
 from bgpm.backbones.embedding import (
     Backbone,
     Tokens,
     batches,
-    embed,
+    collate,
     load_backbone,
+    pool,
     resolve,
     tokens,
     transcript,
     verify,
 )
-from bgpm.errors import BgpmError, ConfigError, DataError, NumericsError, WeightsError
+from bgpm.errors import BgpmError, ConfigError, DataError, NumericsError, ShapeError, WeightsError
 from bgpm.registry import parse
-
-Text = tuple[list[dict[str, str]], str | None]
-SPECIAL = ["<pad>", "<s>", "</s>", "<|start|>", "<|end|>"]
-TEMPLATE = (
-    "{{ bos_token }}{% for m in messages %}"
-    "{% if m['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
-    "<|start|>{{ m['role'] }}: {{ m['content'] }}<|end|>{% endfor %}"
-    "{% if add_generation_prompt %}<|start|>assistant: {% endif %}"
-)
-DECODERS = [f"{family}{kind}" for family in ("llama", "qwen2", "gemma2") for kind in ("", " chat")]
-
-
-def user(text: str) -> list[dict[str, str]]:
-    return [{"role": "user", "content": text}]
-
-
-# Words that the tiny encoder's vocabulary has, so that different texts are different tokens.
-TEXTS: list[Text] = [
-    (user("tell me about the river number1"), "river clear useful kind exact helpful number1 answer0"),
-    (user("tell me about the clock number2"), "clock vague"),
-    (user("tell me"), "bread rude wrong broken useless vague rude number3 answer2 clear clear clear useful kind"),
-    (user("tell me about the river number1"), None),
-    (
-        [*user("tell me about the engine"), {"role": "assistant", "content": "engine clear"}, *user("tell me number4")],
-        "kind exact",
-    ),
-    (user("about the garden"), "helpful"),
-    (user("question about the letter number5"), None),
-]
-
-
-def write_tiny_decoder(folder: Path, family: str) -> Path:
-    """A random two-layer decoder that reads bytes; Llama and Gemma tokenisers add a BOS of their own, Qwen has none."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
-
-    family, _, chat = family.partition(" ")
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: number for number, token in enumerate([*SPECIAL, *letters])}
-    tokenizer = Tokenizer(models.BPE(vocabulary, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    names = {"eos_token": "</s>", "pad_token": "<pad>", "extra_special_tokens": SPECIAL[3:]}
-    if family != "qwen2":
-        names["bos_token"] = "<s>"
-        tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
-    if chat:
-        fast.chat_template = TEMPLATE if family != "qwen2" else TEMPLATE.replace("{{ bos_token }}", "")
-    extra = {"sliding_window": 16, "query_pre_attn_scalar": 16} if family == "gemma2" else {}
-    config = AutoConfig.for_model(
-        family, vocab_size=len(vocabulary), hidden_size=32, intermediate_size=48, num_hidden_layers=2,
-        num_attention_heads=2, num_key_value_heads=1, head_dim=16, max_position_embeddings=256,
-        bos_token_id=1, eos_token_id=2, pad_token_id=0, **extra,
-    )  # fmt: skip
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = AutoModel.from_config(config)
-        for parameter in model.parameters():  # far from their start at zero and one, so that nothing cancels
-            parameter.data.normal_(0.0, 0.3)
-    model.save_pretrained(folder)
-    fast.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Backbone]]:
-    """Tiny backbones by name, each made and loaded once."""
-    made: dict[str, Backbone] = {}
-
-    def get(name: str) -> Backbone:
-        if name not in made:
-            folder = tmp_path_factory.mktemp(name.replace(" ", "-"))
-            (write_tiny_bert if name == "bert" else lambda f: write_tiny_decoder(f, name))(folder)
-            made[name] = load_backbone(BackboneSettings(path=str(folder)))
-        return made[name]
-
-    return get
-
-
-@pytest.fixture(params=["bert", *DECODERS])
-def backbone(request: pytest.FixtureRequest, loaded: Callable[[str], Backbone]) -> Backbone:
-    return loaded(request.param)
-
-
-@pytest.fixture
-def bert(loaded: Callable[[str], Backbone]) -> Backbone:
-    return loaded("bert")
-
-
-def embedded(backbone: Backbone, texts: list[Text], batch_tokens: int = 4096) -> tuple[np.ndarray, dict[str, int]]:
-    out = np.full((len(texts), backbone.layers, backbone.width), np.nan, np.float32)
-    counts = embed(backbone, texts, out, batch_tokens=batch_tokens)
-    return out, counts
 
 
 def spelt(backbone: Backbone, messages: list[dict[str, str]], answer: str | None) -> tuple[list[int], slice]:
@@ -278,7 +187,58 @@ def test_cut_texts_are_counted(bert: Backbone) -> None:
     assert embedded(bert, texts)[1] == {"texts": 4, "tokens": 6 + 14 + 25 + 22, "prompts_cut": 0, "answers_cut": 0}
 
 
+def test_cut_texts_are_reported_once_with_the_limit(bert: Backbone, caplog: pytest.LogCaptureFixture) -> None:
+    texts: list[Text] = [(user("tell " * 50), "kind"), (user("tell me"), "kind " * 50), (user("tell me"), "kind")]
+    embedded(dataclasses.replace(bert, max_tokens=40), texts)
+    assert [r.getMessage() for r in caplog.records if r.levelname == "WARNING"] == [
+        "embed: of 3 texts 2 lost the beginning of their prompt and 1 the end of their answer: more than 40 tokens"
+    ]
+    caplog.clear()
+    embedded(bert, texts[2:])
+    assert not [r for r in caplog.records if r.levelname == "WARNING"]
+
+
 # What comes out.
+
+
+@pytest.mark.parametrize("pooling", ["mean", "last"])
+def test_pooling_reads_the_same_from_batches_padded_on_either_side(backbone: Backbone, pooling: str) -> None:
+    model = dataclasses.replace(backbone, pooling=pooling)
+    chunk = [tokens(model, *text) for text in TEXTS]
+    reference, _ = embedded(model, TEXTS)
+    for side in ("right", "left"):
+        if side == "left" and model.tokenizer.cls_token is not None:
+            with pytest.raises(ShapeError, match="an encoder's batches are padded on the right"):
+                collate(model, chunk, side)
+            continue
+        inputs, marks = collate(model, chunk, side)  # type: ignore[arg-type]
+        edge = 0 if side == "left" else -1
+        assert inputs["attention_mask"][:, edge].sum() == sum(len(t.ids) == inputs["input_ids"].shape[1] for t in chunk)
+        with torch.inference_mode():
+            states = model.model(**inputs, output_hidden_states=True).hidden_states
+        for layer, state in enumerate(states):
+            np.testing.assert_allclose(pool(state, marks).cpu(), reference[:, layer], atol=2e-5, rtol=1e-5)
+
+
+def test_a_tokeniser_without_a_padding_token_changes_nothing(backbone: Backbone) -> None:
+    bare = copy.deepcopy(backbone.tokenizer)
+    bare.pad_token = None
+    model = dataclasses.replace(backbone, tokenizer=bare)
+    assert (backbone.pad, model.pad) == (0, bare.eos_token_id or 0)
+    np.testing.assert_array_equal(embedded(model, TEXTS)[0], embedded(backbone, TEXTS)[0])
+    inputs, marks = collate(model, [tokens(model, *text) for text in TEXTS])
+    with torch.inference_mode():
+        state = model.model(**inputs).last_hidden_state
+    np.testing.assert_allclose(pool(state, marks).cpu(), embedded(backbone, TEXTS)[0][:, -1], atol=2e-5, rtol=1e-5)
+
+
+def test_embedding_reads_without_dropout_and_leaves_a_model_in_training_as_it_was(bert: Backbone) -> None:
+    model = copy.deepcopy(bert.model).train()
+    assert model.config.hidden_dropout_prob > 0
+    got, _ = embedded(dataclasses.replace(bert, model=model), TEXTS)
+    np.testing.assert_array_equal(got, embedded(bert, TEXTS)[0])
+    assert model.training
+    assert not bert.model.training
 
 
 @pytest.mark.parametrize("pooling", ["mean", "last"])
@@ -371,6 +331,13 @@ def test_a_conversation_the_chat_template_refuses_is_an_error_of_ours(loaded: Ca
     )
 
 
+def test_templates_without_a_default_are_an_error_of_ours(loaded: Callable[[str], Backbone]) -> None:
+    several = copy.deepcopy(loaded("qwen2 chat").tokenizer)
+    several.chat_template = {"rag": TEMPLATE, "tools": TEMPLATE}
+    with pytest.raises(DataError, match="the backbone's chat template refuses a conversation of user"):
+        tokens(dataclasses.replace(loaded("qwen2 chat"), tokenizer=several), user("tell me"), "kind")
+
+
 def test_a_chat_template_without_bos_gets_none_and_loses_nothing(loaded: Callable[[str], Backbone]) -> None:
     model = loaded("llama chat")
     bare = copy.deepcopy(model.tokenizer)
@@ -431,6 +398,60 @@ def test_a_package_without_a_model_is_said_so() -> None:
 def test_a_folder_that_is_not_there_is_named(path: str) -> None:
     with pytest.raises(WeightsError, match=f"backbone.path: {path!r} cannot be loaded as a hub id or a folder"):
         load_backbone(BackboneSettings(path=path))
+
+
+def test_a_hub_id_without_a_network_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(
+        WeightsError, match=r"a hub id needs a network .* without a network give a local folder"
+    ) as error:
+        load_backbone(BackboneSettings(path="nobody/no-such-model-anywhere"))
+    assert "\n" not in str(error.value)
+
+
+def test_code_that_comes_with_a_model_runs_only_where_it_is_trusted(bert: Backbone, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(bert.tokenizer.name_or_path, folder)
+    (folder / "theirs.py").write_text(
+        "from transformers import BertConfig, BertModel\n"
+        "class TheirConfig(BertConfig):\n    model_type = 'theirs'\n"
+        "class TheirModel(BertModel):\n    config_class = TheirConfig\n"
+    )
+    change(folder, model_type="theirs", auto_map={"AutoConfig": "theirs.TheirConfig", "AutoModel": "theirs.TheirModel"})
+    with pytest.raises(WeightsError, match=r"set backbone\.trust_remote_code to true if you trust its authors"):
+        load_backbone(BackboneSettings(path=str(folder)))
+    theirs = load_backbone(BackboneSettings(path=str(folder), trust_remote_code=True, pooling="mean"))
+    assert type(theirs.model).__name__ == "TheirModel"
+
+
+def test_an_encoder_with_a_decoder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "t5"}')
+    with pytest.raises(ConfigError, match=r"is a t5, an encoder with a decoder; take an encoder or a decoder"):
+        load_backbone(BackboneSettings(path=str(tmp_path)))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_asked_for_and_not_there_is_an_error(bert: Backbone) -> None:
+    folder = bert.tokenizer.name_or_path
+    with pytest.raises(ConfigError, match=r"backbone\.device: cuda is asked for, but torch sees no GPU; set"):
+        load_backbone(BackboneSettings(path=folder, device="cuda"))
+    assert load_backbone(BackboneSettings(path=folder, device="cpu")).model.device.type == "cpu"
+
+
+def test_each_process_takes_its_own_gpu_and_more_processes_than_gpus_are_refused(
+    bert: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for name, value in {"RANK": "3", "WORLD_SIZE": "6", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "3"}.items():
+        monkeypatch.setenv(name, value)
+    assert embedding._device("auto") == embedding._device("cuda") == "cuda:1"
+    assert embedding._device("cpu") == "cpu"
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(ConfigError, match=r"launcher\.processes: process 2 of this machine has no GPU .* there are 2"):
+        load_backbone(BackboneSettings(path=bert.tokenizer.name_or_path))
 
 
 def one_layer_more(folder: Path) -> None:

@@ -321,15 +321,8 @@ def test_rewardbench_subsets_know_their_sections_and_others_are_counted(run: Run
         "mt-bench-med": "chat",
         "mine": "mine",
     }
-    assert prepared.benchmark_summary["subsets outside RewardBench"] == {"mine": 1}
+    assert prepared.benchmark_summary["unpublished subsets"] == {"mine": 1}
     assert set(pairs["pair_id"]) == {f"{s}/0" for s in pairs["subset"]}
-
-
-def test_the_two_tables_of_rewardbench_name_the_same_subsets() -> None:
-    from bgpm.data.schema import REWARDBENCH_SECTIONS
-    from bgpm.evaluation.rewardbench import SECTION_OF
-
-    assert REWARDBENCH_SECTIONS == SECTION_OF
 
 
 def test_a_benchmark_pair_with_its_own_id_is_never_merged(run: Run, pool_records: Make) -> None:

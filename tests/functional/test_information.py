@@ -18,6 +18,11 @@ def draw(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
+def blocks(k: torch.Tensor):
+    """A covariance that is there as a whole, block by block."""
+    return lambda rows, columns: k[rows][:, columns]
+
+
 class Problem:
     """Pairs with Jacobian g over weights with covariance sigma: K = g sigma g'."""
 
@@ -43,7 +48,7 @@ class Problem:
         return (self.g @ torch.linalg.inv(precision) * self.g).sum(-1)
 
     def greedy(self, k: int, **keywords):
-        return F.greedy_logdet(self.k.diagonal(), lambda j: self.k[j], self.weight, k, **keywords)
+        return F.greedy_logdet(self.k.diagonal(), blocks(self.k), self.weight, k, **keywords)
 
 
 def test_picks_and_gains_are_those_of_brute_force_greedy() -> None:
@@ -68,17 +73,69 @@ def test_each_gain_is_that_of_the_refitted_posterior() -> None:
         assert gain == pytest.approx(0.5 * math.log1p(problem.weight[pick] * left[pick]), rel=1e-11)
 
 
-def test_the_variances_left_are_those_of_the_refitted_posterior() -> None:
-    problem, seen = Problem(seed=20), []
+@pytest.mark.parametrize("n", [N, 3000])
+def test_the_variances_asked_about_are_those_of_the_refitted_posterior(n: int) -> None:
+    problem, seen = Problem(n, seed=20), []
 
-    def value(left: torch.Tensor) -> torch.Tensor:
-        seen.append(left.clone())
-        return left.clamp(min=0)
+    def value(rows: torch.Tensor, left: torch.Tensor) -> torch.Tensor:
+        seen.append((rows.clone(), left.clone()))
+        return left * problem.weight[rows]
 
-    picks, _ = F.greedy_conditional(problem.k.diagonal(), lambda j: problem.k[j], problem.weight, 7, value)
-    # one call before the first pick measures rounding
-    for t, left in enumerate(seen[1:]):
-        torch.testing.assert_close(left, problem.refitted(picks[:t].tolist()), rtol=1e-11, atol=1e-14)
+    picks, _ = F.greedy_conditional(problem.k.diagonal(), blocks(problem.k), problem.weight, 7, value)
+    refitted = torch.stack([problem.refitted(picks[:t].tolist()) for t in range(7)])
+    for rows, left in seen:
+        apart = (refitted[:, rows] - left).abs().amax(1)
+        assert apart.min() < 1e-9  # of one of the posteriors, all of them
+    assert len(seen[0][0]) == n
+
+
+def test_few_values_are_computed_anew_and_no_pick_differs_from_those_of_all_of_them() -> None:
+    problem, asked = Problem(4000, seed=70), []
+    problem.weight = problem.weight**3  # some labels tell much more than others, as in a pool
+    whole = blocks(problem.k)
+
+    def counted(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+        asked.append(len(rows) * len(columns))
+        return whole(rows, columns)
+
+    picks, gains = F.greedy_logdet(problem.k.diagonal(), counted, problem.weight, 8)
+    open_ = torch.ones(4000, dtype=torch.bool)
+    for t, (pick, gain) in enumerate(zip(picks.tolist(), gains.tolist(), strict=True)):
+        all_gains = 0.5 * torch.log1p(problem.weight * problem.refitted(picks[:t].tolist()))
+        assert all_gains.masked_fill(~open_, -1).argmax() == pick
+        assert gain == pytest.approx(all_gains[pick].item(), rel=1e-9)
+        open_[pick] = False
+    assert sum(asked) < 0.4 * 8 * 4000
+
+
+class CappedQuota:
+    """At most one pair of each group of three; the first rows of the list are taken before the start."""
+
+    def __init__(self, n: int, taken: list[int]) -> None:
+        self.taken: list[int] = []
+        self._open = torch.ones(n, dtype=torch.bool).numpy()
+        for row in taken:
+            self.take(row)
+
+    def open(self):
+        return self._open
+
+    def take(self, row: int) -> None:
+        self.taken.append(row)
+        self._open[row - row % 3 : row - row % 3 + 3] = False
+
+
+def test_a_quota_is_kept_and_what_it_has_taken_is_known() -> None:
+    problem = Problem(30, seed=80)
+    quota = CappedQuota(30, [4, 19])
+    picks, gains = problem.greedy(6, quota=quota)
+    assert quota.taken == [4, 19, *picks.tolist()]
+    for t, (pick, gain) in enumerate(zip(picks.tolist(), gains.tolist(), strict=True)):
+        before = [4, 19, *picks[:t].tolist()]
+        worth = 0.5 * torch.log1p(problem.weight * problem.refitted(before))
+        shut = torch.tensor([n // 3 in {row // 3 for row in before} for n in range(30)])
+        assert worth.masked_fill(shut, -1).argmax() == pick
+        assert gain == pytest.approx(worth[pick].item(), rel=1e-10)
 
 
 def test_conditional_bald_picks_the_most_informative_pair_of_the_refitted_posterior() -> None:
@@ -86,7 +143,7 @@ def test_conditional_bald_picks_the_most_informative_pair_of_the_refitted_poster
     weight = F.fisher_weight(mean, problem.k.diagonal(), tau)
     problem.weight = weight
     picks, gains = F.greedy_conditional(
-        problem.k.diagonal(), lambda j: problem.k[j], weight, 5, lambda left: F.bald(mean, left, tau)
+        problem.k.diagonal(), blocks(problem.k), weight, 5, lambda rows, left: F.bald(mean[rows], left, tau)
     )
     for t in range(5):
         earlier = picks[:t].tolist()
@@ -112,8 +169,8 @@ def test_a_kernel_on_demand_gives_the_picks_of_its_dense_matrix() -> None:
     kernel = F.pair_kernel(mean_i, mean_j, phi_i, phi_j, F.FullPosterior(root @ root.T))
     dense = torch.stack([kernel.row(j) for j in range(40)])
     weight = draw(40, seed=6).abs()
-    lazy = F.greedy_logdet(kernel.diagonal(), kernel.row, weight, 12)
-    full = F.greedy_logdet(dense.diagonal(), lambda j: dense[j], weight, 12)
+    lazy = F.greedy_logdet(kernel.diagonal(), kernel.block, weight, 12)
+    full = F.greedy_logdet(dense.diagonal(), blocks(dense), weight, 12)
     assert torch.equal(lazy[0], full[0])
     torch.testing.assert_close(lazy[1], full[1], rtol=1e-9, atol=0)
 
@@ -125,18 +182,18 @@ def twins() -> tuple[torch.Tensor, torch.Tensor]:
     return g @ g.T, torch.ones(12, dtype=torch.float64)
 
 
-def test_ties_go_to_the_lower_row_without_a_generator() -> None:
+def test_ties_go_to_the_lower_row_without_a_priority() -> None:
     k, weight = twins()
-    picks, _ = F.greedy_logdet(k.diagonal(), lambda j: k[j], weight, 4)
+    picks, _ = F.greedy_logdet(k.diagonal(), blocks(k), weight, 4)
     assert (picks % 3 == 0).all()
 
 
-def test_ties_are_broken_by_the_generator_alone() -> None:
+def test_ties_are_broken_by_the_priority_alone() -> None:
     k, weight = twins()
 
     def run(seed: int) -> list[int]:
-        generator = torch.Generator().manual_seed(seed)
-        return F.greedy_logdet(k.diagonal(), lambda j: k[j], weight, 4, generator)[0].tolist()
+        priority = torch.rand(12, generator=torch.Generator().manual_seed(seed))
+        return F.greedy_logdet(k.diagonal(), blocks(k), weight, 4, priority=priority)[0].tolist()
 
     assert run(3) == run(3)
     runs = [run(seed) for seed in range(60)]
@@ -150,10 +207,10 @@ def test_ties_are_broken_by_the_generator_alone() -> None:
 def test_ties_broken_by_a_priority_do_not_depend_on_the_order_of_rows() -> None:
     k, weight = twins()
     priority = torch.rand(12, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    picks, _ = F.greedy_logdet(k.diagonal(), lambda j: k[j], weight, 6, priority=priority)
+    picks, _ = F.greedy_logdet(k.diagonal(), blocks(k), weight, 6, priority=priority)
     order = torch.randperm(12, generator=torch.Generator().manual_seed(2))
     shuffled = k[order][:, order]
-    again, _ = F.greedy_logdet(shuffled.diagonal(), lambda j: shuffled[j], weight[order], 6, priority=priority[order])
+    again, _ = F.greedy_logdet(shuffled.diagonal(), blocks(shuffled), weight[order], 6, priority=priority[order])
     assert order[again].tolist() == picks.tolist()
 
 
@@ -208,12 +265,16 @@ def test_none_asked_none_given() -> None:
         (
             {"variance": torch.full((N,), 40.0).double()},
             NumericsError,
-            r"kernel_row\(12\)\[12\] to be variance\[12\] = 40",
+            r"covariance of pair 12 with itself to be variance\[12\] = 40",
         ),
-        ({"kernel_row": lambda j: torch.ones(N - 1).double()}, ShapeError, r"kernel_row\(\d+\) \[14\], got \[13\]"),
-        ({"kernel_row": lambda j: torch.full((N,), torch.inf)}, NumericsError, r"kernel_row\(\d+\) must be finite"),
         (
-            {"kernel_row": lambda j: 9 * Problem().k[j] - 8 * Problem().k[j] * (torch.arange(N) == j)},
+            {"covariance": lambda r, c: Problem().k[r][:, [0, *c]][:, len(r) < 5 :]},
+            ShapeError,
+            r"\[13, 1\], got \[13, 2\]",
+        ),
+        ({"covariance": lambda r, c: Problem().k[r][:, c] / (r[:, None] == c)}, NumericsError, "must be finite"),
+        (
+            {"covariance": lambda r, c: Problem().k[r][:, c] * torch.where(r[:, None] == c, 1, 9)},
             NumericsError,
             "not positive semi-definite",
         ),
@@ -222,7 +283,7 @@ def test_none_asked_none_given() -> None:
 def test_an_argument_that_cannot_be_right_is_refused_by_name(change, error, says) -> None:
     problem = Problem()
     arguments = {
-        "variance": problem.k.diagonal(), "kernel_row": lambda j: problem.k[j], "weight": problem.weight, "k": 5,
+        "variance": problem.k.diagonal(), "covariance": blocks(problem.k), "weight": problem.weight, "k": 5,
     }  # fmt: skip
     with pytest.raises(error, match=says):
         F.greedy_logdet(**{**arguments, **change})

@@ -86,6 +86,10 @@ def test_rows_and_diagonal_are_those_of_the_dense_jacobian(kind: str, rows, inde
     torch.testing.assert_close(kernel.diagonal(), expected.diagonal(), rtol=1e-10, atol=1e-12)
     for j in range(N):
         torch.testing.assert_close(kernel.row(j), expected[j], rtol=1e-9, atol=1e-11)
+    some, others = torch.tensor([7, 2, 2, 0]), torch.tensor([5, 8, 2])
+    torch.testing.assert_close(kernel.block(some, others), expected[some][:, others], rtol=1e-9, atol=1e-11)
+    assert kernel.block(some, others[:0]).shape == (4, 0)
+    assert kernel.block(some[:0], others).shape == (0, 3)
 
 
 def test_a_kronecker_posterior_is_the_covariance_of_row_major_weights() -> None:
@@ -156,6 +160,9 @@ def test_chunks_bound_the_temporaries_and_change_nothing(kind: str, monkeypatch:
     kernel = world.kernel(posterior)
     torch.testing.assert_close(kernel.diagonal(), expected[0], rtol=1e-14, atol=0)
     torch.testing.assert_close(kernel.row(4), expected[1], rtol=1e-13, atol=1e-14)
+    monkeypatch.setattr(module, "_CHUNK", 4 * 3 * D)  # four rows of three columns at a time
+    block = kernel.block(torch.arange(N), torch.tensor([4, 4, 0]))
+    torch.testing.assert_close(block[:, 0], expected[1], rtol=1e-13, atol=1e-14)
     assert sizes == [3, 3, 3]
 
 

@@ -76,6 +76,62 @@ def test_a_very_wide_or_narrow_tie_band_does_not_overflow() -> None:
     assert loss.item() == pytest.approx(0, abs=1e-9)  # in a band that wide every answer ties
 
 
+def test_with_errors_the_loss_is_the_cross_entropy_of_the_label_as_it_is_given() -> None:
+    q = 0.2 + 0.6 * (SCORE / 0.7).sigmoid()
+    expected = -SOFT * q.log() - (1 - SOFT) * (1 - q).log()
+    torch.testing.assert_close(F.pairwise_loss(SCORE, SOFT, tau=0.7, error_rate=0.2), expected, rtol=1e-12, atol=0)
+    far = F.pairwise_loss(torch.tensor([900.0]).double(), torch.zeros(1).double(), tau=1.0, error_rate=1e-3)
+    assert far.item() == pytest.approx(-math.log(1e-3))
+    for kind, extra in KINDS:
+        plain = F.pairwise_loss(SCORE, SOFT, tau=0.7, kind=kind, **extra)
+        assert torch.equal(F.pairwise_loss(SCORE, SOFT, tau=0.7, kind=kind, error_rate=0.0, **extra), plain)
+
+
+def test_with_errors_ties_keep_their_probability_and_wins_are_mixed() -> None:
+    def outcomes(e: float) -> list[torch.Tensor]:
+        options = {"tau": 0.7, "kind": "rao_kupper", "tie_width": 0.3, "error_rate": e}
+        return [(-F.pairwise_loss(SCORE, torch.full_like(SCORE, y), **options)).exp() for y in (0.0, 0.5, 1.0)]
+
+    (lose, tie, win), (said_lose, said_tie, said_win) = outcomes(0.0), outcomes(0.1)
+    torch.testing.assert_close(said_tie, tie, rtol=1e-13, atol=0)
+    torch.testing.assert_close(said_win, 0.9 * win + 0.1 * lose, rtol=1e-12, atol=0)
+    torch.testing.assert_close(said_lose, 0.9 * lose + 0.1 * win, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("options", [{}, {"error_rate": 0.2}, {"kind": "rao_kupper", "tie_width": 0.3}])
+def test_the_fisher_curvature_is_the_mean_second_derivative_over_labels_drawn_from_the_model(options) -> None:
+    score = SCORE.clone().requires_grad_()
+    mean = torch.zeros_like(SCORE)
+    for label in (0.0, 0.5, 1.0) if "kind" in options else (0.0, 1.0):
+        loss = F.pairwise_loss(score, torch.full_like(SCORE, label), tau=0.7, **options)
+        (slope,) = torch.autograd.grad(loss.sum(), score, create_graph=True)
+        (bend,) = torch.autograd.grad(slope.sum(), score)
+        mean += (-loss.detach()).exp() * bend
+    got = F.fisher_curvature(SCORE, tau=0.7, **options)
+    torch.testing.assert_close(got, mean, rtol=1e-10, atol=1e-14)
+    if "kind" not in options:
+        e = options.get("error_rate", 0.0)
+        torch.testing.assert_close(got, F.fisher_weight(SCORE, torch.zeros_like(SCORE), 0.7, error_rate=e))
+
+
+def test_with_errors_the_likelihood_is_not_log_concave_and_its_fisher_curvature_stays_positive() -> None:
+    score = torch.tensor([-6.0], dtype=torch.float64, requires_grad=True)
+    loss = F.pairwise_loss(score, torch.ones(1).double(), tau=1.0, error_rate=0.1)
+    (slope,) = torch.autograd.grad(loss.sum(), score, create_graph=True)
+    assert torch.autograd.grad(slope.sum(), score)[0] < -1e-3
+    assert F.fisher_curvature(score, tau=1.0, error_rate=0.1) > 0
+
+
+@pytest.mark.parametrize("far", [-1e5, -900.0, 900.0, 1e5])
+def test_with_errors_a_score_however_far_out_has_a_slope_and_a_curvature(far) -> None:
+    score = torch.tensor([far], dtype=torch.float64, requires_grad=True)
+    loss = F.pairwise_loss(score, torch.ones(1).double(), tau=1.0, error_rate=0.1)
+    (slope,) = torch.autograd.grad(loss.sum(), score, create_graph=True)
+    (bend,) = torch.autograd.grad(slope.sum(), score)
+    assert loss.item() == pytest.approx(-math.log(0.9 if far > 0 else 0.1), rel=1e-8)
+    assert slope.item() == bend.item() == 0
+
+
 @pytest.mark.parametrize(("kind", "extra"), KINDS)
 def test_swapping_the_answers_keeps_the_loss(kind, extra) -> None:
     one = F.pairwise_loss(SCORE, SOFT, tau=0.7, kind=kind, **extra)
@@ -119,6 +175,8 @@ def test_a_scale_of_score_margin_and_temperature_together_changes_nothing() -> N
         ({"label": SOFT[:, None]}, ShapeError, r"score \[6\], label \[6, 1\]"),
         ({"margin": MARGIN[:2]}, ShapeError, r"margin \[2\]"),
         ({"margin": -MARGIN}, NumericsError, "margin must be >= 0"),
+        ({"error_rate": 0.5}, NumericsError, r"error_rate must be in \[0, 0.5\), got 0.5"),
+        ({"kind": "regression", "margin": MARGIN, "error_rate": 0.1}, ConfigError, "knows no wrong winner"),
         ({"score": SCORE / 0}, NumericsError, "score must be finite"),
         ({"label": SOFT * torch.nan}, NumericsError, "label must be finite"),
     ],

@@ -71,6 +71,98 @@ def reference() -> dict[str, np.ndarray]:
     return {name: np.array([row[name] for row in rows]) for name in NAMES}
 
 
+NOISY = [name for name in NAMES if name != "predictive_logit"]
+
+
+def with_errors(mu: float, sd: float, e: float) -> dict[str, float]:
+    """Every quantity of a label that is wrong with probability e, by the trapezoid rule in forty digits."""
+    with mpmath.workdps(40):
+        m, s, e = mpmath.mpf(mu), mpmath.mpf(sd), mpmath.mpf(e)
+        step = mpmath.mpf(1) / max(16, int(8 * sd))
+        nodes = [step * k for k in range(int(-13 / step), int(13 / step) + 1)]
+        weights = [mpmath.exp(-z * z / 2) for z in nodes]
+        total = mpmath.fsum(weights)
+        p = [1 / (1 + mpmath.exp(-m - s * z)) for z in nodes]
+        q = [e * (1 - x) + (1 - e) * x for x in p]
+
+        def h(y):
+            return -y * mpmath.log(y) - (1 - y) * mpmath.log(1 - y)
+
+        mean = mpmath.fdot(weights, q) / total
+        noise = mpmath.fdot(weights, [h(y) for y in q]) / total
+        slopes = [((1 - 2 * e) * x * (1 - x)) ** 2 / (y * (1 - y)) for x, y in zip(p, q, strict=True)]
+        return {
+            "expected_probability": float(mean),
+            "predictive_entropy": float(h(mean)),
+            "expected_entropy": float(noise),
+            "bald": float(h(mean) - noise),
+            "fisher_weight": float(mpmath.fdot(weights, slopes) / total),
+        }
+
+
+@pytest.mark.parametrize("e", [1e-6, 0.2, 0.49])
+def test_with_errors_values_match_forty_digits_to_the_promised_precision(e: float) -> None:
+    for mu, sd in itertools.product((-14.0, 0.3, 9.0), (1e-3, 0.2, 1.2499, 1.2501, 4.5, 20.0)):
+        for name, truth in with_errors(mu, sd, e).items():
+            value = getattr(F, name)(t64(0.1 * mu), t64(0.01 * sd**2), 0.1, error_rate=e).item()
+            value *= 0.01 if name == "fisher_weight" else 1
+            assert value == pytest.approx(truth, abs=5e-9), (name, mu, sd)  # promised: 1e-6
+            assert truth < 1e-12 or value == pytest.approx(truth, rel=1e-6), (name, mu, sd)  # promised: 1e-3
+
+
+@pytest.mark.parametrize("name", NOISY)
+def test_errors_of_zero_change_no_bit_and_errors_of_one_half_leave_nothing_to_learn(name: str) -> None:
+    mean = torch.linspace(-20, 20, 41, dtype=torch.float64)
+    for var in (0.0, 1e-10, 0.3, 5.0, 400.0):
+        v = torch.full_like(mean, var)
+        clean = getattr(F, name)(mean, v, 0.7)
+        assert torch.equal(getattr(F, name)(mean, v, 0.7, error_rate=0.0), clean)
+        near = getattr(F, name)(mean, v, 0.7, error_rate=1e-14)
+        torch.testing.assert_close(near, clean, rtol=1e-6, atol=2e-12)
+        most = getattr(F, name)(mean, v, 0.7, error_rate=0.5 - 1e-9)
+        limit = {"expected_probability": 0.5, "bald": 0.0, "fisher_weight": 0.0}.get(name, math.log(2))
+        torch.testing.assert_close(most, torch.full_like(mean, limit), rtol=0, atol=1e-8)
+
+
+@given(mean=st.floats(-1e6, 1e6), sd=st.floats(0, 1e6), e=st.floats(1e-9, 0.499))
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_with_errors_values_stay_finite_bounded_and_symmetric_everywhere(mean, sd, e) -> None:
+    m, v = t64(mean, -mean), t64(sd**2, sd**2)
+    value = {name: getattr(F, name)(m, v, error_rate=e) for name in NOISY}
+    for name in ("predictive_entropy", "expected_entropy", "bald", "fisher_weight"):
+        assert value[name].isfinite().all(), name
+        assert value[name][0] == value[name][1], name
+        assert (value[name] >= 0).all(), name
+    assert (value["expected_probability"] >= e * (1 - 1e-12)).all()
+    assert value["expected_probability"].sum().item() == pytest.approx(1)
+    # a wrong label now and then never teaches more, and leaves no less noise
+    assert (value["bald"] <= F.bald(m, v) + 1e-8).all()
+    assert (value["fisher_weight"] <= F.fisher_weight(m, v) + 1e-8).all()
+    assert (value["expected_entropy"] >= F.expected_entropy(m, v) - 1e-8).all()
+
+
+def test_with_errors_a_little_uncertainty_is_worth_half_the_fisher_information_times_the_variance() -> None:
+    mean, var = t64(-14.0, -2.0, 0.0, 3.0), t64(1e-9, 1e-12, 1e-40, 2e-8)
+    half = 0.5 * F.fisher_weight(mean, torch.zeros_like(var), error_rate=0.1) * var
+    torch.testing.assert_close(F.bald(mean, var, error_rate=0.1), half, rtol=2e-7, atol=0)
+
+
+@pytest.mark.parametrize("name", NOISY)
+@pytest.mark.parametrize("bad", [-0.01, 0.5, math.nan])
+def test_an_error_rate_that_is_none_is_refused(name: str, bad: float) -> None:
+    with pytest.raises(NumericsError, match=rf"{name}: error_rate must be in \[0, 0.5\), got {bad}"):
+        getattr(F, name)(t64(0.0), t64(1.0), error_rate=bad)
+
+
+def test_the_divergence_of_two_coins_keeps_its_precision_where_they_hardly_differ() -> None:
+    for p, shift in ((0.3, 1e-9), (0.999, -1e-5), (1e-12, 3e-13), (0.5, 0.5), (0.2, -0.2), (0.0, 0.0)):
+        with mpmath.workdps(50):
+            q, r = mpmath.mpf(p) + mpmath.mpf(shift), mpmath.mpf(p)
+            terms = [a * mpmath.log(a / b) for a, b in ((q, r), (1 - q, 1 - r)) if a > 0]
+            truth = float(mpmath.fsum(terms))
+        assert F.bernoulli_divergence(t64(shift), t64(p)).item() == pytest.approx(truth, rel=1e-9, abs=0), (p, shift)
+
+
 @pytest.mark.parametrize("tau", [1.0, 0.1])
 @pytest.mark.parametrize("name", NAMES)
 def test_values_match_adaptive_quadrature_to_the_promised_precision(name: str, tau: float, reference) -> None:

@@ -6,17 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from bgpm import functional as F
 from bgpm.heads.gpm import Gpm
 from bgpm.posteriors._blocks import Found, enough, leading_pairs, module_of, refine
 from bgpm.posteriors._data import labelled
 from bgpm.posteriors._lbfgs import minimise
+from bgpm.posteriors._map import PairLoss
 from bgpm.posteriors.laplace import Laplace
 from bgpm.posteriors.point import Point
 
-
-def loss(score, data):
-    return F.pairwise_loss(score, data.label, tau=1.0)
+loss = PairLoss(Point(), 1.0)
 
 
 def tensors(problem):

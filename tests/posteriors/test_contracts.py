@@ -109,6 +109,8 @@ def test_the_kernel_is_the_covariance_of_samples_and_has_the_variance_on_its_dia
     torch.testing.assert_close(kernel.diagonal(), moments.variance, rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(rows.diagonal(), moments.variance, rtol=1e-8, atol=1e-10)
     torch.testing.assert_close(rows, rows.T, rtol=1e-8, atol=1e-10)
+    some, others = torch.tensor([6, 0, 3]), torch.tensor([1, 5, 3, 7])
+    torch.testing.assert_close(kernel.block(some, others), rows[some][:, others], rtol=1e-8, atol=1e-10)
     drawn = model.sample(p.features, pairs, n, generator=torch.Generator().manual_seed(1))
     drawn = drawn - drawn.mean(0)
     products = drawn[:, :, None] * drawn[:, None, :]
@@ -121,6 +123,8 @@ def test_the_kernel_is_the_covariance_of_samples_and_has_the_variance_on_its_dia
     sign = torch.tensor([1.0, -1.0], dtype=torch.float64).repeat(4)
     turned_rows = torch.stack([model.kernel(p.features, turned).row(j) for j in range(8)])
     assert torch.equal(turned_rows, sign[:, None] * sign * rows)
+    block, turned_block = (model.kernel(p.features, q).block(some, others) for q in (pairs, turned))
+    assert torch.equal(turned_block, sign[some, None] * sign[others] * block)
 
 
 @every
@@ -255,7 +259,7 @@ def test_a_damaged_model_is_reported_and_not_used(world, tmp_path):
     with pytest.raises(StateError, match=r"m\.safetensors"):
         load(tmp_path / "m")
     weights.write_bytes(whole)
-    description.write_text(description.read_text().replace('"version": 1', '"version": 7'))
+    description.write_text(description.read_text().replace('"version": 2', '"version": 7'))
     with pytest.raises(StateError, match="version 7"):
         load(tmp_path / "m")
     description.write_text("{")

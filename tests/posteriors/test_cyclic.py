@@ -38,7 +38,7 @@ def test_before_any_label_it_is_the_field_of_random_blocks():
     p, q = (torch.randn(n, 20, generator=generator, dtype=torch.float64) / alpha**0.5 for _ in range(2))
     scores = (p @ data.first.T) * (q @ data.second.T) - (p @ data.second.T) * (q @ data.first.T)
     products = scores[:, :, None] * scores[:, None, :]
-    rows = torch.stack([field.row(data.first, data.second, j) for j in range(6)])
+    rows = field.block(data.first, data.second, data.first, data.second)
     assert ((products.mean(0) - rows).abs() < 5 * products.std(0) / n**0.5).all()
     torch.testing.assert_close(rows.diagonal(), field.variance(data.first, data.second))
     assert (
@@ -56,7 +56,7 @@ def test_labels_condition_it_like_a_gaussian_process_within_its_directions():
     prior = field.scale * wedge_kernel(x, y)
     known = prior[:30, :30] + torch.diag(1 / curvature)
     expected = prior[30:, 30:] - prior[30:, :30] @ torch.linalg.solve(known, prior[:30, 30:])
-    rows = torch.stack([field.row(new.first, new.second, j) for j in range(7)])
+    rows = field.block(new.first, new.second, new.first, new.second)
     torch.testing.assert_close(rows, expected, rtol=1e-8, atol=1e-10)
     torch.testing.assert_close(field.variance(new.first, new.second), expected.diagonal(), rtol=1e-8, atol=1e-10)
 
@@ -81,7 +81,7 @@ def test_draws_have_its_covariance():
     n = 100_000
     drawn = field.evaluate(field.draw(n, generator=torch.Generator().manual_seed(4)), new.first, new.second)
     products = drawn[:, :, None] * drawn[:, None, :]
-    rows = torch.stack([field.row(new.first, new.second, j) for j in range(4)])
+    rows = field.block(new.first, new.second, new.first, new.second)
     assert ((products.mean(0) - rows).abs() < 5 * products.std(0) / n**0.5).all()
     assert (drawn.mean(0).abs() < 5 * drawn.std(0) / n**0.5).all()
 

@@ -128,6 +128,18 @@ def test_the_chosen_precision_beats_a_dense_grid():
         assert worth(problem.solve(chosen)) - hyper(chosen) > best - 0.1
 
 
+def test_after_a_search_labels_are_left_out_at_the_precision_it_chose():
+    x, _, loss = example(60, 10)
+    held = torch.arange(0, 60, 5)
+    for search in (
+        lambda problem: problem.by_evidence(),
+        lambda problem: problem.by_heldout([(torch.arange(12, 60), torch.arange(12))]),
+    ):
+        searched, direct = LinearProblem(x, loss), LinearProblem(x, loss)
+        direct.solve(search(searched).precision)
+        torch.testing.assert_close(searched.without(held), direct.without(held), rtol=1e-6, atol=1e-8)
+
+
 def test_derivatives_are_those_of_the_loss():
     score = torch.linspace(-3, 3, 7, dtype=torch.float64)
     label = torch.tensor([0, 1, 0.5, 0.2, 1, 0, 1], dtype=torch.float64)

@@ -130,6 +130,20 @@ class Run:
         (folder / "evaluation").mkdir(parents=True)
         with (folder / "evaluation/curve.csv").open("w", newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
+        with (folder / "evaluation/figures.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["seed", "figure", "series", "x", "y", "count"])
+            for s in range(self.seeds):
+                for b in range(10):
+                    x = 0.525 + 0.05 * b
+                    if b < 9 or s % 2:  # a bin may be empty under some seed
+                        writer.writerow([s, "reliability", f"{x:.2f}", x, x - 0.03 + rng.normal(0, 0.01), 10 + b])
+                for share in np.arange(1, 21) / 20:
+                    for metric in ("entropy", "sd"):
+                        writer.writerow([s, "coverage", metric, share, 0.9 - 0.2 * share + rng.normal(0, 0.01), 9])
+                for n in range(1, 5):
+                    writer.writerow([s, "best_of_n", "model", n, 0.5 + 0.06 * (n - 1) + 0.001 * s, 31])
+                    writer.writerow([s, "best_of_n", "oracle", n, 0.5 + 0.1 * (n - 1), 31])
         grid = np.indices(right.shape).reshape(3, -1)
         write_table(
             folder / "evaluation/prompts.parquet",
@@ -152,6 +166,9 @@ class Run:
             "rules": {"first": rule, "length": rule, "words": rule},
         }
         (self.root / "data/baselines.json").write_text(json.dumps(value), encoding="utf-8")
+        benchmark = {"rule": "pairs", "unpublished subsets": {"<i>mine": 3}, "dropped": {"tie": {"count": 2}}}
+        (self.root / "data/truth").mkdir()
+        (self.root / "data/truth/summary.json").write_text(json.dumps({"pool": {}, "benchmark": benchmark}))
         (self.root / ".timings").mkdir()
         for name in (
             "prepare",

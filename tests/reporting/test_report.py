@@ -171,6 +171,59 @@ def test_one_arm_alone_is_described_without_a_saving(finished_run: Make) -> None
     assert "baselines stage has not run" in html
 
 
+def test_the_next_rounds_are_forecast_on_the_page_and_in_the_tables_alike(finished_run: Make) -> None:
+    root = finished_run(seeds=20)
+    main()
+    written = json.loads((root / "reports/label_efficiency.json").read_text(encoding="utf-8"))["outlook"]
+    markdown = (root / "reports/label_efficiency.md").read_text(encoding="utf-8")
+    for arm in ("entropy", "random"):
+        found = written[arm]
+        assert [r["labels"] for r in found["rounds"]] == [320, 352, 384, 416]
+        assert all(r["low"] < r["accuracy"] < r["high"] for r in found["rounds"])
+        assert found["backtest"]["next_round"]["forecasts"] == 5
+        assert found["backtest"]["all_rounds"]["forecasts"] == 5 + 4 + 3 + 2 + 1
+        first = found["rounds"][0]
+        accuracy, low, high = (percent(first[name], 1) for name in ("accuracy", "low", "high"))
+        assert f"| 320 | {accuracy} | {low} to {high} |" in markdown
+        assert f"<td>{accuracy}</td><td>{low} to {high}</td>" in page(root)
+        probabilities = [r["probability"] for r in found["reach"]]
+        assert probabilities == sorted(probabilities, reverse=True)
+        assert all(r["labels"] is None or r["labels"] > 0 for r in found["reach"])
+    assert "out of reach" in markdown  # five points more than a curve that has levelled off
+    assert "What to expect from the next rounds" in page(root)
+
+
+def test_a_short_curve_says_that_there_is_no_forecast(finished_run: Make) -> None:
+    root = finished_run(rounds=2)
+    main()
+    assert "a forecast needs 4 points of the curve, here are 3" in page(root)
+    assert "a forecast needs 4 points of the curve, here are 3" in (root / "reports/label_efficiency.md").read_text()
+
+
+def test_reliability_coverage_and_best_of_n_of_the_last_round_are_drawn(finished_run: Make) -> None:
+    root = finished_run()
+    main()
+    html = page(root).split("Is it right when it is sure?")[1].split("<h2>")[0]
+    assert html.count("<figure>") == 4
+    assert "as promised" in html
+    assert "out of 4: entropy 68%, random 68% (31 prompts with" in html
+    for path in root.glob("data/*/round-8/evaluation/figures.csv"):
+        path.unlink()
+    main()
+    assert "Is it right when it is sure?" not in page(root)
+
+
+def test_how_the_benchmark_is_scored_and_what_is_not_counted_is_said(finished_run: Make) -> None:
+    root = finished_run()
+    main()
+    markdown = (root / "reports/label_efficiency.md").read_text(encoding="utf-8")
+    assert "How the benchmark is scored: a section is the share of its pairs that are ordered rightly" in markdown
+    assert "reported alone and in no section: <i>mine (3)" in markdown
+    assert "Not scored: tie (2)." in markdown
+    assert "&lt;i&gt;mine (3)" in page(root)
+    assert "<i>mine" not in page(root)
+
+
 class _Page(HTMLParser):
     def __init__(self) -> None:
         super().__init__()

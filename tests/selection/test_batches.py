@@ -30,7 +30,7 @@ def unused(candidates):
 
 
 def fisher(c):
-    return F.fisher_weight(torch.tensor(c.mean), torch.tensor(c.variance), c.tau).numpy()
+    return F.fisher_weight(torch.tensor(c.mean), torch.tensor(c.variance), c.tau, error_rate=c.error_rate).numpy()
 
 
 def information(c, rows):
@@ -76,8 +76,9 @@ def test_top_k_with_a_cap_skips_what_the_cap_forbids(make_pool):
 
 
 @pytest.mark.parametrize("cap", [None, 6])
-def test_every_pick_of_logdet_adds_the_most_joint_information(make_pool, cap):
-    c = make_pool(spread=2.0).candidates()
+@pytest.mark.parametrize("error_rate", [0.0, 0.2])
+def test_every_pick_of_logdet_adds_the_most_joint_information(make_pool, cap, error_rate):
+    c = replace(make_pool(spread=2.0).candidates(), error_rate=error_rate)
     batch = Logdet(max_per_prompt=cap)(c, unused(c), 10, generator=rng())
     chosen: list[int] = []
     for row, gain in zip(batch.rows.tolist(), batch.gains, strict=True):
@@ -110,14 +111,14 @@ def test_logdet_buys_one_of_two_copies_where_top_k_buys_both(make_pool):
 # --- conditional_bald ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("spread", [0.3, 2.0, 6.0])
-def test_conditional_bald_is_bald_at_the_refitted_variance(make_pool, spread):
+@pytest.mark.parametrize(("spread", "error_rate"), [(0.3, 0.0), (2.0, 0.0), (6.0, 0.0), (2.0, 0.2)])
+def test_conditional_bald_is_bald_at_the_refitted_variance(make_pool, spread, error_rate):
     pool = make_pool(spread=spread)
-    c = pool.candidates()
+    c = replace(pool.candidates(), error_rate=error_rate)
     batch = ConditionalBald()(c, unused(c), 12, generator=rng())
     for t in range(12):
         left = refitted_variance(pool, c, batch.rows[:t])
-        value = F.bald(torch.tensor(c.mean), torch.tensor(left), c.tau).numpy()
+        value = F.bald(torch.tensor(c.mean), torch.tensor(left), c.tau, error_rate=error_rate).numpy()
         value[batch.rows[:t]] = -1
         assert value[batch.rows[t]] == pytest.approx(value.max(), rel=1e-8)
         assert batch.gains[t] == pytest.approx(value.max(), rel=1e-8)
@@ -131,37 +132,24 @@ def test_bald_grows_with_the_variance():
 
 
 def test_lazy_evaluation_recomputes_few_values_and_misses_nothing(make_pool):
-    from bgpm.selection._conditioning import ConditionalVariance, greedy
-    from bgpm.selection._quota import Quota
-
     pool = make_pool(prompts=800, dim=20, spread=2.0)
     phi = pool.features.responses.astype(np.float64)
     apart = torch.tensor(phi[pool.pairs.first] - phi[pool.pairs.second])
-    root = apart @ torch.tensor(np.linalg.cholesky(pool.weight_covariance))
+    covariance = torch.tensor(pool.weight_covariance)
+    mean, variance = apart @ torch.tensor(pool.weight_mean), ((apart @ covariance) * apart).sum(1)
+    weight, asked = F.fisher_weight(mean, variance), []
 
-    class Kernel:
-        def diagonal(self):
-            return root.square().sum(1)
-
-        def row(self, j):
-            return root @ root[j]
-
-    mean = apart @ torch.tensor(pool.weight_mean)
-    kernel, variance = Kernel(), Kernel().diagonal()
-    weight = F.fisher_weight(mean, variance)
-    asked = []
-
-    def gain(rows, left):
+    def bald(rows, left):
         asked.append(len(rows))
         return F.bald(mean[rows], left)
 
-    batch = greedy(kernel, variance, weight, 15, Quota(pool.pairs.prompt, None), gain)
-    plain = ConditionalVariance(kernel, variance, weight, 15)
-    open_ = torch.ones(len(mean), dtype=torch.bool)
-    for row in batch.rows.tolist():
-        assert F.bald(mean, plain.variance).masked_fill(~open_, -1).argmax() == row
+    picks, _ = F.greedy_conditional(variance, lambda r, c: apart[r] @ covariance @ apart[c].T, weight, 15, bald)
+    precision, open_ = torch.linalg.inv(covariance), torch.ones(len(mean), dtype=torch.bool)
+    for row in picks.tolist():
+        left = ((apart @ torch.linalg.inv(precision)) * apart).sum(1)
+        assert F.bald(mean, left).masked_fill(~open_, -1).argmax() == row
         open_[row] = False
-        plain.observe(row)
+        precision += weight[row] * torch.outer(apart[row], apart[row])
     assert sum(asked[1:]) < 0.5 * 14 * len(mean)
 
 
@@ -173,8 +161,8 @@ def test_a_kernel_that_contradicts_itself_is_refused(make_pool):
         def diagonal(self):
             return covariance.diagonal() / 3
 
-        def row(self, j):
-            return covariance[j]
+        def block(self, rows, columns):
+            return covariance[rows][:, columns]
 
     with pytest.raises(NumericsError, match="contradict"):
         ConditionalBald()(replace(c, kernel=Lying), unused(c), 5, generator=rng())
@@ -253,6 +241,15 @@ def test_the_first_pick_of_power_has_odds_of_the_value_to_the_beta(make_pool):
         share = first_picks(c, values, beta, 3000)
         assert (np.abs(share - expected) <= 4 * np.sqrt(expected * (1 - expected) / 3000)).all()
         assert share[2] == 0
+
+
+def test_by_default_power_is_gumbel_noise_on_eight_times_the_logarithm(make_pool):
+    c = make_pool().candidates()
+    values = rng(1).uniform(0.5, 0.69, len(c))  # entropies of a round
+    twin = rng(3)
+    order = np.argsort(uniform_by_key(c.keys, twin), kind="stable")  # the selector draws its order first
+    noisy = 8 * np.log(values[order]) + twin.gumbel(size=len(c))
+    np.testing.assert_array_equal(Power()(c, values, 10, generator=rng(3)).rows, order[np.argsort(-noisy)[:10]])
 
 
 def test_where_a_value_is_negative_the_odds_are_exponential(make_pool):

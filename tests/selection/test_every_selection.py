@@ -17,7 +17,7 @@ from bgpm.selection import Selection
 
 KINDS = kinds(Selection)
 NEEDS_COVARIANCES = {"logdet", "conditional_bald"}
-READS_FEATURES = {"cluster", "coreset"}
+READS_FEATURES = {"cluster", "coreset", "dense"}
 
 
 def select(kind, candidates, values, k, seed=5, **settings):
@@ -28,8 +28,8 @@ def some_values(n, seed=8):
     return np.random.default_rng(seed).random(n)
 
 
-def test_the_family_has_these_six_members():
-    assert KINDS == ["cluster", "conditional_bald", "coreset", "logdet", "power", "top_k"]
+def test_the_family_has_these_eight_members():
+    assert KINDS == ["cluster", "conditional_bald", "coreset", "dense", "hybrid", "logdet", "power", "top_k"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -194,7 +194,7 @@ candidates = Candidates(pairs, np.ones(9), np.ones(9), 1.0, features, n.astype(s
 for kind in kinds(Selection):
     member(Selection, kind)()
 seed_set(StartSettings(labels=3), features, pairs, generator=np.random.default_rng(0))
-for kind in ("top_k", "power", "coreset"):
+for kind in ("top_k", "power", "coreset", "hybrid", "dense"):
     build(Selection, kind, {"max_per_prompt": 1})(candidates, np.ones(9), 4, generator=np.random.default_rng(0))
 loaded = {"torch", "pandas", "scipy", "sklearn"} & set(sys.modules)
 assert not loaded, loaded

@@ -194,7 +194,7 @@ def test_a_study_gives_the_numbers_of_the_pipeline_and_writes_its_tables(
                 for r in csv.DictReader(file)
                 if r["metric"] != "length_rule" and r["section"] == "all"
             }
-        table = read_table(project.folder / f"data/study/tiny/{arm}/curve.parquet")
+        table = read_table(project.folder / f"data/study/loops/tiny/{arm}/curve.parquet")
         keys = ("seed", "round", "labels", "split", "section", "metric")
         study = dict(zip(zip(*(table[k].tolist() for k in keys), strict=True), table["value"].tolist(), strict=True))
         assert pipeline

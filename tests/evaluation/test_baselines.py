@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bgpm.data.tables import write_table
-from bgpm.evaluation.baselines import Split, baselines, benchmark_scores, heldout_scores, word_scores
+from bgpm.evaluation.baselines import TextSplit, baselines, benchmark_scores, heldout_scores, word_scores
+from bgpm.evaluation.splits import Split
 from bgpm.types import Pairs
 from stages.baselines import main
 
 
-def split(texts: list[str], label: list[float], section: str = "chat", subset: str = "advice") -> Split:
+def split(texts: list[str], label: list[float], section: str = "chat", subset: str = "advice") -> TextSplit:
     """Pairs of neighbouring texts, one pair a prompt."""
     n = len(label)
     rows = np.arange(n)
     pairs = Pairs(2 * rows, 2 * rows + 1, rows)
     names = [np.array([name] * n, dtype=object) for name in (section, subset)]
-    return Split(pairs, np.array(label, float), *names, texts)
+    return TextSplit(Split(pairs, np.array(label, float), *names, rows), texts)
 
 
-def planted(n: int, seed: int) -> Split:
+def turned(data: TextSplit) -> TextSplit:
+    pairs = replace(data.split, pairs=data.split.pairs.swapped(), label=1 - data.split.label)
+    return replace(data, split=pairs)
+
+
+def planted(n: int, seed: int) -> TextSplit:
     """The answer that says ``please`` is better; lengths and every other word are noise."""
     rng = np.random.default_rng(seed)
     texts, label = [], []
@@ -46,7 +53,7 @@ def test_words_find_a_planted_word_and_length_does_not() -> None:
 
 def test_swapping_the_answers_flips_the_score_of_words() -> None:
     train, test = planted(60, 0), planted(20, 1)
-    swapped = Split(test.pairs.swapped(), 1 - test.label, test.section, test.subset, test.texts)
+    swapped = turned(test)
     forward, backward = word_scores(train, [test, swapped])
     assert np.abs(forward + backward).max() < 1e-12
     assert np.abs(forward).min() > 0.1
@@ -63,20 +70,20 @@ def test_length_follows_the_direction_of_the_labels(longer_wins: bool) -> None:
 
 def test_a_tied_score_is_half_right_on_held_out_pairs_and_wrong_on_the_benchmark() -> None:
     data = split(["same length", "as this"] * 4, [1.0, 1.0, 0.0, 0.0])
-    assert heldout_scores(np.zeros(4), data)["all"] == 0.5
-    assert benchmark_scores(np.zeros(4), data, "code")["all"] == 0.0
+    assert heldout_scores(np.zeros(4), data.split)["all"] == 0.5
+    assert benchmark_scores(np.zeros(4), data.split, "code")["all"] == 0.0
 
 
 def test_the_benchmark_score_is_the_mean_over_sections_or_rewardbench_s_rule() -> None:
-    data = split(["a", "b"] * 4, [1.0, 1.0, 1.0, 1.0])
+    data = split(["a", "b"] * 4, [1.0, 1.0, 1.0, 1.0]).split
     sections = np.array(["chat", "chat", "chat", "safety"], dtype=object)
     scores = np.array([1.0, 1.0, -1.0, 1.0])
-    plain = Split(data.pairs, data.label, sections, sections, data.texts)
+    plain = replace(data, section=sections, subset=sections)
     assert benchmark_scores(scores, plain, "code") == pytest.approx(
         {"all": (2 / 3 + 1) / 2, "chat": 2 / 3, "safety": 1}
     )
     subsets = np.array(["alpacaeval-easy", "alpacaeval-easy", "mt-bench-easy", "donotanswer"], dtype=object)
-    official = Split(data.pairs, data.label, sections, subsets, data.texts)
+    official = replace(data, section=sections, subset=subsets)
     assert benchmark_scores(scores, official, "code")["chat"] == pytest.approx(100 / 128)
 
 
@@ -98,9 +105,7 @@ def test_without_held_out_labels_or_with_ties_alone_the_benchmark_is_measured() 
 
 def test_labels_that_always_favour_the_first_answer_teach_words_and_no_position() -> None:
     data = split(["one two", "three"] * 8, [1.0] * 8)
-    forward, backward = word_scores(
-        data, [data, Split(data.pairs.swapped(), 1 - data.label, *[data.section] * 2, data.texts)]
-    )
+    forward, backward = word_scores(data, [data, turned(data)])
     assert (forward > 0).all()
     assert (backward < 0).all()
 
@@ -117,17 +122,17 @@ def test_the_stage_reads_labels_where_there_are_any(tmp_path: Path, monkeypatch:
     ids = [f"p{n}" for n in range(40)]
     for name in ("pool", "benchmark"):
         write_table(tmp_path / f"data/{name}/responses.parquet", {"text": data.texts})
-        pairs = {key: getattr(data.pairs, key) for key in ("first", "second", "prompt")}
+        pairs = {key: getattr(data.split.pairs, key) for key in ("first", "second", "prompt")}
         write_table(
             tmp_path / f"data/{name}/pairs.parquet",
-            {"pair_id": ids, **pairs, "section": data.section, "subset": data.subset},
+            {"pair_id": ids, **pairs, "section": data.split.section, "subset": data.split.subset},
         )
     for name, rows in (("pool", slice(0, 30)), ("heldout", slice(30, 40)), ("benchmark", slice(0, 40))):
-        label = data.label[rows].copy()
+        label = data.split.label[rows].copy()
         label[0] = np.nan
         write_table(tmp_path / f"data/truth/{name}.parquet", {"pair_id": ids[rows], "label": label})
     main()
     found = json.loads((tmp_path / "data/baselines.json").read_text(encoding="utf-8"))
     assert found["labels"] == 29
     assert found["rules"]["words"]["heldout"]["all"] == 1.0
-    assert found["rules"]["first"]["benchmark"]["all"] == pytest.approx(data.label[1:].mean())
+    assert found["rules"]["first"]["benchmark"]["all"] == pytest.approx(data.split.label[1:].mean())

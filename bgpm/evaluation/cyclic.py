@@ -1,0 +1,59 @@
+"""Preferences that go round in a circle: which triples do, and whether a model orders them so.
+
+Bradley-Terry orders every triple on a line: it gets at most two of a cycle's three pairs right, never all three.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+
+from bgpm.types import Pairs
+
+
+@dataclass(frozen=True)
+class Triples:
+    """Triples of answers to one prompt of which every pair has a winner.
+
+    Attributes:
+        rows: int64 [M, 3], rows of the pairs: x against y, y against z, x against z.
+        cyclic: bool [M], whether each beats the next and the last the first, in one direction or the other.
+    """
+
+    rows: np.ndarray
+    cyclic: np.ndarray
+
+
+def find_triples(pairs: Pairs, label: np.ndarray) -> Triples:
+    """Every triple whose three pairs are there and decided.
+
+    Args:
+        pairs: [N], each unordered pair at most once.
+        label: Probability that the first answer is better, [N]; 0.5 is undecided.
+    """
+    wins: dict[int, dict[tuple[int, int], tuple[int, bool]]] = {}
+    for n in np.flatnonzero(label != 0.5).tolist():
+        a, b, better = int(pairs.first[n]), int(pairs.second[n]), bool(label[n] > 0.5)
+        wins.setdefault(int(pairs.prompt[n]), {})[min(a, b), max(a, b)] = n, better == (a < b)
+    rows: list[tuple[int, int, int]] = []
+    cyclic: list[bool] = []
+    for beats in wins.values():
+        for x, y, z in itertools.combinations(sorted({answer for pair in beats for answer in pair}), 3):
+            sides = beats.get((x, y)), beats.get((y, z)), beats.get((x, z))
+            if all(sides):
+                (i, xy), (j, yz), (k, xz) = (side for side in sides if side)
+                rows.append((i, j, k))
+                cyclic.append(xy == yz != xz)
+    return Triples(np.array(rows, np.int64).reshape(-1, 3), np.array(cyclic, bool))
+
+
+def triples_right(mean: np.ndarray, label: np.ndarray, triples: Triples) -> np.ndarray:
+    """Whether all three pairs of each triple are ordered rightly, bool [M]; a tied score is wrong.
+
+    Args:
+        mean: Scores of the first against the second answer, [N].
+        label: As for `find_triples`.
+    """
+    return (np.sign(mean) == np.sign(label - 0.5))[triples.rows].all(1)

@@ -1,0 +1,118 @@
+"""The section of the page on how far to trust the model: reliability, coverage and best of n of the last round."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+import numpy as np
+
+from bgpm.reporting.charts import STYLES, Series, line_chart
+from bgpm.reporting.html import block
+from bgpm.reporting.inputs import Arm, Figure
+from bgpm.reporting.result import Result, count, percent
+from bgpm.reporting.savings import band
+
+UNCERTAINTIES = {"entropy": "predictive entropy", "sd": "the score\u2019s standard deviation"}
+
+
+def certainty(result: Result) -> str:
+    """Charts of the last round; nothing where an older run left none."""
+    charts = [_reliability(result), *(_coverage(result, name) for name in UNCERTAINTIES), _best_of_n(result)]
+    figures = "".join(f"<figure><h3>{escape(title)}</h3>{chart}</figure>" for title, chart in filter(None, charts))
+    if not figures:
+        return ""
+    metrics = [(f"error_auroc_{name}", words) for name, words in UNCERTAINTIES.items()]
+    found = [
+        f"{arm.name} {curve[:, -1].mean():.2f} by {words}"
+        for arm in result.arms
+        for metric, words in metrics
+        if (curve := arm.curve("heldout", "all", metric)) is not None
+    ]
+    auroc = (
+        " Chance that a wrong prediction is less certain than a right one, 0.50 where uncertainty says nothing: "
+        f"{escape('; '.join(found))}."
+        if found
+        else ""
+    )
+    lead = (
+        f"After {count(result.arm.labels[-1])} labels, on held-out pairs. Reliability: how often the predicted winner "
+        "wins, by how sure the model is of it. Coverage: accuracy on the share of pairs of which the model is least "
+        f"uncertain.{auroc}{_picks(result)}"
+    )
+    return block("Is it right when it is sure?", lead, f'<div class="grid">{figures}</div>')
+
+
+def _picks(result: Result) -> str:
+    last = [(arm, rows[-1]) for arm in result.arms if (rows := _of(arm, "best_of_n", "model"))]
+    if not last:
+        return ""
+    words = ", ".join(f"{arm.name} {percent(_mean(arm, 'best_of_n', 'model', r.x))}" for arm, r in last)
+    return (
+        " Best of n: how often the answer that the model picks out of n answers to a prompt wins against the others; "
+        f"out of {last[0][1].x:.0f}: {escape(words)} "
+        f"({last[0][1].count:,} prompts with so many answers that were all compared)."
+    )
+
+
+def _of(arm: Arm, figure: str, series: str) -> list[Figure]:
+    return [f for f in arm.figures if f.figure == figure and f.series == series]
+
+
+def _mean(arm: Arm, figure: str, series: str, x: float) -> float:
+    return float(np.mean([f.y for f in _of(arm, figure, series) if f.x == x]))
+
+
+def _by_seed(arm: Arm, figure: str, series: str) -> tuple[np.ndarray, np.ndarray]:
+    """The x that every seed has, [X], and y [S, X]."""
+    found: dict[float, dict[int, float]] = {}
+    for f in _of(arm, figure, series):
+        found.setdefault(f.x, {})[f.seed] = f.y
+    seeds = {f.seed for f in arm.figures}
+    xs = sorted(x for x, ys in found.items() if ys.keys() == seeds)
+    return np.array(xs), np.array([[found[x][seed] for x in xs] for seed in sorted(seeds)])
+
+
+def _lines(result: Result, figure: str, series: str, scale: float) -> list[Series]:
+    """One line an arm, with a band over seeds."""
+    out = []
+    for arm, style in zip(result.arms, STYLES, strict=False):
+        x, y = _by_seed(arm, figure, series)
+        if len(x) > 1:
+            out.append(Series(arm.name, style, scale * x, *band(100 * y)))
+    return out
+
+
+def _chart(title: str, lines: Sequence[Series], x_label: str) -> tuple[str, str] | None:
+    return (title, line_chart(title, lines, width=360, height=220, x_label=x_label)) if lines else None
+
+
+def _reliability(result: Result) -> tuple[str, str] | None:
+    """Bins pooled over seeds, weighted by pairs: a bin may be empty under some seed."""
+    lines = []
+    for arm, style in zip(result.arms, STYLES, strict=False):
+        bins: dict[str, list[Figure]] = {}
+        for f in arm.figures:
+            if f.figure == "reliability":
+                bins.setdefault(f.series, []).append(f)
+        points = [np.average([(f.x, f.y) for f in b], axis=0, weights=[f.count for f in b]) for b in bins.values()]
+        if len(points) > 1:
+            x, y = 100 * np.array(sorted(map(tuple, points))).T
+            lines.append(Series(arm.name, style, x, y, np.full(len(x), np.nan)))
+    if lines:
+        ends = np.array([min(s.x.min() for s in lines), max(s.x.max() for s in lines)])
+        lines.append(Series("as promised", "other", ends, ends, np.full(2, np.nan)))
+    return _chart("Reliability: predicted winner wins, %", lines, "stated probability, %")
+
+
+def _coverage(result: Result, name: str) -> tuple[str, str] | None:
+    lines = _lines(result, "coverage", name, 100)
+    return _chart(f"Accuracy, %, where {UNCERTAINTIES[name]} is least", lines, "share of pairs, %")
+
+
+def _best_of_n(result: Result) -> tuple[str, str] | None:
+    lines = _lines(result, "best_of_n", "model", 1)
+    if lines:
+        x, y = _by_seed(result.arm, "best_of_n", "oracle")
+        lines.append(Series("best there is", "other", x, 100 * y.mean(0), np.full(len(x), np.nan)))
+    return _chart("Best of n: true win rate of the pick, %", lines, "n answers")

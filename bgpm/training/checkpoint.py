@@ -1,0 +1,160 @@
+"""A trained backbone with its head on disk, complete in one folder.
+
+::
+
+    adapter_model.safetensors, adapter_config.json    of `lora` and `qlora`, as PEFT reads them over the base
+    model.safetensors, config.json, tokenizer.json    of `full`, as transformers reads them
+    head.safetensors, head.json                       the head as it was trained, as `bgpm.posteriors.load` reads it
+    reduction.npz                                     the map from states to the head's features
+    bgpm.json                                         which of these, and settings of the features
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from bgpm.backbones import BackboneSettings, FeatureSettings
+from bgpm.backbones.embedding import Backbone, load_backbone
+from bgpm.backbones.reduction import Reduction
+from bgpm.errors import StateError
+from bgpm.posteriors import Fitted, load
+from bgpm.registry import parse
+from bgpm.stage import write_json
+from bgpm.training import TrainingSettings
+from bgpm.training.model import PreferenceModel, ScoreHead, load_base
+
+VERSION = 1
+ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a checkpoint gives.
+
+    Attributes:
+        backbone: Ready for `embed`; adapters are merged into the base, but for ``qlora``.
+        reduction: From its states to features.
+        head: The head as it was trained, on those features.
+    """
+
+    backbone: Backbone
+    reduction: Reduction
+    head: Fitted
+
+
+def export(
+    root: Any,
+    weights: Mapping[str, Tensor],
+    head: ScoreHead,
+    summary: dict[str, float | int | str],
+    folder: Path,
+    *,
+    mode: str,
+    tokenizer: Any,
+    reduction: Reduction,
+    base: str,
+) -> None:
+    """Write a checkpoint.
+
+    Args:
+        root: The trained model, of `bgpm.training.model.prepare`.
+        weights: Its trainable weights by name.
+        head: The head as it was before; gets its weights.
+        summary: What training says of itself.
+        mode: ``lora``, ``qlora`` or ``full``.
+        base: Path of the base, noted beside adapters.
+    """
+    model: PreferenceModel = root.get_base_model() if hasattr(root, "get_base_model") else root
+    named = {id(parameter): name for name, parameter in root.named_parameters()}
+    own, inner = (
+        {name: weights[named[id(p)]] for name, p in module.named_parameters() if named[id(p)] in weights}
+        for module in (model.backbone, model.preference)
+    )
+    folder.mkdir(parents=True)
+    if mode == "full":
+        model.backbone.save_pretrained(folder, state_dict=own)
+        tokenizer.save_pretrained(folder)
+    else:
+        # PEFT's own names: over the backbone alone, without the name of the adapter
+        kept = {f"base_model.model.{name.replace('.default', '')}": value for name, value in own.items()}
+        save_file(kept, folder / ADAPTER, metadata={"format": "pt"})
+        config = root.peft_config["default"].to_dict()
+        targets = sorted({name.rpartition(".lora_")[0] for name in own})
+        config |= {"target_modules": targets, "inference_mode": True, "base_model_name_or_path": base}
+        write_json(folder / ADAPTER_CONFIG, {k: sorted(v) if isinstance(v, set) else v for k, v in config.items()})
+    head.load_state_dict(inner)
+    head.fitted(summary).save(folder / "head")
+    reduction.save(folder / "reduction.npz")
+    write_json(folder / "bgpm.json", {"version": VERSION, "mode": mode, "features": reduction.settings.model_dump()})
+
+
+def restore(folder: Path, base: BackboneSettings) -> Trained:
+    """The inverse of `export`.
+
+    Args:
+        base: The base of adapters, and how texts are read and pooled.
+
+    Raises:
+        StateError: If a file is missing or damaged, or files do not fit together.
+        WeightsError: If the base cannot be loaded.
+    """
+    described = _json(folder / "bgpm.json")
+    if described.get("version") != VERSION:
+        raise StateError(
+            f"{folder}/bgpm.json: expected version {VERSION}, got {described.get('version')!r}; train again"
+        )
+    settings = parse(FeatureSettings, described["features"], "features", str(folder / "bgpm.json"))
+    reduction, head = Reduction.load(settings, folder / "reduction.npz"), load(folder / "head")
+    found, given = _json(folder / "head.json")["head"]["in_features"], reduction.dim
+    if found != given:
+        raise StateError(
+            f"{folder}: the head reads {found} features and the map beside it gives {given}: they are not of one "
+            "checkpoint; train again or run `dvc checkout`"
+        )
+    if described["mode"] == "full":
+        if not any(folder.glob("model*.safetensors")):
+            raise StateError(
+                f"{folder}: the weights of this round were not kept; set training.keep: all to keep every round's"
+            )
+        backbone = load_backbone(base.model_copy(update={"path": str(folder), "sha256": None}))
+    else:
+        backbone = _adapted(folder, base, merge=described["mode"] == "lora")
+    return Trained(backbone, reduction, head)
+
+
+def _adapted(folder: Path, base: BackboneSettings, *, merge: bool) -> Backbone:
+    """The base with these adapters."""
+    from peft import PeftModel, get_peft_model_state_dict
+
+    try:
+        saved = set(load_file(folder / ADAPTER))
+    except (OSError, SafetensorError) as error:
+        raise StateError(f"{folder / ADAPTER}: cannot be read ({error}); train again or run `dvc checkout`") from error
+    backbone, _ = load_base(TrainingSettings(mode="lora" if merge else "qlora"), base)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an old name of transformers; missing weights, which are refused below
+            model = PeftModel.from_pretrained(backbone.model, str(folder))
+    except (RuntimeError, ValueError) as error:
+        raise StateError(f"{folder}: these adapters do not fit {base.path}: {error}; train again") from error
+    if set(get_peft_model_state_dict(model)) != saved:
+        raise StateError(f"{folder / ADAPTER}: has weights of other modules than its configuration says; train again")
+    inner = model.merge_and_unload() if merge else model.get_base_model()
+    return dataclasses.replace(backbone, model=inner.eval().requires_grad_(False))
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StateError(f"{path}: cannot be read ({error}); train again or run `dvc checkout`") from error

@@ -1,0 +1,329 @@
+"""Backbone, fixed map to features and preference head as one network that returns its loss.
+
+Shapes: B pairs, M texts of a batch (first answers, second answers, then prompts where the head reads them), T tokens,
+p features. Whatever the backbone computes in, everything after it is float32.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
+
+from bgpm.backbones import BackboneSettings
+from bgpm.backbones.embedding import Backbone, is_causal, load_backbone, resolve
+from bgpm.backbones.reduction import Reduction
+from bgpm.errors import ConfigError, WeightsError
+from bgpm.heads import Head
+from bgpm.posteriors import Fitted, Posterior
+from bgpm.posteriors._amortized import AmortizedModel
+from bgpm.posteriors._data import Labelled
+from bgpm.posteriors._gaussian import GaussianModel
+from bgpm.posteriors._map import LEARNT_TAU, PairLoss
+from bgpm.posteriors._settings import MapSettings
+from bgpm.posteriors.amortized import Amortized
+from bgpm.posteriors.point import Point
+from bgpm.training import LoraSettings, RegulariserSettings, TrainingSettings
+from bgpm.types import Comparisons, Features
+
+log = logging.getLogger("bgpm")
+
+
+class ScoreHead(nn.Module):
+    """The preference model over features, in float32, with its loss.
+
+    Args:
+        start: A model fitted on the frozen backbone's features, whose networks are trained on.
+        posterior: Settings of the posterior: loss, temperature, and the evidence lower bound under ``amortized``.
+    """
+
+    def __init__(self, start: GaussianModel | AmortizedModel, posterior: Posterior) -> None:
+        super().__init__()
+        self.start, self.posterior = start, posterior
+        self.module = start.module.float().requires_grad_()
+        self.log_variance = None
+        if isinstance(start, AmortizedModel):
+            self.log_variance = start.log_variance.float().requires_grad_()
+        settings = posterior if isinstance(posterior, MapSettings) else Point()
+        self.loss = PairLoss(settings, _temperature(posterior))
+
+    @property
+    def reads_prompt(self) -> bool:
+        return self.module.reads_prompt
+
+    @property
+    def noise_dim(self) -> int:
+        """Coordinates of the noise that a label's lower bound draws for each of its answers; 0 where none is drawn."""
+        return 0 if self.log_variance is None else len(self.module.weight)
+
+    def forward(
+        self,
+        first: Tensor,
+        second: Tensor,
+        prompt: Tensor | None,
+        label: Tensor,
+        margin: Tensor | None,
+        noise: Tensor | None,
+        kl_weight: float,
+    ) -> tuple[Tensor, Tensor]:
+        """Loss [] in nats a label and scores [B].
+
+        Args:
+            first, second, prompt: Features, float32 [B, p].
+            label, margin: [B], as in `bgpm.functional.pairwise_loss`.
+            noise: Standard normal [2, B, d]; read under ``amortized`` while training.
+            kl_weight: Weight of the divergence now.
+        """
+        data = Labelled(first, second, prompt, label, margin, np.empty(0))
+        score = self.module(first, second, prompt)
+        if self.training and isinstance(self.start, AmortizedModel) and isinstance(self.posterior, Amortized):
+            assert noise is not None
+            return self.start.training_loss(self.posterior, data, kl_weight, noise.unbind()), score
+        return self.loss(score, data).mean(), score
+
+    def fitted(self, summary: dict[str, float | int | str]) -> Fitted:
+        """The networks as they are now, as a model of the family `bgpm.posteriors` without uncertainty of its own
+        but for ``amortized``."""
+        module, start = self.module.double(), self.start
+        if self.log_variance is not None:
+            return AmortizedModel(
+                start.head, module, self.log_variance.double(), start.in_features, self.loss.tau, summary
+            )
+        return GaussianModel("point", start.head, module, start.in_features, self.loss.tau, None, None, summary)
+
+
+class PreferenceModel(nn.Module):
+    """Padded texts to scores and loss.
+
+    Args:
+        net: The backbone, or the language model around it.
+        backbone: The module whose hidden states count: ``net``, or a part of it.
+        reduction: From states to features; it stays as it is.
+        head: The preference model.
+        regulariser: A loss on the language model's own predictions, or none.
+    """
+
+    is_gradient_checkpointing = False  # PEFT: nothing to prepare, `prepare` has done it
+
+    def __init__(
+        self,
+        net: nn.Module,
+        backbone: nn.Module,
+        reduction: Reduction,
+        head: ScoreHead,
+        regulariser: RegulariserSettings,
+    ) -> None:
+        super().__init__()
+        self.net, self.preference, self.regulariser = net, head, regulariser
+        self.config = net.config  # DeepSpeed reads sizes from it
+        self._backbone = [backbone]  # in a list: it is registered as (a part of) net already
+        self.every_layer = reduction.settings.layers == "all"
+        # Not buffers: DeepSpeed would cast those to the backbone's dtype.
+        arrays = reduction.arrays
+        self._map = [
+            torch.from_numpy(array).float() for array in (arrays["mean"], 1 / arrays["scale"], arrays["components"])
+        ]
+
+    @property
+    def backbone(self) -> Any:
+        """The module whose hidden states count."""
+        return self._backbone[0]
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        pooling: Tensor,
+        label: Tensor,
+        statistics: Tensor | None = None,
+        margin: Tensor | None = None,
+        answer: Tensor | None = None,
+        noise: Tensor | None = None,
+        kl_weight: float = 0.0,
+    ) -> dict[str, Tensor]:
+        """Loss [] and scores [B], both float32.
+
+        Args:
+            input_ids, attention_mask: [M, T], padded on the right.
+            pooling: float32 [M, T], weight of each token's state in its text's; rows sum to 1.
+            statistics: float32 [M, s], features that are read off the texts.
+            answer: bool [M, T], tokens that belong to an answer; for a regulariser.
+            label, margin, noise, kl_weight: As in `ScoreHead.forward`.
+        """
+        cache = {"use_cache": False} if is_causal(self) else {}
+        out = self.net(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True, **cache)
+        with torch.autocast(input_ids.device.type, enabled=False):
+            features = self.features(out.hidden_states, pooling, statistics)
+            first, second, *rest = features.split(len(label))
+            loss, score = self.preference(first, second, rest[0] if rest else None, label, margin, noise, kl_weight)
+            if self.training and self.regulariser.kind != "none" and answer is not None:
+                loss = loss + self.regulariser.weight * self._regularisation(out.logits, input_ids, answer, label)
+        return {"loss": loss, "score": score}
+
+    def features(self, states: Sequence[Tensor], pooling: Tensor, statistics: Tensor | None) -> Tensor:
+        """float32 [M, p] from one [M, T, width] a layer; the same numbers as `Reduction` of `embed` gives."""
+        layers = states if self.every_layer else states[-1:]
+        flat = torch.cat([torch.einsum("mt,mtw->mw", pooling, layer.float()) for layer in layers], -1)
+        mean, inverse, components = self._map = [array.to(flat.device) for array in self._map]
+        standard = (flat - mean) * inverse
+        reduced = standard @ components if components.ndim else standard * components
+        return reduced if statistics is None else torch.cat([reduced, statistics], -1)
+
+    def _regularisation(self, logits: Tensor, ids: Tensor, answer: Tensor, label: Tensor) -> Tensor:
+        """Mean over pairs, in nats; of ``sft`` a tied pair has none."""
+        pairs = len(label)
+        both = slice(0, 2 * pairs)
+        spoken = logits[both, :-1].float().log_softmax(-1).gather(-1, ids[both, 1:, None])[..., 0]
+        counted = answer[both, 1:]
+        total, length = (spoken * counted).sum(-1), counted.sum(-1).clamp(min=1)
+        if self.regulariser.kind == "dpo":
+            gap = self.regulariser.beta * (total[:pairs] - total[pairs:])
+            return -(label * logsigmoid(gap) + (1 - label) * logsigmoid(-gap)).mean()
+        first, second = (-total / length).split(pairs)
+        return torch.where(label > 0.5, first, second).mul(label != 0.5).mean()
+
+
+def starting_head(
+    posterior: Posterior, head: Head, features: Features, data: Comparisons, *, seed: int
+) -> GaussianModel | AmortizedModel:
+    """The head that training starts from, fitted on the frozen backbone's features: free blocks have earned their
+    place there."""
+    if isinstance(posterior, MapSettings):
+        shared = {name: getattr(posterior, name) for name in MapSettings.model_fields if name != "kind"}
+        posterior = Point(**shared)
+    fitted = posterior.fit(head, features, data, seed=seed)
+    assert isinstance(fitted, GaussianModel | AmortizedModel)
+    return fitted
+
+
+def load_base(settings: TrainingSettings, where: BackboneSettings) -> tuple[Backbone, Any]:
+    """The base to train: tokeniser and backbone, and the network around it (the same, or a language model).
+
+    Raises:
+        ConfigError: If 4 bits are asked for without a GPU, or a regulariser of a backbone that is no decoder.
+        WeightsError: As `load_backbone`, and if a regulariser needs a language-model head that the weights lack.
+    """
+    if settings.mode == "qlora" and (where.device == "cpu" or not torch.cuda.is_available()):
+        raise ConfigError("params.yaml: training.mode: qlora computes in 4 bits on a GPU, and there is none; use lora")
+    if settings.mode == "full":  # updates of 1e-5 vanish in bfloat16 weights
+        where = where.model_copy(update={"dtype": "float32"})
+    backbone = load_backbone(where)
+    net = backbone.model
+    decoder = is_causal(net)
+    if settings.regulariser.kind != "none" and not decoder:
+        raise ConfigError(
+            f"params.yaml: training.regulariser.kind: {settings.regulariser.kind} needs a decoder with its "
+            f"language-model head, and {where.path} is an encoder; set it to none"
+        )
+    if settings.mode == "qlora" or settings.regulariser.kind != "none":
+        net = _load_again(settings, where, like=backbone.model)
+        backbone = dataclasses.replace(backbone, model=net.base_model if hasattr(net, "lm_head") else net)
+    if getattr(backbone.model, "pooler", None) is not None:
+        backbone.model.pooler = None  # never read: it would have no gradient
+    return backbone, net
+
+
+def _load_again(settings: TrainingSettings, where: BackboneSettings, *, like: Any) -> Any:
+    """The network in 4 bits, or with its language-model head; device and attention as in ``like``."""
+    from transformers import AutoModel, AutoModelForCausalLM
+
+    auto = AutoModel if settings.regulariser.kind == "none" else AutoModelForCausalLM
+    options: dict[str, Any] = {
+        "dtype": getattr(torch, where.dtype),
+        "attn_implementation": like.config._attn_implementation,
+        "trust_remote_code": where.trust_remote_code,
+    }
+    if settings.mode == "qlora":
+        from transformers import BitsAndBytesConfig
+
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16,
+        )  # fmt: skip
+        options["device_map"] = {"": like.device}
+    try:
+        net, loading = auto.from_pretrained(resolve(where.path), output_loading_info=True, **options)
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        raise WeightsError(f"backbone.path: {where.path!r} cannot be loaded as {auto.__name__}: {error}") from error
+    random = sorted(name for name in loading["missing_keys"] if "pooler" not in name)
+    if random:
+        raise WeightsError(
+            f"backbone.path: {where.path!r} has no weights for {random[0]}: training.regulariser needs the "
+            "language-model head; set training.regulariser.kind to none, or take a backbone that has one"
+        )
+    return net if settings.mode == "qlora" else net.to(like.device)
+
+
+def prepare(model: PreferenceModel, settings: TrainingSettings) -> Any:
+    """The model with what the mode trains trainable, and nothing else: the head always.
+
+    Returns:
+        The model itself, or PEFT's wrapper around it.
+
+    Raises:
+        ConfigError: If a target of the adapters matches no module.
+    """
+    backbone = model.backbone
+    if settings.gradient_checkpointing:
+        if hasattr(model.net, "activation_checkpointing_enable"):
+            model.net.activation_checkpointing_enable({"use_reentrant": False})
+        else:  # as transformers called it before
+            model.net.gradient_checkpointing_enable({"use_reentrant": False})
+        model.net.enable_input_require_grads()
+    if settings.mode == "full":
+        model.requires_grad_(True)
+        return model
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+
+    if settings.mode == "qlora":
+        prepare_model_for_kbit_training(model.net, use_gradient_checkpointing=False)  # it is on where it is asked for
+    names = lora_targets(backbone, settings.lora)
+    prefix = next(name for name, module in model.named_modules() if module is backbone)
+    lora = settings.lora
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=[f"{prefix}.{name}" for name in names],
+    )
+    wrapped = get_peft_model(model, config)
+    # PEFT freezes what has no adapter. `modules_to_save` would match by the end of a name, an lm_head too.
+    model.preference.requires_grad_(True)
+    log.info("adapters of rank %d on %d modules of the backbone", lora.rank, len(names))
+    return wrapped
+
+
+def lora_targets(backbone: nn.Module, lora: LoraSettings) -> list[str]:
+    """Names of the backbone's linear modules that get an adapter, sorted.
+
+    Raises:
+        ConfigError: If a target matches none; lists what there is.
+    """
+    from transformers.pytorch_utils import Conv1D
+
+    linear = sorted(name for name, module in backbone.named_modules() if isinstance(module, nn.Linear | Conv1D))
+    if lora.targets == "all-linear":
+        return linear
+    matched = {t: [name for name in linear if f".{name}".endswith(f".{t}")] for t in lora.targets}
+    empty = [target for target, names in matched.items() if not names]
+    if empty or not matched:
+        known = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))
+        raise ConfigError(
+            f"params.yaml: training.lora.targets: {', '.join(map(repr, empty)) or 'the empty list'} matches no linear "
+            f"module of the backbone; it has: {known}; or set it to all-linear"
+        )
+    return sorted({name for names in matched.values() for name in names})
+
+
+def _temperature(posterior: Posterior) -> float:
+    """A number to train with where the temperature is chosen afterwards."""
+    tau = getattr(posterior, "tau", 1.0)
+    if tau == "learn":
+        return LEARNT_TAU
+    return 1.0 if isinstance(tau, str) else float(tau)

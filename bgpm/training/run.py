@@ -1,0 +1,182 @@
+"""One task from files to files: train a backbone, then embed all texts with it. Ranks of a launcher start here too.
+
+``python -m bgpm.training.run train|embed TASK.json`` is what a launcher runs; see `bgpm.training.work`.
+"""
+
+from __future__ import annotations
+
+import copy
+import ctypes
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bgpm.backbones.embedding import embed
+from bgpm.backbones.reduction import Reduction
+from bgpm.data.tables import as_pairs, read_table, where
+from bgpm.heads import Head
+from bgpm.launch import local_rank_world, process_group, rank_world
+from bgpm.posteriors import Posterior
+from bgpm.registry import build, parse
+from bgpm.stage import generator
+from bgpm.stage import run as run_stage
+from bgpm.training import WHERE, Task
+from bgpm.training.batches import Collator, TextSet, held_out, order
+from bgpm.training.checkpoint import export, restore
+from bgpm.training.model import PreferenceModel, ScoreHead, load_base, prepare, starting_head
+from bgpm.training.trainer import fit
+from bgpm.types import Comparisons, Features
+
+PR_SET_PDEATHSIG = 1  # of prctl: the signal that this process gets when its parent ends
+
+
+def run(step: str, task: Task) -> None:
+    """One step of a task, ``train`` or ``embed``, on this process's share of the cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // local_rank_world()[1]))
+    try:
+        {"train": train, "embed": embed_all}[step](task)
+    finally:
+        torch.set_num_threads(before)
+
+
+def train(task: Task) -> None:
+    """Train the backbone and write ``out/backbone``.
+
+    Raises:
+        BgpmError: As the parts do.
+    """
+    settings = task.training
+    head = build(Head, task.head["kind"], _without_kind(task.head), "models")
+    posterior = build(Posterior, task.posterior["kind"], _without_kind(task.posterior), "posteriors")
+    data, texts = _labels(task), TextSet.read(Path(task.pool))
+    reduction = Reduction.load(task.reduction, Path(task.features) / "reduction.npz")
+    features = Features(*(np.load(Path(task.features) / f"{name}.npy") for name in ("responses", "prompts")))
+    seed = int(generator("training", settings.seed, task.seed).integers(2**31))
+    out = held_out(data.pairs.prompt, settings.holdout, seed=seed)
+    seen = Comparisons(data.pairs.take(~out), data.label[~out], None if data.margin is None else data.margin[~out])
+    start = starting_head(posterior, head, features, seen, seed=task.seed)
+    untrained = ScoreHead(copy.deepcopy(start), posterior)
+    backbone, net = load_base(settings, task.backbone)
+    torch.manual_seed(seed)  # draws the adapters
+    scores = ScoreHead(start, posterior)
+    root = prepare(PreferenceModel(net, backbone.model, reduction, scores, settings.regulariser), settings)
+    collator = Collator(
+        backbone,
+        texts,
+        data,
+        prompts=scores.reads_prompt,
+        statistics=_statistics(reduction, features),
+        margins=getattr(posterior, "margin", False),
+        answers=settings.regulariser.kind != "none",
+        noise_dim=scores.noise_dim,
+        seed=seed,
+    )
+    examples = order(np.flatnonzero(~out), settings.epochs, settings.steps, settings.batch_size, seed=seed)
+    weights, summary = fit(
+        root,
+        settings,
+        posterior,
+        collator,
+        examples,
+        [(-1, int(row)) for row in np.flatnonzero(out)],
+        _side_folder(task),
+        seed=seed,
+    )
+    if rank_world()[0] == 0:
+        export(
+            root, weights, untrained, summary, Path(task.out) / "backbone",
+            mode=settings.mode, tokenizer=backbone.tokenizer, reduction=reduction, base=task.backbone.path,
+        )  # fmt: skip
+
+
+def embed_all(task: Task) -> None:
+    """Features of the pool's and the benchmark's texts under ``out/backbone``, in ``out/features``."""
+    trained = restore(Path(task.out) / "backbone", task.backbone)
+    with process_group() as group:
+        for which, folder in (("pool", task.pool), ("benchmark", task.benchmark)):
+            texts, target = TextSet.read(Path(folder)), Path(task.out) / "features" / which
+            title = f"embed {which} of {task.name}"
+            for name, items, spoken in (
+                ("responses", texts.responses(), texts.answers),
+                ("prompts", texts.prompts(), texts.questions),
+            ):
+                if group is not None and group.rank() != 0:
+                    embed(trained.backbone, items, None, title=title, group=group)
+                    continue
+                target.mkdir(parents=True, exist_ok=True)
+                shape = len(items), trained.backbone.layers, trained.backbone.width
+                with tempfile.TemporaryDirectory(dir=target) as scratch:  # every layer of a large pool is large
+                    path = f"{scratch}/states.npy"
+                    states = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+                    embed(trained.backbone, items, states, title=title, group=group)
+                    np.save(target / f"{name}.npy", trained.reduction(states, list(spoken)))
+
+
+def _side_folder(task: Task) -> Path:
+    """Where this very run keeps its checkpoints; those of other runs under the same name are removed."""
+    digest = hashlib.sha256()
+    told = task.model_dump(exclude={"out", "side", "training"}) | {
+        "training": task.training.model_dump(exclude=set(WHERE))
+    }
+    digest.update(json.dumps(told, sort_keys=True).encode())
+    # The frozen features stand for the base's weights: they are what these make of the texts.
+    folders = Path(task.pool), Path(task.features)
+    for path in [Path(task.labels), *(path for folder in folders for path in sorted(folder.iterdir()))]:
+        digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
+    world = rank_world()[1]  # shards of one number of processes are not those of another
+    deepspeed = Path(task.training.deepspeed).read_bytes() if task.training.deepspeed else b""
+    digest.update(f"{world} {task.training.accumulation}".encode() + deepspeed)
+    folder = Path(task.side) / f"{task.name}-{digest.hexdigest()[:16]}"
+    if rank_world()[0] == 0:
+        for other in Path(task.side).glob(f"{task.name}-*"):
+            if other != folder:
+                shutil.rmtree(other)
+    return folder
+
+
+def _labels(task: Task) -> Comparisons:
+    """The seed's labels, each pair in the direction of its rows, so that swapping answers changes nothing."""
+    table = read_table(Path(task.pool) / "pairs.parquet", ["first", "second", "prompt"])
+    mine = read_table(Path(task.labels), ["seed", "pair", "label", "margin"])
+    mine = where(mine, (mine["seed"] == task.seed) & ~np.isnan(mine["label"]))  # nobody may have decided
+    data = Comparisons(as_pairs(where(table, mine["pair"])), mine["label"], mine["margin"])
+    flipped = data.pairs.first > data.pairs.second
+    pairs = dataclasses.replace(
+        data.pairs,
+        first=np.where(flipped, data.pairs.second, data.pairs.first),
+        second=np.where(flipped, data.pairs.first, data.pairs.second),
+    )
+    return Comparisons(pairs, np.where(flipped, 1 - data.label, data.label), data.margin)
+
+
+def _statistics(reduction: Reduction, features: Features) -> tuple[np.ndarray, np.ndarray] | None:
+    """Features read off answers and prompts, which no training changes."""
+    width = len(reduction.arrays["statistics_mean"])
+    return (features.responses[:, -width:], features.prompts[:, -width:]) if width else None
+
+
+def _without_kind(settings: dict[str, object]) -> dict[str, object]:
+    return {name: value for name, value in settings.items() if name != "kind"}
+
+
+def main(step: str, told: str) -> None:
+    """As a rank of a launcher, and never longer than it: two runs would write the same checkpoints."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    run(step, parse(Task, json.loads(Path(told).read_text(encoding="utf-8")), "", told))
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,233 @@
+"""The updates: transformers' Trainer on one process or many, with checkpoints from which a killed run goes on.
+
+A checkpoint holds the trainable weights, gathered from all processes, beside the state of optimiser, schedule and
+random numbers; it counts once its marker is there, which is written last. It lies in a folder named after a hash of
+everything that goes into the run, so that another run never starts from it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+from bgpm.errors import ConfigError, NumericsError
+from bgpm.launch import is_launched, rank_world
+from bgpm.posteriors import Posterior
+from bgpm.posteriors._amortized import warmed_up
+from bgpm.posteriors.amortized import Amortized
+from bgpm.training import TrainingSettings
+from bgpm.training.batches import Collator, Example
+
+log = logging.getLogger("bgpm")
+
+WEIGHTS, MARKER = "trainable.safetensors", "complete"
+
+
+def fit(
+    model: Any,
+    settings: TrainingSettings,
+    posterior: Posterior,
+    collator: Collator,
+    examples: list[Example],
+    heldout: list[Example],
+    folder: Path,
+    *,
+    seed: int,
+) -> tuple[dict[str, Tensor], dict[str, float | int | str]]:
+    """Train, from a checkpoint in ``folder`` where there is one.
+
+    Args:
+        model: Of `bgpm.training.model.prepare`.
+        examples: Labels in the order they are seen, ``batch_size`` an update.
+        heldout: Labels to stop early by; empty for none.
+
+    Returns:
+        Trainable weights by name, on the CPU: the best held-out ones, or the last. And what happened, in numbers.
+
+    Raises:
+        ConfigError: If the processes cannot share a batch evenly.
+        NumericsError: If training diverged.
+    """
+    steps = len(examples) // settings.batch_size
+    interval = -(-steps // settings.checks)
+    world = rank_world()[1]
+    passes, rest = divmod(settings.batch_size, world * settings.accumulation)
+    if rest:
+        raise ConfigError(
+            f"params.yaml: training.batch_size: {settings.batch_size} labels cannot be shared by {world} processes in "
+            f"{settings.accumulation} passes; make it a multiple of {world * settings.accumulation}"
+        )
+    on_gpu = next(model.parameters()).is_cuda
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=passes,
+        per_device_eval_batch_size=passes,
+        gradient_accumulation_steps=settings.accumulation,
+        max_steps=steps,
+        train_sampling_strategy="sequential",
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=round(settings.warmup * steps),
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        optim="adamw_torch",
+        bf16=settings.bf16,
+        use_cpu=not on_gpu,
+        ddp_backend="gloo" if is_launched() and not on_gpu else None,
+        deepspeed=settings.deepspeed if is_launched() else None,
+        seed=seed,
+        save_strategy="steps",
+        save_steps=interval,
+        eval_strategy="steps" if heldout else "no",
+        eval_steps=interval if heldout else None,
+        metric_for_best_model="loss" if heldout else None,
+        greater_is_better=False if heldout else None,
+        logging_strategy="no",
+        report_to=[],
+        disable_tqdm=not sys.stderr.isatty(),
+        remove_unused_columns=False,
+        dataloader_pin_memory=on_gpu,
+    )
+    patience = settings.patience * interval if heldout else None
+    trainer = PreferenceTrainer(
+        model=model,
+        args=arguments,
+        data_collator=collator,
+        train_dataset=examples,
+        eval_dataset=heldout or None,
+        callbacks=[_Patience(patience)] if patience is not None else [],
+    )
+    trainer.posterior, trainer.model_accepts_loss_kwargs = posterior, False
+    trainer.remove_callback(PrinterCallback)
+    found = latest(folder)
+    state = {} if found is None else json.loads((found / "trainer_state.json").read_text(encoding="utf-8"))
+    done = state.get("global_step", 0)
+    if found is None or not (done >= steps or _stalled(done, state.get("best_global_step"), patience)):
+        if found is not None:
+            log.info("resuming at update %d of %d from %s", done, steps, found)
+        trainer.train(resume_from_checkpoint=None if found is None else str(found))
+        done, state = trainer.state.global_step, {"best_global_step": trainer.state.best_global_step}
+        state["best_metric"] = trainer.state.best_metric
+    chosen = (state.get("best_global_step") or done) if heldout else done
+    weights = load_file(folder / f"checkpoint-{chosen}" / WEIGHTS)
+    bad = [name for name, value in weights.items() if not torch.isfinite(value).all()]
+    if bad:
+        raise NumericsError(
+            f"training diverged: {bad[0]} is not finite after {done} updates; "
+            f"lower training.learning_rate, now {settings.learning_rate}"
+        )
+    summary: dict[str, float | int | str] = {"mode": settings.mode, "updates": done, "updates_kept": chosen}
+    if heldout:
+        summary["stopping_loss"] = float(state["best_metric"])
+    return weights, summary
+
+
+class PreferenceTrainer(Trainer):
+    """Trainer of a model that computes its own loss; saves and loads what is trained and nothing else."""
+
+    posterior: Posterior
+    loss_is_scaled_for_ga = False  # it is a batch's mean
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        if isinstance(self.posterior, Amortized):
+            weight = warmed_up(self.posterior, self.state.global_step, self.state.max_steps)
+            inputs = {**inputs, "kl_weight": weight}
+        out = model(**inputs)  # the engine where there is one, never what it wraps
+        return (out["loss"], out) if return_outputs else out["loss"]
+
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
+    ) -> tuple[Tensor, None, None]:
+        with torch.no_grad(), self.compute_loss_context_manager():
+            loss = self.compute_loss(model, self._prepare_inputs(inputs))
+        return loss.detach(), None, None
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        folder = Path(output_dir or self.args.output_dir)
+        weights = trainable(self.model)
+        if self.args.should_save:
+            folder.mkdir(parents=True, exist_ok=True)
+            save_file(weights, folder / WEIGHTS)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        load_trainable(model or self.model, load_file(Path(resume_from_checkpoint) / WEIGHTS))
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        if not self.args.should_save:
+            return
+        folder, step = Path(self.args.output_dir), self.state.global_step
+        (folder / f"checkpoint-{step}" / MARKER).touch()
+        needed = {f"checkpoint-{step}", f"checkpoint-{self.state.best_global_step}"}
+        for old in folder.glob("checkpoint-*"):
+            if old.name not in needed:
+                (old / MARKER).unlink(missing_ok=True)
+                shutil.rmtree(old)
+
+
+class _Patience(TrainerCallback):
+    """Stops once so many updates went by without a new best held-out loss."""
+
+    def __init__(self, updates: int) -> None:
+        self.updates = updates
+
+    def on_save(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        if _stalled(state.global_step, state.best_global_step, self.updates):
+            control.should_training_stop = True
+
+
+def _stalled(step: int, best: int | None, patience: int | None) -> bool:
+    return patience is not None and best is not None and step - best >= patience
+
+
+def latest(folder: Path) -> Path | None:
+    """The last checkpoint that is complete."""
+    whole = [path.parent for path in folder.glob(f"checkpoint-*/{MARKER}")]
+    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def trainable(model: nn.Module) -> dict[str, Tensor]:
+    """Weights that are trained, whole, on the CPU; every process has to call this together."""
+    weights = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            with _whole(parameter):
+                weights[name] = parameter.detach().to("cpu", copy=True).contiguous()
+    return weights
+
+
+def load_trainable(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """The inverse of `trainable`; every name and shape has to fit."""
+    own = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if set(own) != set(weights):
+        odd = sorted(set(own) ^ set(weights))
+        raise RuntimeError(f"the checkpoint's weights are not the model's: {len(odd)} differ, the first is {odd[0]}")
+    with torch.no_grad():
+        for name, parameter in own.items():
+            parameter.copy_(weights[name])
+
+
+def _whole(parameter: nn.Parameter) -> Any:
+    """The parameter gathered from all processes, where ZeRO-3 has divided it."""
+    if not hasattr(parameter, "ds_id"):
+        return contextlib.nullcontext()
+    import deepspeed
+
+    return deepspeed.zero.GatheredParameters([parameter])

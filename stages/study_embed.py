@@ -1,0 +1,34 @@
+"""Stage of the study: every layer of the backbone for each distinct text of all pools and the benchmark, once."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import torch
+
+from bgpm.backbones.embedding import embed, load_backbone
+from bgpm.data.tables import write_table
+from bgpm.stage import STUDY, read_params, run, whole_folder, write_json
+from bgpm.study import PARAMS, read_plan
+from bgpm.study.pools import texts
+
+
+def main() -> None:
+    plan = read_plan(read_params(PARAMS))
+    torch.set_num_threads(os.cpu_count() or 1)
+    known = {}
+    for folder in (STUDY / "benchmark", *(STUDY / "tables" / pool for pool in plan.pools)):
+        known |= dict(zip(*texts(folder), strict=True))
+    backbone = load_backbone(plan.backbone)
+    with whole_folder(STUDY / "embeddings") as folder:
+        write_table(folder / "texts.parquet", {"id": list(known)})
+        shape = (len(known), backbone.layers, backbone.width)
+        out = np.lib.format.open_memmap(folder / "states.npy", mode="w+", dtype=np.float32, shape=shape)
+        counts = embed(backbone, list(known.values()), out, title="embed all pools")
+        out.flush()
+        write_json(folder / "summary.json", counts)
+
+
+if __name__ == "__main__":
+    run(main)

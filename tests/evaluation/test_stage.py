@@ -1,0 +1,142 @@
+"""The evaluate stage on a small finished round: RewardBench 2's items in, curve, figures and results files out."""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import tiny_pool, write_jsonl
+
+from bgpm.data.tables import as_pairs, read_table, write_table
+from bgpm.evaluation.splits import read_split
+from bgpm.heads.gpm import Gpm
+from bgpm.loop.evaluate import measure
+from bgpm.loop.pool import Labelled
+from bgpm.posteriors.laplace import Laplace
+from bgpm.types import Comparisons, Features, Pairs
+from stages import baselines, evaluate, prepare
+
+PARAMS = """
+pool: {path: pool.jsonl, heldout: 0.3}
+benchmark: {path: benchmark.jsonl, xstest_weights: code}
+"""
+
+
+def records() -> list[dict[str, object]]:
+    """Items of two subsets and of Ties."""
+    rows: list[dict[str, object]] = [
+        {"id": str(n), "prompt": f"item {n}", "subset": subset, "chosen": [f"{subset} {n} good clear"],
+         "rejected": [f"{subset} {n} bad rude {k}" for k in range(3)]}
+        for n in range(6) for subset in ("Math", "Focus")
+    ]  # fmt: skip
+    for n in range(3):
+        for kind, right in (("ref", 1), ("tied", 3)):
+            rows.append(
+                {"id": f"{kind}:{n}", "prompt": f"name one, {kind} {n}", "subset": "Ties",
+                 "chosen": [f"{kind} {n} useful {k}" for k in range(right)],
+                 "rejected": [f"{kind} {n} wrong {k}" for k in range(4)]}
+            )  # fmt: skip
+    return rows
+
+
+@pytest.fixture
+def round_zero(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A prepared pool and benchmark, made-up features that know good answers, and model 0 of two seeds."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text(PARAMS, encoding="utf-8")
+    write_jsonl(tmp_path / "pool.jsonl", tiny_pool())
+    write_jsonl(tmp_path / "benchmark.jsonl", records())
+    prepare.main()
+    rng = np.random.default_rng(0)
+    for name in ("pool", "benchmark"):
+        texts = read_table(tmp_path / f"data/{name}/responses.parquet", ["text"])["text"]
+        features = rng.normal(0, 0.3, (len(texts), 8)).astype(np.float32)
+        features[:, 0] += [sum(text.count(w) for w in ("good", "clear", "useful", "kind", "exact")) for text in texts]
+        (tmp_path / f"data/features/{name}").mkdir(parents=True)
+        np.save(tmp_path / f"data/features/{name}/responses.npy", features)
+        np.save(tmp_path / f"data/features/{name}/prompts.npy", np.zeros((1, 8), np.float32))
+    pool = read_split(tmp_path / "data/pool", tmp_path / "data/truth/pool.parquet")
+    features = Features(*(np.load(tmp_path / f"data/features/pool/{n}.npy") for n in ("responses", "prompts")))
+    for seed in (0, 1):
+        rows = np.random.default_rng(seed).permutation(len(pool.label))[:40]
+        model = Laplace(prior_precision=1.0).fit(
+            Gpm(), features, Comparisons(pool.pairs.take(rows), pool.label[rows]), seed=seed
+        )
+        (tmp_path / "data/start/model").mkdir(parents=True, exist_ok=True)
+        model.save(tmp_path / f"data/start/model/seed-{seed}")
+    labels = {"seed": np.repeat([0, 1], 40), "pair": np.tile(pool.rows[:40], 2), "label": np.tile(pool.label[:40], 2)}
+    write_table(tmp_path / "data/start/labels.parquet", labels)
+    return tmp_path
+
+
+def test_a_round_leaves_curve_figures_and_results_by_the_rule_of_the_benchmark(round_zero: Path) -> None:
+    evaluate.main("start")
+    folder = round_zero / "data/start/evaluation"
+    with (folder / "curve.csv").open(encoding="utf-8", newline="") as file:
+        rows = {(r["seed"], r["split"], r["section"], r["metric"]): float(r["value"]) for r in csv.DictReader(file)}
+    for seed in ("0", "1"):
+        sections = [rows[seed, "benchmark", name, "accuracy"] for name in ("Math", "Focus", "Ties")]
+        assert rows[seed, "benchmark", "all", "accuracy"] == pytest.approx(np.mean(sections))
+        assert min(sections[:2]) > 0.5  # chance is a quarter
+        assert rows[seed, "benchmark", "all", "missing_subsets"] == 3
+        assert rows[seed, "heldout", "all", "transitive_triples"] > 0
+        assert 0 <= rows[seed, "heldout", "all", "error_auroc_entropy"] <= 1
+        published = json.loads((folder / f"rewardbench/seed-{seed}.json").read_text(encoding="utf-8"))
+        assert published["model"] == f"bgpm/start-round-0-seed-{seed}"
+        assert published["Math"] == sections[0]
+        assert set(published) == {"model", "model_type", "chat_template", "Math", "Focus", "Ties"}
+    with (folder / "figures.csv").open(encoding="utf-8", newline="") as file:
+        figures = list(csv.DictReader(file))
+    assert {(f["seed"], f["figure"]) for f in figures} >= {(s, n) for s in "01" for n in ("reliability", "coverage")}
+    assert sum(int(f["count"]) for f in figures if f["seed"] == "0" and f["figure"] == "reliability") == len(
+        read_table(round_zero / "data/truth/heldout.parquet")["label"]
+    )
+    first = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    evaluate.main("start")
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == first
+
+
+def test_baselines_are_scored_by_the_same_rule(round_zero: Path) -> None:
+    baselines.main()
+    rules = json.loads((round_zero / "data/baselines.json").read_text(encoding="utf-8"))["rules"]
+    assert set(rules["words"]["benchmark"]) == {"all", "Math", "Focus", "Ties"}
+    # Of tiny_pool's words the benchmark has good ones in right and bad ones in wrong answers.
+    assert rules["words"]["benchmark"]["Math"] == rules["words"]["benchmark"]["Focus"] == 1.0
+
+
+def test_three_thousand_pairs_are_evaluated_from_cached_features_in_seconds() -> None:
+    rng = np.random.default_rng(0)
+    features = Features(rng.normal(size=(4000, 256)).astype(np.float32), np.zeros((1, 1), np.float32))
+    weight = rng.normal(size=256)
+
+    def split(pairs: int, seed: int) -> Labelled:
+        first, second = np.random.default_rng(seed).integers(0, 4000, (2, pairs))
+        label = (features.responses[first] @ weight > features.responses[second] @ weight).astype(float)
+        names = np.array(["chat", "safety"] * (pairs // 2), dtype=object)
+        prompt = np.arange(pairs) // 6
+        return Labelled(
+            rows=np.arange(pairs), pairs=Pairs(first, second, prompt), section=names, subset=names, label=label,
+            features=features,
+        )  # fmt: skip
+
+    train = split(300, 1)
+    model = Laplace(prior_precision=1.0).fit(Gpm(), features, Comparisons(train.pairs, train.label), seed=0)
+    began = time.process_time()
+    measured = measure(model, split(3000, 2), split(3000, 3), xstest="code")
+    assert time.process_time() - began < 5
+    assert dict(row[2:] for row in measured.rows if row[:2] == ("benchmark", "all"))["accuracy"] > 0.6
+
+
+def test_a_split_knows_its_items_only_where_there_are_any(round_zero: Path) -> None:
+    pool = read_split(round_zero / "data/pool", round_zero / "data/truth/heldout.parquet")
+    assert pool.items is None
+    benchmark = read_split(round_zero / "data/benchmark", round_zero / "data/truth/benchmark.parquet")
+    assert benchmark.items is not None
+    assert benchmark.items.rule == "rewardbench2"
+    table = read_table(round_zero / "data/benchmark/pairs.parquet")
+    assert as_pairs(table).first.tolist() == benchmark.pairs.first.tolist()
+    assert "label" not in read_table(round_zero / "data/benchmark/items.parquet")

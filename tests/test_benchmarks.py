@@ -1,0 +1,73 @@
+"""The benchmarks run and write their report; what they measure is left to a quiet machine."""
+
+from __future__ import annotations
+
+import datetime
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import functional, laplace, selection
+from benchmarks.__main__ import report
+from bgpm.heads.gpm import Gpm
+from bgpm.posteriors._data import labelled
+from bgpm.posteriors.laplace import Laplace
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_the_command_writes_its_table_with_date_cores_and_command(tmp_path: Path) -> None:
+    output = tmp_path / "made" / "benchmarks.md"
+    command = [sys.executable, "-m", "benchmarks", "laplace", "--scale", "0.02", "--output", str(output)]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    text = output.read_text(encoding="utf-8")
+    assert f"`python -m benchmarks laplace --scale 0.02 --output {output}` on {datetime.date.today()}" in text
+    assert re.search(r"\d+ cores, OMP_NUM_THREADS=", text)
+    table = text[text.index("## benchmarks.laplace") :]
+    assert table.strip() == done.stdout.strip()
+    header, rule, line = (row.strip("|").split("|") for row in table.strip().splitlines()[2:])
+    assert len(header) == len(rule) == len(line) == 5
+    assert re.fullmatch(r" \d+\.\d\d \(\d+\.\d\d\) ", line[1])
+    assert float(line[4]) > 0
+
+
+def test_the_report_has_a_section_for_each_module_in_order() -> None:
+    text = report({"one": "| a |\n", "two": "| b |"}, datetime.date(2026, 1, 2), "python -m benchmarks")
+    assert [line for line in text.splitlines() if line.startswith(("##", "|"))] == [
+        "## benchmarks.one", "| a |", "## benchmarks.two", "| b |",
+    ]  # fmt: skip
+    assert "`python -m benchmarks` on 2026-01-02" in text
+
+
+@pytest.mark.parametrize("case", sorted(functional.CASES))
+def test_every_case_of_the_maths_runs(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(functional, "P", 8)
+    line = functional.CASES[case](0.005)
+    assert min(line.cpu, line.reference_cpu, line.ratio, line.before) > 0
+    assert line.peak >= line.before
+
+
+@pytest.mark.parametrize("kind", sorted(selection.SIZES))
+def test_every_selector_runs(kind: str) -> None:
+    line = selection.measure(kind, 0.005)
+    assert min(line.cpu, line.reference_cpu, line.ratio) > 0
+
+
+def test_the_reference_of_the_laplace_fit_finds_the_same_scores() -> None:
+    features, comparisons = laplace.world(900, 8)
+    model = Laplace().fit(Gpm(dim=6), features, comparisons, seed=0)
+    summary = model.summary()
+    assert summary["blocks_active"] == 1
+    precision = [summary["prior_precision"], summary["block_precision"], summary["block_precision"]]
+    data = labelled(features, comparisons, prompts=False, margins=False)
+    weight, covariance = laplace.plain(data, torch.tensor(precision, dtype=torch.float64))
+    assert covariance.shape == (24, 24)
+    with torch.no_grad():
+        ours = model.module(data.first, data.second)
+        theirs = laplace.module_of(weight)(data.first, data.second)
+    torch.testing.assert_close(theirs, ours, rtol=0, atol=0.02)
+    assert theirs.std() > 1

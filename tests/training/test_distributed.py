@@ -1,0 +1,116 @@
+"""Two processes, with and without DeepSpeed, against one: the same labels an update, the same model."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from tasks import Workspace, files_of
+
+from bgpm.training import Task
+from bgpm.training.run import run
+
+pytestmark = [pytest.mark.slow, pytest.mark.distributed]
+CONFIGS = Path(__file__).parents[2] / "configs/deepspeed"
+BUILD = 600  # seconds for what DeepSpeed compiles once
+
+
+@pytest.fixture(scope="session")
+def extensions(pytestconfig: pytest.Config) -> Path:
+    """Where DeepSpeed's communication for CPUs is compiled, once for all runs in this checkout."""
+    if importlib.util.find_spec("deepspeed") is None:
+        pytest.skip("deepspeed is not installed: `make install-dev`")
+    if not (shutil.which("g++") or shutil.which("c++")):
+        pytest.skip("DeepSpeed compiles its communication on CPUs, and there is no C++ compiler")
+    assert pytestconfig.cache is not None
+    folder = Path(pytestconfig.cache.mkdir("torch_extensions"))
+    for lock in folder.glob("**/lock"):  # left by a build that was killed: every later one would wait for ever
+        lock.unlink()
+    return folder
+
+
+def finish(space: Workspace, task: Task, extensions: Path | None, ranks: int = 2) -> str:
+    environment = {} if extensions is None else {"TORCH_EXTENSIONS_DIR": str(extensions), "DS_ACCELERATOR": "cpu"}
+    process = space.start("train", task, ranks, **environment)
+    try:
+        output, _ = process.communicate(timeout=BUILD)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 0, output[-6000:]
+    return output
+
+
+def backbone(task: Task) -> Path:
+    return Path(task.out) / "backbone"
+
+
+def distance(one: Path, other: Path, start: Path) -> float:
+    """How far two checkpoints are apart, against how far the first went from the base."""
+    a, b, base = (load_file(folder / "model.safetensors") for folder in (one, other, start))
+    assert set(a) == set(b)
+    base = {name.removeprefix("model."): value for name, value in base.items()}
+    apart = sum(float((a[name] - b[name]).double().square().sum()) for name in a)
+    moved = sum(float((a[name] - base[name]).double().square().sum()) for name in a)
+    assert moved > 0
+    return (apart / moved) ** 0.5
+
+
+def divided(space: Workspace, name: str, stage: int | None) -> Task:
+    deepspeed = str(CONFIGS / f"zero{stage}.json") if stage else None
+    return space.task(name, mode="full", learning_rate=1e-3, steps=16, checks=8, deepspeed=deepspeed)
+
+
+@pytest.fixture(scope="module")
+def alone(qwen: Workspace) -> Task:
+    task = divided(qwen, "alone", None)
+    run("train", task)
+    return task
+
+
+@pytest.fixture(scope="module")
+def zero2(qwen: Workspace, extensions: Path) -> Task:
+    task = divided(qwen, "zero2", 2)
+    finish(qwen, task, extensions)
+    return task
+
+
+@pytest.mark.parametrize("stage", [None, 1, 2, 3])
+def test_two_processes_train_what_one_trains(
+    qwen: Workspace, alone: Task, stage: int | None, request: pytest.FixtureRequest
+) -> None:
+    if stage == 2:
+        task = request.getfixturevalue("zero2")
+    else:
+        extensions = request.getfixturevalue("extensions") if stage else None
+        task = divided(qwen, f"zero{stage}", stage)
+        finish(qwen, task, extensions)
+    assert distance(backbone(alone), backbone(task), Path(qwen.backbone.path)) < 0.02
+    one, other = (load_file(backbone(t) / "head.safetensors")["head.weight"] for t in (alone, task))
+    assert (one - other).abs().max() < 1e-3 * one.abs().max()
+
+
+def test_a_killed_run_of_two_processes_goes_on_and_ends_as_an_undisturbed_one(
+    qwen: Workspace, zero2: Task, extensions: Path
+) -> None:
+    task = divided(qwen, "killed2", 2)
+    process = qwen.start("train", task, 2, TORCH_EXTENSIONS_DIR=str(extensions), DS_ACCELERATOR="cpu")
+    deadline = time.monotonic() + 180
+    side = Path(task.side)
+    try:
+        while not list(side.glob("killed2-*/checkpoint-*/complete")):
+            assert process.poll() is None, process.communicate()[0][-6000:]
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)  # the launcher's group; its processes end with it
+        process.communicate()
+    assert not backbone(task).exists()
+    assert "resuming at update" in finish(qwen, task, extensions)
+    assert files_of(backbone(task)) == files_of(backbone(zero2))

@@ -1,0 +1,256 @@
+"""The network that is trained: features of `embed`, the loss of the formula, and learning where it should be."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tasks import Workspace
+
+from bgpm.backbones.reduction import Reduction
+from bgpm.errors import ConfigError, WeightsError
+from bgpm.heads import Head
+from bgpm.heads.bt import Bt
+from bgpm.heads.gpm import Gpm
+from bgpm.heads.pairpm import Pairpm
+from bgpm.posteriors import Posterior
+from bgpm.posteriors.amortized import Amortized
+from bgpm.posteriors.laplace import Laplace
+from bgpm.posteriors.point import Point
+from bgpm.training.batches import Collator, TextSet
+from bgpm.training.model import PreferenceModel, ScoreHead, load_base, prepare, starting_head
+from bgpm.training.run import _labels, _statistics
+from bgpm.types import Comparisons, Features
+
+FREE = Gpm(dim=4, bt_block=False, normalize="mean", prompt_gates=True)
+
+
+def frozen(space: Workspace) -> Features:
+    return Features(*(np.load(space.folder / f"features/{name}.npy") for name in ("responses", "prompts")))
+
+
+def build(
+    space: Workspace, head: Head | None = None, posterior: Posterior | None = None, **training: Any
+) -> tuple[Any, PreferenceModel, Collator, Comparisons]:
+    """What `bgpm.training.run.train` builds: the root, the model in it, a collator and the labels."""
+    head, posterior = head or Bt(), posterior or Laplace(prior_precision=1.0)
+    task = space.task("unused", head=head, posterior=posterior, **training)
+    data, features = _labels(task), frozen(space)
+    reduction = Reduction.load(space.reduction, space.folder / "features/reduction.npz")
+    backbone, net = load_base(task.training, space.backbone)
+    scores = ScoreHead(starting_head(posterior, head, features, data, seed=0), posterior)
+    model = PreferenceModel(net, backbone.model, reduction, scores, task.training.regulariser)
+    torch.manual_seed(0)
+    root = prepare(model, task.training)
+    collator = Collator(
+        backbone, TextSet.read(space.folder / "pool"), data, prompts=scores.reads_prompt,
+        statistics=_statistics(reduction, features), margins=getattr(posterior, "margin", False),
+        answers=task.training.regulariser.kind != "none", noise_dim=scores.noise_dim, seed=0,
+    )  # fmt: skip
+    return root, model, collator, data
+
+
+def batch(collator: Collator, rows: range) -> dict[str, torch.Tensor]:
+    return collator([(position, row) for position, row in enumerate(rows)])
+
+
+@pytest.mark.parametrize("space", ["qwen", "bert"])
+def test_an_untrained_model_reads_the_features_that_the_pipeline_froze(
+    space: str, request: pytest.FixtureRequest
+) -> None:
+    ws = request.getfixturevalue(space)
+    root, model, collator, data = build(ws, FREE, Laplace(prior_precision=1.0), mode="full")
+    given = batch(collator, range(20))
+    features = frozen(ws)
+    rows = np.concatenate([data.pairs.first[:20], data.pairs.second[:20]])
+    expected = np.concatenate([features.responses[rows], features.prompts[data.pairs.prompt[:20]]])
+    root.eval()
+    with torch.no_grad():
+        states = model.net(given["input_ids"], attention_mask=given["attention_mask"], output_hidden_states=True)
+        found = model.features(states.hidden_states, given["pooling"], given.get("statistics")).numpy()
+    assert found.dtype == np.float32
+    assert np.abs(found - expected).max() < 2e-5 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("head", [Bt(), Gpm(dim=4), FREE, Pairpm(hidden=4)], ids=lambda head: head.kind)
+def test_training_starts_from_the_scores_of_the_frozen_model(qwen: Workspace, head: Head) -> None:
+    posterior = Point(prior_precision=1.0)
+    root, _, collator, data = build(qwen, head, posterior, mode="lora")
+    expected = starting_head(posterior, head, frozen(qwen), data, seed=0).moments(frozen(qwen), data.pairs).mean[:24]
+    root.eval()
+    with torch.no_grad():
+        score = root(**batch(collator, range(24)))["score"]
+    assert score.dtype == torch.float32
+    apart = (score - expected).abs() / expected.abs().max()
+    assert apart.quantile(0.9) < 1e-4  # a vector of almost no length has no direction in float32
+    assert apart.median() < 1e-5
+
+
+def test_the_loss_is_the_mean_of_the_pairs_and_padding_changes_nothing(qwen: Workspace) -> None:
+    posterior = Laplace(prior_precision=1.0, margin=True, tau=0.5)
+    root, _, collator, data = build(qwen, posterior=posterior, mode="full")
+    root.eval()
+    with torch.no_grad():
+        together = root(**batch(collator, range(6)))
+        alone = [root(**collator([(0, row)]))["score"] for row in range(6)]
+    assert torch.allclose(together["score"], torch.cat(alone), atol=1e-5)
+    expected = 0.0
+    for score, label in zip(together["score"].tolist(), data.label[:6], strict=True):
+        lead = (score if label == 1 else -score) - 1.5
+        expected += math.log1p(math.exp(-lead / 0.5)) / 6
+    assert together["loss"].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_adapters_and_the_head_learn_and_nothing_else_does(qwen: Workspace) -> None:
+    root, model, collator, _ = build(qwen, mode="lora")
+    learning = {name for name, parameter in root.named_parameters() if parameter.requires_grad}
+    head = {name for name in learning if "preference" in name}
+    adapters = {name for name in learning if "lora_" in name}
+    assert learning == head | adapters
+    assert len(head) == len(list(model.preference.parameters())) > 0
+    assert len(adapters) == 2 * 7 * 2  # two factors on seven linear modules of each of two layers
+    assert not head & adapters
+    root.train()
+    root(**batch(collator, range(8)))["loss"].backward()
+    gradients = {name: p.grad for name, p in root.named_parameters() if p.grad is not None}
+    assert set(gradients) == learning
+    assert all(gradients[name].abs().max() > 0 for name in head | {n for n in adapters if "lora_B" in n})
+
+
+def test_every_weight_learns_under_full_and_each_gets_a_gradient(bert: Workspace) -> None:
+    root, _, collator, _ = build(bert, mode="full")
+    root.train()
+    root(**batch(collator, range(8)))["loss"].backward()
+    without = [name for name, parameter in root.named_parameters() if parameter.grad is None]
+    assert without == []
+
+
+@pytest.mark.parametrize("targets", [["q_proj", "v_proj"], ["layers.1.self_attn.q_proj"]])
+def test_adapters_go_where_they_are_told(qwen: Workspace, targets: list[str]) -> None:
+    _, model, _, _ = build(qwen, mode="lora", lora={"targets": targets, "rank": 2})
+    names = {name.partition(".lora_")[0] for name, _ in model.backbone.named_parameters() if ".lora_" in name}
+    assert names == {n for n in names if any(n.endswith(t) for t in targets)}
+    assert len(names) == (4 if len(targets) == 2 else 1)
+    assert model.backbone.layers[1].self_attn.q_proj.lora_A["default"].weight.shape == (2, 32)
+
+
+def test_a_target_that_matches_nothing_is_refused_with_what_there_is(qwen: Workspace) -> None:
+    with pytest.raises(ConfigError, match=r"lora\.targets: 'query' matches no linear module .* down_proj, .* v_proj"):
+        build(qwen, mode="lora", lora={"targets": ["q_proj", "query"]})
+    with pytest.raises(ConfigError, match="the empty list matches no linear"):
+        build(qwen, mode="lora", lora={"targets": []})
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_four_bits_are_refused_without_a_gpu(qwen: Workspace) -> None:
+    with pytest.raises(ConfigError, match="qlora computes in 4 bits on a GPU, and there is none; use lora"):
+        load_base(qwen.task("unused", mode="qlora").training, qwen.backbone)
+
+
+def test_bfloat16_reaches_the_backbone_and_stops_before_the_head(qwen: Workspace) -> None:
+    root, model, collator, _ = build(qwen, mode="full")
+    root.eval()
+    given, seen = batch(collator, range(8)), []
+    model.backbone.layers[0].mlp.down_proj.register_forward_hook(lambda module, args, out: seen.append(out.dtype))
+    with torch.no_grad():
+        exact = root(**given)
+        with torch.autocast("cpu", torch.bfloat16):
+            coarse = root(**given)
+    assert seen == [torch.float32, torch.bfloat16]
+    assert coarse["score"].dtype == coarse["loss"].dtype == torch.float32
+    assert 0 < (coarse["score"] - exact["score"]).abs().max() < 0.1 * exact["score"].abs().max()
+    features = torch.randn(3, model.preference.module.in_features)
+    with torch.no_grad():
+        expected = model.preference.module(features, features.flip(0))
+        halved = model.preference.module.bfloat16()(features, features.flip(0))
+    assert halved.dtype == torch.float32  # DeepSpeed keeps the weights in bfloat16, the sums stay exact
+    assert (halved - expected).abs().max() < 0.01 * expected.abs().max() + 0.01
+
+
+def test_gradients_are_the_same_when_activations_are_computed_again(qwen: Workspace) -> None:
+    found = []
+    for again in (False, True):
+        root, _, collator, _ = build(qwen, mode="lora", gradient_checkpointing=again)
+        root.train()
+        root(**batch(collator, range(8)))["loss"].backward()
+        found.append({name: p.grad for name, p in root.named_parameters() if p.requires_grad})
+    assert all(torch.allclose(found[0][name], found[1][name], atol=1e-7) for name in found[0])
+
+
+def slow_regulariser(model: PreferenceModel, given: dict[str, torch.Tensor], kind: str, beta: float) -> float:
+    """One text after another, one token after another."""
+    pairs, logs, lengths = len(given["label"]), [], []
+    for row in range(2 * pairs):
+        ids = given["input_ids"][row][given["attention_mask"][row].bool()]
+        logits = model.net(ids[None]).logits[0].double()
+        at = [t for t in range(len(ids)) if given["answer"][row, t]]
+        logs.append(sum(logits[t - 1].log_softmax(-1)[ids[t]].item() for t in at))
+        lengths.append(len(at))
+    total = 0.0
+    for pair, label in enumerate(given["label"].tolist()):
+        first, second = pair, pair + pairs
+        if kind == "sft":
+            chosen = first if label > 0.5 else second
+            total -= logs[chosen] / lengths[chosen] if label != 0.5 else 0.0
+        else:
+            gap = beta * (logs[first] - logs[second])
+            total += label * math.log1p(math.exp(-gap)) + (1 - label) * math.log1p(math.exp(gap))
+    return total / pairs
+
+
+@pytest.mark.parametrize("kind", ["sft", "dpo"])
+def test_a_regulariser_is_the_language_models_loss_on_the_answers(qwen: Workspace, kind: str) -> None:
+    regulariser = {"kind": kind, "weight": 0.7, "beta": 0.3}
+    root, model, collator, _ = build(qwen, mode="full", regulariser=regulariser)
+    given = batch(collator, range(5))
+    given["label"] = torch.tensor([1.0, 0.0, 0.5, 0.75, 0.0])
+    ends = given["attention_mask"].sum(1) - 1
+    assert given["answer"][torch.arange(10), ends].all()  # the closing token is part of what is said
+    with torch.no_grad():
+        root.eval()
+        plain = root(**given)["loss"].item()
+        root.train()  # the model has no dropout
+        with_it = root(**given)["loss"].item()
+        assert with_it - plain == pytest.approx(0.7 * slow_regulariser(model, given, kind, 0.3), rel=1e-4)
+    root(**given)["loss"].backward()
+    assert model.net.lm_head.weight.grad.abs().max() > 0
+    assert model.backbone is model.net.model
+
+
+def test_a_regulariser_of_an_encoder_or_without_the_words_head_is_refused(
+    bert: Workspace, qwen: Workspace, tmp_path: Path
+) -> None:
+    from transformers import AutoModel, AutoTokenizer
+
+    settings = qwen.task("unused", mode="full", regulariser={"kind": "sft"}).training
+    with pytest.raises(ConfigError, match=r"sft needs a decoder with its language-model head, and .* is an encoder"):
+        load_base(settings, bert.backbone)
+    AutoModel.from_pretrained(qwen.backbone.path).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(qwen.backbone.path).save_pretrained(tmp_path)
+    with pytest.raises(WeightsError, match=r"has no weights for lm_head\.weight"):
+        load_base(settings, qwen.backbone.model_copy(update={"path": str(tmp_path)}))
+
+
+def test_the_lower_bound_is_that_of_the_frozen_posterior_on_the_same_noise(qwen: Workspace) -> None:
+    from bgpm.posteriors._data import Labelled
+
+    head, posterior = Gpm(dim=4, bt_block=False, normalize="sphere"), Amortized(steps=20)
+    root, model, collator, data = build(qwen, head, posterior, mode="full")
+    given = batch(collator, range(12))
+    assert given["noise"].shape == (2, 12, 4)
+    reference = starting_head(posterior, head, frozen(qwen), data, seed=0)
+    features = [
+        torch.from_numpy(frozen(qwen).responses[rows[:12]]).double() for rows in (data.pairs.first, data.pairs.second)
+    ]
+    seen = Labelled(*features, None, torch.from_numpy(data.label[:12]), None, np.empty(0))
+    with torch.no_grad():
+        expected = reference.training_loss(posterior, seen, 0.5, given["noise"].double().unbind()).item()
+        root.train()
+        assert root(**given, kl_weight=0.5)["loss"].item() == pytest.approx(expected, rel=1e-4)
+        root.eval()
+        assert root(**given)["loss"].item() != pytest.approx(expected, rel=1e-4)
+    assert model.preference.noise_dim == 4
