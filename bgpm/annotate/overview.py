@@ -239,7 +239,7 @@ def why(row: Mapping[str, Any], arm: str) -> str:
             "little like it" if row["wide"] >= 0.75 else "much like it" if row["wide"] <= 0.25 else "some pairs like it"
         )
         guess += (
-            f" (90% range {low} to {high}); it has seen {seen}: sd of the score {sd:.1f}, wider than for "
+            f" (90% range {low} to {high}); it has seen {seen}: sd of the score {sd:.1f}, larger than for "
             f"{_share(row['wide'])} of the open pairs"
         )
     if row["uniform"]:

@@ -60,3 +60,9 @@ def test_people_label_three_batches_and_a_held_out_set_and_the_report_comes_out(
     assert json.loads(project.read("reports/metrics.json"))["labels"] == 20
     assert project.read("data/entropy/round-2/model/seed-0.safetensors") == model  # they measure and never train
     assert not list((project.folder / "data").rglob("waiting.json"))
+    with server(project.folder, project.env) as url:
+        browser.get(url + "campaign")
+        text = browser.find_element("tag name", "main").text
+        assert len(browser.find_elements("css selector", "svg.chart circle")) == 3
+    assert "Nothing waits for a label" in text
+    assert "with 20 labels, on 9 labelled pairs" in text
