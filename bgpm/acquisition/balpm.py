@@ -26,6 +26,8 @@ from bgpm.acquisition._moments import moments
 from bgpm.keys import require_finite
 from bgpm.types import Candidates, Uncertainty
 
+_CHUNK = 1 << 22  # distances held at once: 32 MiB
+
 
 class Balpm(Acquisition):
     """BALD + entropy_weight times the prompt's contribution above the smallest, in nats, >= 0.
@@ -76,13 +78,17 @@ def _radius(here: np.ndarray, points: np.ndarray, neighbours: int) -> np.ndarray
     found = search.kneighbors(here, return_distance=False)
     # The search expands |a - b|^2 and so cannot tell copies from close points: distances are taken anew, and of the
     # k + 1 found, the point itself among them, the k-th from the nearest is the largest.
-    return np.sqrt(np.square(here[:, None] - points[found]).sum(-1)).max(1)
+    return np.max([np.sqrt(np.square(here - points[column]).sum(1)) for column in found.T], axis=0)
 
 
 def _count_within(here: np.ndarray, radius: np.ndarray, others: np.ndarray, times: np.ndarray) -> np.ndarray:
     """How many others, each counted so many times, are within the radius of each row, int64 [Q]."""
     count = np.zeros(len(here), np.int64)
-    reach = np.square(radius) * (1 + 1e-9)
-    for other, time in zip(others, times, strict=True):
-        count += time * (np.square(here - other).sum(1) <= reach)
+    own, theirs = np.square(here).sum(1), np.square(others).sum(1)
+    step = max(1, _CHUNK // max(1, len(others)))
+    for low in range(0, len(here), step):
+        part = slice(low, low + step)
+        squares = own[part, None] + theirs
+        near = squares - 2 * here[part] @ others.T <= np.square(radius[part, None]) + 1e-12 * squares  # rounding
+        count[part] = near @ times
     return count
