@@ -51,7 +51,8 @@ class ScoreHead(nn.Module):
         if isinstance(start, AmortizedModel):
             self.log_variance = start.log_variance.float().requires_grad_()
         settings = posterior if isinstance(posterior, MapSettings) else Point()
-        self.loss = PairLoss(settings, _temperature(posterior))
+        # where the share of wrong labels is to be found out, the head's fit has done so
+        self.loss = PairLoss(settings, _temperature(posterior), getattr(start, "error_rate", 0.0))
 
     @property
     def reads_prompt(self) -> bool:
@@ -90,12 +91,12 @@ class ScoreHead(nn.Module):
     def fitted(self, summary: dict[str, float | int | str]) -> Fitted:
         """The networks as they are now, as a model of the family `bgpm.posteriors` without uncertainty of its own
         but for ``amortized``."""
-        module, start = self.module.double(), self.start
+        module, start, loss = self.module.double(), self.start, self.loss
         if self.log_variance is not None:
-            return AmortizedModel(
-                start.head, module, self.log_variance.double(), start.in_features, self.loss.tau, summary
-            )
-        return GaussianModel("point", start.head, module, start.in_features, self.loss.tau, None, None, summary)
+            return AmortizedModel(start.head, module, self.log_variance.double(), start.in_features, loss.tau, summary)
+        return GaussianModel(
+            "point", start.head, module, start.in_features, loss.tau, loss.error_rate, None, None, summary
+        )
 
 
 class PreferenceModel(nn.Module):

@@ -27,6 +27,7 @@ from bgpm.heads import Head
 from bgpm.launch import local_rank_world, process_group, rank_world
 from bgpm.posteriors import Posterior
 from bgpm.registry import build, parse
+from bgpm.sources import fingerprint
 from bgpm.stage import generator
 from bgpm.stage import run as run_stage
 from bgpm.training import WHERE, Task
@@ -36,17 +37,23 @@ from bgpm.training.model import PreferenceModel, ScoreHead, load_base, prepare, 
 from bgpm.training.trainer import fit
 from bgpm.types import Comparisons, Features
 
+SMALL = 2**20  # weights; threads then wait for each other longer than they work
 PR_SET_PDEATHSIG = 1  # of prctl: the signal that this process gets when its parent ends
 
 
 def run(step: str, task: Task) -> None:
-    """One step of a task, ``train`` or ``embed``, on this process's share of the cores."""
+    """One step of a task, ``train`` or ``embed``."""
     before = torch.get_num_threads()
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // local_rank_world()[1]))
     try:
         {"train": train, "embed": embed_all}[step](task)
     finally:
         torch.set_num_threads(before)
+
+
+def _take_cores(model: torch.nn.Module) -> None:
+    """This process's share of the cores, for a model that is large enough to keep several busy."""
+    if sum(parameter.numel() for parameter in model.parameters()) > SMALL:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // local_rank_world()[1]))
 
 
 def train(task: Task) -> None:
@@ -67,6 +74,7 @@ def train(task: Task) -> None:
     start = starting_head(posterior, head, features, seen, seed=task.seed)
     untrained = ScoreHead(copy.deepcopy(start), posterior)
     backbone, net = load_base(settings, task.backbone)
+    _take_cores(net)
     torch.manual_seed(seed)  # draws the adapters
     scores = ScoreHead(start, posterior)
     root = prepare(PreferenceModel(net, backbone.model, reduction, scores, settings.regulariser), settings)
@@ -102,6 +110,7 @@ def train(task: Task) -> None:
 def embed_all(task: Task) -> None:
     """Features of the pool's and the benchmark's texts under ``out/backbone``, in ``out/features``."""
     trained = restore(Path(task.out) / "backbone", task.backbone)
+    _take_cores(trained.backbone.model)
     with process_group() as group:
         for which, folder in (("pool", task.pool), ("benchmark", task.benchmark)):
             texts, target = TextSet.read(Path(folder)), Path(task.out) / "features" / which
@@ -129,6 +138,8 @@ def _side_folder(task: Task) -> Path:
         "training": task.training.model_dump(exclude=set(WHERE))
     }
     digest.update(json.dumps(told, sort_keys=True).encode())
+    script = Path(__file__)
+    digest.update(fingerprint(Path("bgpm/training") / script.name, script.parents[2]).encode())
     # The frozen features stand for the base's weights: they are what these make of the texts.
     folders = Path(task.pool), Path(task.features)
     for path in [Path(task.labels), *(path for folder in folders for path in sorted(folder.iterdir()))]:

@@ -91,7 +91,7 @@ def test_training_starts_from_the_scores_of_the_frozen_model(qwen: Workspace, he
 
 
 def test_the_loss_is_the_mean_of_the_pairs_and_padding_changes_nothing(qwen: Workspace) -> None:
-    posterior = Laplace(prior_precision=1.0, margin=True, tau=0.5)
+    posterior = Laplace(prior_precision=1.0, margin=True, tau=0.5, error_rate=0.1)
     root, _, collator, data = build(qwen, posterior=posterior, mode="full")
     root.eval()
     with torch.no_grad():
@@ -100,8 +100,9 @@ def test_the_loss_is_the_mean_of_the_pairs_and_padding_changes_nothing(qwen: Wor
     assert torch.allclose(together["score"], torch.cat(alone), atol=1e-5)
     expected = 0.0
     for score, label in zip(together["score"].tolist(), data.label[:6], strict=True):
-        lead = (score if label == 1 else -score) - 1.5
-        expected += math.log1p(math.exp(-lead / 0.5)) / 6
+        ahead = score if label == 1 else -score  # the winner has to lead by 1.5, and one label in ten is wrong
+        right, wrong = (1 / (1 + math.exp((1.5 - lead) / 0.5)) for lead in (ahead, -ahead))
+        expected -= math.log(0.9 * right + 0.1 * wrong) / 6
     assert together["loss"].item() == pytest.approx(expected, rel=1e-5)
 
 
