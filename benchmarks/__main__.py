@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
-MODULES = ("functional", "laplace", "selection", "pipeline")
+MODULES = ("functional", "laplace", "selection", "embedding", "pipeline")
 REPORT = Path("reports") / "benchmarks.md"
 
 
