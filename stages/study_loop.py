@@ -11,9 +11,10 @@ from tqdm import tqdm
 
 from bgpm.data.tables import concatenate, write_table
 from bgpm.loop.pool import read_labelled, read_pool
+from bgpm.oracles.recorded import Recorded
 from bgpm.stage import STUDY, read_params, run, whole_folder
 from bgpm.study import PARAMS, StudyPlan, read_plan
-from bgpm.study.pools import read_truth
+from bgpm.study.pools import answers
 from bgpm.study.run import Components, Run
 from bgpm.study.run import run as loop
 
@@ -44,8 +45,8 @@ def one(plan: StudyPlan, name: str, arm: str, seed: int) -> Run:
     pool = read_pool(tables, features / "pool")
     heldout = read_labelled(tables, tables / "truth-heldout.parquet", features / "pool")
     measured = read_labelled(benchmark, benchmark / "truth-benchmark.parquet", features / "benchmark")
-    truth = read_truth(tables, pool)
     arm_plan = plan.arm_plans[arm]
+    truth = answers(tables, pool, Recorded(noise=arm_plan.noise), seed)
     return loop(arm_plan, pool, truth, heldout, measured, seed=seed, start_labels=plan.start, budget=plan.budgets[name])
 
 

@@ -65,6 +65,7 @@ class ArmPlan(Settings):
         settings: Settings of these kinds by choice, for example ``{selection: {max_per_prompt: 2}}``.
         batch_size: Labels a round.
         baseline: The arm it is compared with: same model and posterior, uniform choice.
+        noise: Share of the bought labels that are wrong (oracle `recorded`); held-out labels stay as they are.
         default: Whether it is what params.yaml ships.
     """
 
@@ -75,6 +76,7 @@ class ArmPlan(Settings):
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
     batch_size: int = Field(default=32, ge=1)
     baseline: str = "random"
+    noise: float = Field(default=0.0, ge=0.0, lt=0.5)
     default: bool = False
 
 

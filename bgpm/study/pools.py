@@ -11,6 +11,7 @@ from bgpm.backbones import FeatureSettings
 from bgpm.backbones.reduction import Reduction
 from bgpm.data.tables import read_table, rows_of, write_table
 from bgpm.loop.pool import Pool
+from bgpm.oracles import Oracle, OracleFiles, Question
 
 Tables = dict[str, dict[str, np.ndarray]]
 Text = tuple[list[dict[str, str]], str | None]  # a conversation, and an answer or nothing
@@ -58,11 +59,10 @@ def write_tables(folder: Path, tables: Tables, truth: Tables) -> None:
         write_table(folder / f"truth-{split}.parquet", labels)
 
 
-def read_truth(folder: Path, pool: Pool) -> dict[str, np.ndarray]:
-    """Recorded label and margin of every row of the pool's table of pairs; NaN for held-out ones and where unknown."""
-    recorded = read_table(folder / "truth-pool.parquet")
-    rows = rows_of(pool.table["pair_id"], recorded["pair_id"], str(folder / "pairs.parquet"))
+def answers(folder: Path, pool: Pool, oracle: Oracle, seed: int) -> dict[str, np.ndarray]:
+    """What an oracle says to every pair that may be bought: label and margin by row, NaN for the other rows."""
+    asked = [Question(name, seed) for name in pool.table["pair_id"][pool.open].tolist()]
+    verdicts = oracle(asked, OracleFiles(folder / "truth-pool.parquet", folder, folder / "pairs.parquet", folder))
     out = {name: np.full(len(pool.pairs), np.nan) for name in ("label", "margin")}
-    for name, values in out.items():
-        values[rows] = recorded[name]
+    out["label"][pool.open], out["margin"][pool.open] = verdicts.label, verdicts.margin
     return out
