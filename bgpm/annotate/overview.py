@@ -15,11 +15,13 @@ from bgpm.annotate.agreement import cohen, error_rates, fleiss
 from bgpm.annotate.batches import Batch, Texts, beliefs
 from bgpm.annotate.desk import Desk, labels
 from bgpm.errors import StateError
+from bgpm.evaluation.outlook import outlook
 from bgpm.oracles import Answer
 from bgpm.reporting.charts import Series, line_chart
 from bgpm.reporting.inputs import Arm, read_arm
+from bgpm.reporting.outlook import kept_words, reach_cells
 from bgpm.reporting.savings import band
-from bgpm.stage import START, round_dir, setting
+from bgpm.stage import START, generator, round_dir, setting
 
 Said = Mapping[str, Mapping[str, Answer]]
 
@@ -143,7 +145,30 @@ def _curve(params: Mapping[str, Any], batches: Sequence[Batch]) -> str:
     chart = ""
     if len(arms[0].labels) > 1:
         chart = line_chart("Held-out accuracy, %, against labels bought", series, width=760, height=300)
-    return _section(title, f"<figure>{chart}<figcaption>{'; '.join(words)}, {basis}.</figcaption></figure>")
+    figure = f"<figure>{chart}<figcaption>{'; '.join(words)}, {basis}.</figcaption></figure>"
+    return _section(title, "\n".join([figure, *(_forecast(arm) for arm in arms)]))
+
+
+def _forecast(arm: Arm) -> str:
+    """What the next rounds of an arm may bring, and the labels left to more."""
+    curve = arm.curve("heldout", "all", "accuracy")
+    if curve is None:
+        return ""
+    found = outlook(arm.labels, curve, generator("campaign", arm.name, len(arm.labels)))
+    if "missing" in found:
+        return f'<p class="soft">{escape(arm.name)}: {escape(found["missing"])}.</p>'
+    rounds = [
+        [f"{r['labels']:,} labels", f"{100 * r['accuracy']:.1f}%", f"{100 * r['low']:.1f}% to {100 * r['high']:.1f}%"]
+        for r in found["rounds"]
+    ]
+    reach = [[f"{100 * r['target']:.1f}%", *reach_cells(r)] for r in found["reach"]]
+    return "\n".join(
+        [
+            _table([f"{arm.name}: the next rounds", "expected accuracy", "95% interval"], rounds),
+            _table([f"{arm.name}: to reach", "labels left", "95% interval", "chance"], reach),
+            f'<p class="soft">If the next rounds are like the last ones; {escape(kept_words(found))}</p>',
+        ]
+    )
 
 
 def _agreement(said: Said) -> str:
