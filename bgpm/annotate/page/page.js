@@ -18,6 +18,7 @@ let annotator = "";
 let state = null; // what the server said last
 let current = null; // the pair on the screen
 let queue = []; // the pairs after it
+let heard = 0; // states accepted so far
 let unsaved = []; // what the server has not confirmed: {key, path, body}
 let past = []; // answers of this visit: {id, question}
 let refused = []; // what the server will not take: texts
@@ -136,8 +137,10 @@ async function flush() {
 }
 
 async function refresh() {
+  const before = heard;
   try {
-    accept(await ask(`/api/state?annotator=${encodeURIComponent(annotator)}${more ? "&more=1" : ""}`));
+    const reply = await ask(`/api/state?annotator=${encodeURIComponent(annotator)}${more ? "&more=1" : ""}`);
+    if (heard === before) accept(reply); // what an answer's own reply said meanwhile is newer
     if (!unsaved.length) trouble = "";
   } catch (error) {
     trouble = reason(error);
@@ -150,6 +153,7 @@ function answered(pairId) {
 }
 
 function accept(latest) {
+  heard += 1;
   state = latest;
   queue = state.queue.filter((q) => q.pair_id !== current?.pair_id && !answered(q.pair_id));
   if (!current) next();
