@@ -1,9 +1,9 @@
 """A trained model of the pipeline, ready to compare answers it has never seen.
 
->>> model = PreferenceModel.load("data/entropy/round-8/model")
->>> mean, variance, probability = model.matrix("Why is the sky blue?", ["Rayleigh scattering.", "Because.", "No."])
->>> model.rank("Why is the sky blue?", ["Rayleigh scattering.", "Because.", "No."]).order
-[0, 1, 2]
+::
+
+    model = PreferenceModel.load("data/entropy/round-8/model")
+    mean, variance, probability = model.matrix("Why is the sky blue?", ["Rayleigh scattering.", "Because.", "No."])
 
 Each distinct answer to a prompt goes through the backbone once, however many others it is compared with: K answers cost
 K forwards for K (K - 1) / 2 scores, with `pairpm` too, which reads the features of both. Shapes: K answers to one
@@ -99,7 +99,7 @@ class Choice:
         """From what a caller has; DataError for a prompt in which nothing is asked, and for an empty answer."""
         if isinstance(answers, str):
             raise DataError("answers: expected a list of texts, got one text; put it into a list")
-        turns = prompt if isinstance(prompt, str) else [dict(turn) for turn in prompt]
+        turns = prompt if isinstance(prompt, str) else list(prompt)
         return cls(prompt_of(turns, "prompt"), tuple(answers))
 
 
@@ -214,12 +214,12 @@ class PreferenceModel:
         return Embedded(Features(responses, of_prompts), rows, np.array(asked, np.int64))
 
     def compare(self, features: Features, pairs: Pairs) -> Matrix:
-        """Mean, variance and probability of any pairs of embedded answers, [N] each."""
+        """Mean, variance and probability of any pairs of embedded answers, [N] each; equal answers tie exactly."""
         moments = self.fitted.moments(features, pairs)
         probability = F.expected_probability(moments.mean, moments.variance, moments.tau)
-        return Matrix(
-            (moments.mean / moments.tau).numpy(), (moments.variance / moments.tau**2).numpy(), probability.numpy()
-        )
+        values = moments.mean / moments.tau, moments.variance / moments.tau**2, probability
+        same = pairs.first == pairs.second
+        return Matrix(*(np.where(same, tie, value) for tie, value in zip((0.0, 0.0, 0.5), values, strict=True)))
 
     def matrix(self, prompt: Prompt, answers: Sequence[str]) -> Matrix:
         """Every answer against every other, from one forward of the backbone for each distinct answer.

@@ -23,7 +23,7 @@ from bgpm.heads.gpm import Gpm
 from bgpm.heads.pairpm import Pairpm
 from bgpm.loop.pool import read_features, read_pool
 from bgpm.loop.train import train
-from bgpm.model import Matrix, PreferenceModel, ranking
+from bgpm.model import Choice, Matrix, PreferenceModel, ranking
 from bgpm.posteriors import Posterior, load
 from bgpm.posteriors.amortized import Amortized
 from bgpm.posteriors.laplace import Laplace
@@ -188,11 +188,13 @@ def test_score_reads_every_shape_of_a_pair(
         {"prompt": PROMPT, "response_a": a, "response_b": b, "id": "é"},
         {"prompt": PROMPT, "chosen": b, "rejected": a},
         {name: [question, {"role": "assistant", "content": text}] for name, text in (("chosen", a), ("rejected", b))},
+        {"prompt": PROMPT, "response_a": a, "response_b": a},
     ]
     apply(finished_project, "score", write_jsonl(tmp_path / "f.jsonl", rows))
-    got = lines(capsys.readouterr().out)
+    *got, same = lines(capsys.readouterr().out)
+    assert [same[name] for name in ("probability", "score_mean", "score_sd")] == [0.5, 0, 0]
     mean, variance, p = (whole[0, 1] for whole in model.matrix(PROMPT, [a, b]))
-    for row, before, sign in zip(got, rows, (1, -1, 1), strict=True):
+    for row, before, sign in zip(got, rows[:3], (1, -1, 1), strict=True):
         assert {name: row[name] for name in before} == before
         numbers = [row["score_mean"], row["score_sd"], row["probability"]]
         np.testing.assert_allclose(numbers, [sign * mean, variance**0.5, p if sign > 0 else 1 - p], atol=1e-5)
@@ -289,8 +291,23 @@ def test_what_cannot_be_compared_is_refused(model: PreferenceModel) -> None:
         model.embed(PROMPT, [])
     with pytest.raises(DataError, match="put it into a list"):
         model.embed(PROMPT, "one text")
+    with pytest.raises(DataError, match="expected messages with role and content"):
+        model.embed(["why"], ANSWERS)  # type: ignore[list-item]
     with pytest.raises(DataError, match="last turn to be the user's"):
         model.matrix([{"role": "assistant", "content": "hello"}], ANSWERS)
+
+
+def test_a_conversation_that_the_chat_template_refuses_is_named(
+    model: PreferenceModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template = "{% if messages[0].role == 'system' %}{{ raise_exception('no system turn') }}{% endif %}"
+    monkeypatch.setattr(model.backbone.tokenizer, "chat_template", template + "{{ messages[0].content }}")
+    choices = [
+        Choice(((role, "be brief"), ("user", PROMPT)), tuple(ANSWERS), f"f:{role}") for role in ("user", "system")
+    ]
+    model.embed_all(choices[:1])
+    with pytest.raises(DataError, match=r"^f:system: the backbone's chat template refuses .* no system turn"):
+        model.embed_all(choices)
 
 
 def test_a_folder_that_is_no_model_is_refused(finished_project: Project) -> None:
