@@ -1,0 +1,210 @@
+"""``bgpm score``, ``bgpm rank``, ``bgpm export``: a trained model over a file of texts.
+
+Every row is read and checked before the backbone is loaded, and the output is written whole or not at all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from bgpm.data.files import json_lines
+from bgpm.data.readers import rows_of_record
+from bgpm.errors import ConfigError, DataError
+from bgpm.model import Choice, Matrix, PreferenceModel, ranking
+from bgpm.stage import write_text
+from bgpm.types import Pairs
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the file.
+
+    Attributes:
+        columns: As the file has them.
+        choice: Prompt and answers; of a pair the first is response_a, or chosen.
+        chat: Whether the prompt was given as messages.
+    """
+
+    columns: dict[str, Any]
+    choice: Choice
+    chat: bool
+
+
+def add_score(parser: argparse.ArgumentParser) -> None:
+    """Options of ``bgpm score``."""
+    _common(parser, "pairs: prompt, response_a, response_b, or any other that a pool may have")
+    parser.set_defaults(run=score)
+
+
+def add_rank(parser: argparse.ArgumentParser) -> None:
+    """Options of ``bgpm rank``."""
+    _common(parser, "prompt, responses: a prompt and two or more answers")
+    parser.set_defaults(run=rank)
+
+
+def add_export(parser: argparse.ArgumentParser) -> None:
+    """Options of ``bgpm export``."""
+    _common(parser, "prompt, responses: a prompt and two or more answers")
+    parser.add_argument("--format", choices=["dpo"], required=True, help="dpo: prompt, chosen, rejected, as TRL reads")
+    parser.add_argument(
+        "--pairs", choices=["best-worst", "all"], default="best-worst",
+        help="of a row's answers: the first against the last by mean probability, or every pair; default: %(default)s",
+    )  # fmt: skip
+    parser.add_argument(
+        "--min-probability", type=float, default=0.5, metavar="P",
+        help="leave out pairs whose chosen answer is the better one with a lower probability; default: %(default)s",
+    )  # fmt: skip
+    parser.set_defaults(run=export)
+
+
+def _common(parser: argparse.ArgumentParser, rows: str) -> None:
+    parser.add_argument("file", type=Path, metavar="FILE.jsonl", help=f"rows with {rows} (.gz too)")
+    parser.add_argument(
+        "--model", type=Path, required=True, metavar="FOLDER", help="of a round: data/entropy/round-8/model"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="which replication's model; default: %(default)s")
+    parser.add_argument(
+        "--root", type=Path, default=Path(), help="the project, to which --model is relative; default: this folder"
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: standard output")
+
+
+def score(given: argparse.Namespace) -> None:
+    """Each row of pairs with ``probability``, that the first answer is the better one, and ``score_mean`` and
+    ``score_sd``, its score in logits; columns of these names are replaced.
+
+    Raises:
+        BgpmError: As `read`, and as `bgpm.model.PreferenceModel.load`.
+    """
+    entries = read(given)
+    for entry in entries:
+        count = len(entry.choice.answers)
+        if count != 2:
+            raise DataError(f"{entry.choice.place}: {count} answers: expected a pair; use `bgpm rank` for more")
+    model = PreferenceModel.load(given.model, given.seed, given.root)
+    found = model.embed_all([entry.choice for entry in entries])
+    first, second = np.array(found.rows, np.int64).reshape(-1, 2).T
+    result = model.compare(found.features, Pairs(first, second, found.prompt))
+    _write(
+        given.out,
+        (
+            entry.columns | {"probability": float(p), "score_mean": float(mean), "score_sd": math.sqrt(variance)}
+            for entry, mean, variance, p in zip(entries, *result, strict=True)
+        ),
+    )
+
+
+def rank(given: argparse.Namespace) -> None:
+    """Each row with ``order`` (positions of its answers, best first), ``borda`` (each answer's mean probability
+    against the others) and ``winner`` (the Condorcet winner's position, or null); columns of these names are replaced.
+
+    Raises:
+        BgpmError: As `read`, and as `bgpm.model.PreferenceModel.load`.
+    """
+    entries = read(given)
+    matrices = _matrices(given, entries)
+    _write(
+        given.out,
+        (entry.columns | vars(ranking(matrix)) for entry, matrix in zip(entries, matrices, strict=True)),
+    )
+
+
+def export(given: argparse.Namespace) -> None:
+    """Preference pairs as the model has them, in TRL's format; how many were left out is said on standard error.
+
+    Texts where every prompt of the file is text, conversations where one is a list of messages: a file has one form.
+
+    Raises:
+        ConfigError: If the least probability is none that a preference can have.
+        BgpmError: As `read`, and as `bgpm.model.PreferenceModel.load`.
+    """
+    least = given.min_probability
+    if not 0.5 <= least < 1:
+        raise ConfigError(f"--min-probability: expected a number in [0.5, 1), got {least}")
+    entries = read(given)
+    chat = any(entry.chat for entry in entries)
+    pairs, offered = [], 0
+    for entry, matrix in zip(entries, _matrices(given, entries), strict=True):
+        order = ranking(matrix).order
+        places = [(order[0], order[-1])]
+        if given.pairs == "all":
+            places = [(i, j) if matrix.mean[i, j] > 0 else (j, i) for n, i in enumerate(order) for j in order[n + 1 :]]
+        offered += len(places)
+        pairs += [
+            _preference(entry, i, j, chat=chat)
+            for i, j in places
+            if matrix.mean[i, j] > 0 and matrix.probability[i, j] >= least
+        ]
+    _write(given.out, pairs)
+    if len(pairs) < offered:
+        print(
+            f"{offered - len(pairs)} of {offered} pairs left out: no answer better with probability {least} or more",
+            file=sys.stderr,
+        )
+
+
+def read(given: argparse.Namespace) -> list[Entry]:
+    """Every line of the file, checked.
+
+    Raises:
+        ConfigError: If the result cannot be written where it is to go.
+        DataError: Naming file and line of the first row that cannot be used.
+    """
+    if given.out is not None and given.out.is_dir():
+        raise ConfigError(f"--out: {given.out} is a folder; name a file")
+    if not given.file.is_file():
+        raise DataError(f"{given.file}: no such file; expected one JSON object a line")
+    entries = [
+        _entry(place, columns) for place, columns in tqdm(json_lines(given.file), desc="read", unit="row", disable=None)
+    ]
+    if not entries:
+        raise DataError(f"{given.file}: no row in it")
+    return entries
+
+
+def _entry(place: str, columns: dict[str, Any]) -> Entry:
+    pairs = list(rows_of_record((place, columns)))
+    count = (1 + math.isqrt(1 + 8 * len(pairs))) // 2  # K answers make K (K - 1) / 2 pairs, the first with each first
+    answers = (pairs[0].a, *(pair.b for pair in pairs[: count - 1]))
+    try:
+        json.dumps(columns, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise DataError(f"{place}: a column is not valid Unicode: {error}") from None
+    choice = Choice(pairs[0].prompt, answers, place)
+    said = next((columns[name] for name in ("prompt", "instruction", "chosen", "response_a") if columns.get(name)), "")
+    return Entry(columns, choice, chat=not isinstance(said, str) or len(choice.prompt) > 1)
+
+
+def _matrices(given: argparse.Namespace, entries: Sequence[Entry]) -> list[Matrix]:
+    model = PreferenceModel.load(given.model, given.seed, given.root)
+    return model.matrices([entry.choice for entry in entries])
+
+
+def _preference(entry: Entry, chosen: int, rejected: int, *, chat: bool) -> dict[str, Any]:
+    """A row of TRL's preference format: three texts, or three lists of messages."""
+    better, worse = entry.choice.answers[chosen], entry.choice.answers[rejected]
+    if not chat:
+        return {"prompt": entry.choice.prompt[0][1], "chosen": better, "rejected": worse}
+    return {
+        "prompt": [{"role": role, "content": content} for role, content in entry.choice.prompt],
+        "chosen": [{"role": "assistant", "content": better}],
+        "rejected": [{"role": "assistant", "content": worse}],
+    }
+
+
+def _write(out: Path | None, rows: Iterable[dict[str, Any]]) -> None:
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    if out is None:
+        sys.stdout.write(text)
+    else:
+        write_text(out, text)

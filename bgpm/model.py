@@ -1,0 +1,324 @@
+"""A trained model of the pipeline, ready to compare answers it has never seen.
+
+::
+
+    model = PreferenceModel.load("data/entropy/round-8/model")
+    mean, variance, probability = model.matrix("Why is the sky blue?", ["Rayleigh scattering.", "Because.", "No."])
+
+Each distinct answer to a prompt goes through the backbone once, however many others it is compared with: K answers cost
+K forwards for K (K - 1) / 2 scores, with `pairpm` too, which reads the features of both. Shapes: K answers to one
+prompt, p features. Scores here are in logits, s / tau: what the pipeline's tables hold, divided by the temperature.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from bgpm import functional as F
+from bgpm.backbones import BackboneSettings, FeatureSettings
+from bgpm.backbones.embedding import Backbone, embed, load_backbone, tokens
+from bgpm.backbones.reduction import Reduction
+from bgpm.data.readers import prompt_of
+from bgpm.data.schema import Message, as_text
+from bgpm.data.tables import read_table
+from bgpm.errors import DataError, StateError
+from bgpm.posteriors import Fitted, load
+from bgpm.registry import parse
+from bgpm.stage import FEATURES, POOL, features_dir, read_params, seeds_of, setting
+from bgpm.types import Features, Pairs
+
+Prompt = str | Sequence[Mapping[str, str]]  # text, or messages with role and content up to the user's last turn
+
+CHUNK = 1024  # texts whose states of every layer are in memory at once
+ALIKE = 0.25  # relative distance; the same text in another precision differs by a few hundredths, in another model by 1
+
+
+class Matrix(NamedTuple):
+    """Every answer against every other, float64 [K, K]; the diagonal is 0, 0 and 0.5.
+
+    Attributes:
+        mean: Posterior mean of the score of row over column, in logits; exactly antisymmetric.
+        variance: Its variance, logits squared, >= 0; symmetric. 0 throughout for a model without uncertainty.
+        probability: That the row's answer is better than the column's, averaged over the posterior; with the
+            transpose it makes 1.
+    """
+
+    mean: np.ndarray
+    variance: np.ndarray
+    probability: np.ndarray
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Answers in order.
+
+    Attributes:
+        order: Positions of the answers, best first: by Borda, the first given first where they are equal.
+        borda: [K], an answer's mean probability against the others.
+        winner: The Condorcet winner, which is more likely than not to be better than every other answer; None where
+            there is none: preferences may be cyclic. It need not be first in the order.
+    """
+
+    order: list[int]
+    borda: list[float]
+    winner: int | None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Answers to one prompt.
+
+    Attributes:
+        prompt: Turns up to the user's last.
+        answers: The answers, none of them empty.
+        place: Where they come from, for messages.
+    """
+
+    prompt: tuple[Message, ...]
+    answers: tuple[str, ...]
+    place: str = "answers"
+
+    def __post_init__(self) -> None:
+        if not self.answers:
+            raise DataError(f"{self.place}: no answer: expected a list of texts")
+        for number, answer in enumerate(self.answers, 1):
+            if not isinstance(answer, str) or not answer.strip():
+                raise DataError(
+                    f"{self.place}: answer {number} of {len(self.answers)}: expected text, got {answer!r}; drop it"
+                )
+
+    @classmethod
+    def of(cls, prompt: Prompt, answers: Sequence[str]) -> Choice:
+        """From what a caller has; DataError for a prompt in which nothing is asked, and for an empty answer."""
+        if isinstance(answers, str):
+            raise DataError("answers: expected a list of texts, got one text; put it into a list")
+        turns = prompt if isinstance(prompt, str) else list(prompt)
+        return cls(prompt_of(turns, "prompt"), tuple(answers))
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Features of the distinct answers of some choices.
+
+    Attributes:
+        features: Of each distinct (prompt, answer), and of each prompt where the model reads prompts.
+        rows: For each choice its answers' rows, int64 [K]; equal answers have one row.
+        prompt: For each choice its prompt's row, int64.
+    """
+
+    features: Features
+    rows: list[np.ndarray]
+    prompt: np.ndarray
+
+
+@dataclass(frozen=True)
+class PreferenceModel:
+    """A fitted head with the backbone and the map to features that it was trained on.
+
+    Attributes:
+        fitted: The head with its uncertainty.
+        backbone, reduction: From text to its features.
+        reads_prompt: Whether scores depend on the prompt's own features too (`prompt_gates`).
+    """
+
+    fitted: Fitted
+    backbone: Backbone
+    reduction: Reduction
+    reads_prompt: bool = False
+
+    @classmethod
+    def load(cls, folder: str | Path, seed: int = 0, root: str | Path = ".") -> PreferenceModel:
+        """One seed's model of a round.
+
+        A trained backbone is read from its checkpoint in the folder; a frozen one is params.yaml's, with the map in
+        ``data/features/pool``. Where the pool is there, one of its answers is embedded and compared with what the model
+        was trained on, so that another backbone of the same size is refused.
+
+        Args:
+            folder: A model folder, such as ``data/entropy/round-8/model``; relative to ``root``.
+            seed: The replication.
+            root: The project's folder, with params.yaml and data.
+
+        Raises:
+            StateError: If the folder is no model or lacks the seed, a file is damaged, or model, map and backbone are
+                not of one run.
+            ConfigError: If params.yaml is not there or cannot be used.
+            WeightsError: If the backbone cannot be loaded.
+        """
+        root = Path(root)
+        model = root / folder
+        seeds = seeds_of(model)
+        if seed not in seeds:
+            raise StateError(f"{model}: no seed {seed}; it has {', '.join(map(str, seeds))}")
+        stem = model / f"seed-{seed}"
+        fitted = load(stem)
+        head = json.loads(stem.with_name(f"{stem.name}.json").read_text(encoding="utf-8"))["head"]
+        base = parse(BackboneSettings, setting(params := read_params(root / "params.yaml"), "backbone"), "backbone")
+        if (root / base.path).is_dir():
+            base = base.model_copy(update={"path": str(root / base.path)})
+        trained = stem / "backbone"
+        if trained.is_dir():
+            from bgpm.training.checkpoint import restore
+
+            whole = restore(trained, base)
+            backbone, reduction = whole.backbone, whole.reduction
+        else:
+            settings = parse(FeatureSettings, setting(params, "features"), "features")
+            reduction = Reduction.load(settings, root / FEATURES / "pool" / "reduction.npz")
+            backbone = load_backbone(base)
+        found = cls(fitted, backbone, reduction, bool(head["settings"].get("prompt_gates")))
+        found._check(model, seed, head["in_features"], root)
+        return found
+
+    def embed(self, prompt: Prompt, answers: Sequence[str]) -> Features:
+        """Features of answers in the context of their prompt, float32 [K, p].
+
+        Raises:
+            DataError: If nothing is asked in the prompt, an answer is empty, or the backbone's chat template refuses
+                the conversation.
+        """
+        found = self.embed_all([Choice.of(prompt, answers)])
+        return Features(found.features.responses[found.rows[0]], found.features.prompts)
+
+    def embed_all(self, choices: Sequence[Choice]) -> Embedded:
+        """Features for many choices; each distinct answer to a prompt is embedded once over all of them.
+
+        Raises:
+            DataError: If the backbone's chat template refuses a conversation; names its place.
+        """
+        prompts: dict[tuple[Message, ...], int] = {}
+        answers: dict[tuple[int, str], int] = {}
+        rows, asked = [], []
+        for choice in choices:
+            if choice.prompt not in prompts:
+                prompts[choice.prompt] = len(prompts)
+                try:
+                    tokens(self.backbone, _messages(choice.prompt), choice.answers[0])
+                except DataError as error:
+                    raise DataError(f"{choice.place}: {error}") from error
+            asked.append(prompts[choice.prompt])
+            rows.append(np.array([answers.setdefault((asked[-1], text), len(answers)) for text in choice.answers]))
+        conversations = [_messages(turns) for turns in prompts]
+        texts = [(conversations[row], text, text) for row, text in answers]
+        # the text that `prepare` gives a prompt counts for the statistics alone, which gates may read
+        alone = [(c, None, as_text(turns)) for c, turns in zip(conversations, prompts, strict=True)]
+        responses = self._features(texts, "embed answers")
+        of_prompts = self._features(alone, "embed prompts") if self.reads_prompt else np.empty((len(prompts), 0))
+        return Embedded(Features(responses, of_prompts), rows, np.array(asked, np.int64))
+
+    def compare(self, features: Features, pairs: Pairs) -> Matrix:
+        """Mean, variance and probability of any pairs of embedded answers, [N] each; equal answers tie exactly."""
+        moments = self.fitted.moments(features, pairs)
+        probability = F.expected_probability(moments.mean, moments.variance, moments.tau)
+        values = moments.mean / moments.tau, moments.variance / moments.tau**2, probability
+        same = pairs.first == pairs.second
+        return Matrix(*(np.where(same, tie, value) for tie, value in zip((0.0, 0.0, 0.5), values, strict=True)))
+
+    def matrix(self, prompt: Prompt, answers: Sequence[str]) -> Matrix:
+        """Every answer against every other, from one forward of the backbone for each distinct answer.
+
+        Raises:
+            DataError: As `embed`, and for fewer than two answers.
+        """
+        return self.matrices([Choice.of(prompt, answers)])[0]
+
+    def matrices(self, choices: Sequence[Choice]) -> list[Matrix]:
+        """`matrix` of many choices.
+
+        Raises:
+            DataError: As `embed_all`, and for fewer than two answers.
+        """
+        for choice in choices:
+            if len(choice.answers) < 2:
+                raise DataError(
+                    f"{choice.place}: {len(choice.answers)} answers: expected two or more, there is nothing to compare"
+                )
+        found = self.embed_all(choices)
+        return [
+            self._matrix(found.features, rows, prompt)
+            for rows, prompt in tqdm(
+                zip(found.rows, found.prompt, strict=True), "compare", len(choices), unit="prompt", disable=None
+            )
+        ]
+
+    def rank(self, prompt: Prompt, answers: Sequence[str]) -> Ranking:
+        """Answers in order, by their mean probability against the others; errors as `matrix`."""
+        return ranking(self.matrix(prompt, answers))
+
+    def best_of_n(self, prompt: Prompt, answers: Sequence[str]) -> int:
+        """Position of the answer that `rank` puts first: what `evaluate` measures as best of n; errors as `matrix`."""
+        return self.rank(prompt, answers).order[0]
+
+    def _matrix(self, features: Features, rows: np.ndarray, prompt: int) -> Matrix:
+        """Of answers at these rows of ``features``; equal answers tie exactly."""
+        distinct, back = np.unique(rows, return_inverse=True)
+        i, j = np.triu_indices(len(distinct), 1)
+        upper = self.compare(features, Pairs(distinct[i], distinct[j], np.full(len(i), prompt)))
+        square = Matrix(*(np.full((len(distinct),) * 2, middle) for middle in (0.0, 0.0, 0.5)))
+        for whole, part, other in zip(square, upper, (-upper.mean, upper.variance, 1 - upper.probability), strict=True):
+            whole[i, j], whole[j, i] = part, other
+        return Matrix(*(whole[np.ix_(back, back)] for whole in square))
+
+    def _features(self, items: Sequence[tuple[list[dict[str, str]], str | None, str]], title: str) -> np.ndarray:
+        """Features float32 [n, p] of conversations with an answer or without, and of the text that is looked at."""
+        parts = [np.empty((0, self.reduction.dim), np.float32)]
+        for start in range(0, len(items), CHUNK):
+            chunk = items[start : start + CHUNK]
+            states = np.empty((len(chunk), self.backbone.layers, self.backbone.width), np.float32)
+            part = f"{title} {start + 1}-{start + len(chunk)} of {len(items)}"
+            embed(self.backbone, [(messages, answer) for messages, answer, _ in chunk], states, title=part)
+            parts.append(self.reduction(states, [text for *_, text in chunk]))
+        return np.concatenate(parts)
+
+    def _check(self, model: Path, seed: int, in_features: int, root: Path) -> None:
+        """Refuse a model, a map and a backbone that are not of one run."""
+        fix = "set params.yaml back to what it was trained with, or run `dvc repro`"
+        settings, arrays = self.reduction.settings, self.reduction.arrays
+        gives = self.backbone.width * (self.backbone.layers if settings.layers == "all" else 1)
+        if len(arrays["mean"]) != gives or bool(len(arrays["statistics_mean"])) != settings.text_statistics:
+            raise StateError(
+                f"{model}: the map to its features reads {len(arrays['mean'])} states "
+                f"{'with' if len(arrays['statistics_mean']) else 'without'} text statistics; backbone and features of "
+                f"params.yaml give {gives} {'with' if settings.text_statistics else 'without'}; {fix}"
+            )
+        if self.reduction.dim != in_features:
+            raise StateError(
+                f"{model}: seed {seed} reads {in_features} features and the map to them gives {self.reduction.dim}: "
+                f"they are not of one run; {fix}"
+            )
+        own = features_dir(model, seed, "pool")
+        stored = (own if own.is_relative_to(model) else root / own) / "responses.npy"
+        tables = [root / POOL / f"{name}.parquet" for name in ("prompts", "responses")]
+        if not all(path.is_file() for path in (stored, *tables)):  # a model that was taken away from its pool
+            return
+        texts = read_table(tables[1], ["prompt", "text"])
+        messages = json.loads(read_table(tables[0], ["messages"])["messages"][texts["prompt"][0]])
+        expected = np.load(stored, mmap_mode="r")[0]
+        got = self._features([(messages, texts["text"][0], texts["text"][0])], "check")[0]
+        if not np.linalg.norm(got - expected) <= ALIKE * np.linalg.norm(expected):
+            raise StateError(
+                f"{model}: the backbone gives other features of the pool's first answer than those it was trained on "
+                f"({stored}): it is another model, or reads texts in another way; {fix}"
+            )
+
+
+def ranking(matrix: Matrix) -> Ranking:
+    """Order, Borda and the Condorcet winner of answers that were all compared."""
+    k = len(matrix.mean)
+    borda = (matrix.probability.sum(1) - 0.5) / (k - 1)  # the diagonal is an answer against itself
+    beats = (matrix.mean > 0).sum(1)
+    winners = np.flatnonzero(beats == k - 1)
+    return Ranking(
+        np.argsort(-borda, kind="stable").tolist(), borda.tolist(), int(winners[0]) if len(winners) else None
+    )
+
+
+def _messages(turns: tuple[Message, ...]) -> list[dict[str, str]]:
+    return [{"role": role, "content": content} for role, content in turns]
