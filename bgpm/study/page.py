@@ -57,12 +57,16 @@ def draw_curves(outcomes: Sequence[Outcome], stem: Path) -> None:
             axis.grid(axis="y", color="#000000", alpha=0.08)
         for axis in axes.flat[len(pools) :]:
             axis.set_visible(False)
-        for axis in axes[-1]:
+        for axis in axes.flat[max(len(pools) - columns, 0) : len(pools)]:  # the lowest of each column
             axis.set_xlabel("labels bought")
         for axis in axes[:, 0]:
             axis.set_ylabel("held-out accuracy, %")
-        handles, labels = axes.flat[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(6, len(labels)), frameon=False)
+        handles = {
+            name: line for axis in axes.flat for line, name in zip(*axis.get_legend_handles_labels(), strict=True)
+        }
+        figure.legend(
+            handles.values(), handles.keys(), loc="outside lower center", ncols=min(6, len(handles)), frameon=False
+        )
         save(figure, stem)
 
 
