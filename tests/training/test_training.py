@@ -110,7 +110,10 @@ def test_all_weights_are_saved_as_transformers_reads_them(bert: Workspace, full:
         name for (name, p), q in zip(base.named_parameters(), after.parameters(), strict=True) if not torch.equal(p, q)
     ]
     still = {name for name, _ in base.named_parameters()} - set(moved)
-    assert all("pooler" in name or name.endswith("key.bias") for name in still)  # softmax does not see a key's bias
+    # Softmax does not see a key's bias, and what shifts the state of every text alike cancels between two answers:
+    # their gradients are rounding, which moves them or not.
+    blind = ("key.bias", "layer.1.output.LayerNorm.bias")
+    assert all("pooler" in name or name.endswith(blind) for name in still)
     once, again = (restore(full / "backbone", bert.backbone).backbone.model.state_dict() for _ in range(2))
     saved = load_file(full / "backbone/model.safetensors")
     assert all(torch.equal(once[name], value) and torch.equal(again[name], value) for name, value in saved.items())
