@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help install install-dev repro study test check bench mutate clean
+.PHONY: help install install-dev repro study offline test check bench mutate clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -29,9 +29,16 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 repro: install  ## run the whole loop: dvc repro
 	dvc repro
 
-study: install  ## label efficiency on real pools: make study POOLS=FOLDER, the folder that holds their files
+study: install study/dvc.yaml  ## label efficiency on real pools: make study POOLS=FOLDER, the folder that holds their files
 	python -m bgpm.study.sources "$(POOLS)"
 	dvc repro study/dvc.yaml
+
+offline: install offline/dvc.yaml  ## one model of all labels, without the loop
+	dvc repro offline/dvc.yaml
+
+# A pipeline of its own comes into DVC's sight when it is first asked for; commit it with its lock to keep its results.
+%/dvc.yaml: %/pipeline.yaml
+	cp $< $@
 
 check: install-dev  ## lint, types, import directions, the pipeline's own checks
 	ruff check .
@@ -40,8 +47,10 @@ check: install-dev  ## lint, types, import directions, the pipeline's own checks
 	lint-imports --no-cache
 	python -m pytest -q tests/test_dvc_yaml.py
 
-test: check  ## every test, with the reasons of skipped ones
-	python -m pytest
+WORKERS ?= 2
+
+test: check  ## every test, with the reasons of skipped ones: WORKERS=2 processes
+	OMP_NUM_THREADS=1 python -m pytest -n $(WORKERS) --dist worksteal
 
 bench: install-dev  ## speed and memory against named references
 	python -m benchmarks

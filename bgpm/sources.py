@@ -14,6 +14,7 @@ from __future__ import annotations
 import ast
 import hashlib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 WHOLE = ("acquisition", "functional", "heads", "oracles", "posteriors", "selection")
@@ -28,7 +29,7 @@ def reach(script: Path, root: Path) -> set[Path]:
         if path in seen:
             continue
         seen.add(path)
-        queue += [found for name in _imports(root / path) for found in _files(name, root)]
+        queue += [found for name in _imports((root / path).read_text(encoding="utf-8")) for found in _files(name, root)]
         if path.parent.parent == Path("bgpm") and path.parent.name in WHOLE:
             queue += [found.relative_to(root) for found in (root / path.parent).glob("*.py")]
     return seen
@@ -43,9 +44,13 @@ def fingerprint(script: Path, root: Path) -> str:
     return digest.hexdigest()
 
 
-def _imports(path: Path) -> Iterator[str]:
-    """Dotted names that a file imports from us; ``from a import b`` gives ``a`` and ``a.b``: either may be a module."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+@cache
+def _imports(source: str) -> tuple[str, ...]:
+    """Dotted names that code imports from us; ``from a import b`` gives ``a`` and ``a.b``: either may be a module."""
+    return tuple(_imported(ast.parse(source)))
+
+
+def _imported(tree: ast.Module) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             node.body = []

@@ -8,12 +8,14 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from filelock import FileLock
 from pools import make_pool  # noqa: F401, a fixture of the tests of acquisition and selection
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -158,6 +160,7 @@ def make_project(folder: Path) -> Project:
     write_tiny_bert(folder / "tiny" / "backbone")
     project.params(
         pool__path="tiny/pool.jsonl",
+        pool__seed=0,  # as the study splits its pools
         benchmark__path="tiny/benchmark.jsonl",
         backbone__path="tiny/backbone",
         backbone__sha256=None,
@@ -173,16 +176,31 @@ def make_project(folder: Path) -> Project:
     return project
 
 
+def once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Project:
+    """A project that the first test process to ask for it makes, and all share."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    with FileLock(root / f"{name}.lock"):
+        if not (root / name / "made").exists():
+            make(root / name / "project")
+            (root / name / "made").touch()
+    return Project(root / name / "project")
+
+
 @pytest.fixture(scope="session")
 def fresh_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """Nothing has run in it; tests that change it work on a clone."""
-    return make_project(tmp_path_factory.mktemp("fresh") / "project")
+    return once(tmp_path_factory, "fresh", make_project)
 
 
 @pytest.fixture(scope="session")
 def finished_project(fresh_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """`dvc repro` has run once, and its results are committed; tests that change it work on a clone."""
-    project = fresh_project.clone(tmp_path_factory.mktemp("finished") / "project")
-    project.dvc("repro")
-    project.commit("results")
-    return project
+
+    def make(folder: Path) -> None:
+        project = fresh_project.clone(folder)
+        project.dvc("repro")
+        project.commit("results")
+
+    return once(tmp_path_factory, "finished", make)

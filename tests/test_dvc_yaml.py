@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from dvc.api import params_show
+from dvc.dvcfile import ProjectFile
 from dvc.repo import Repo
 
 from bgpm.stage import read_params
@@ -17,9 +18,16 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="module")
 def stages() -> dict[str, Any]:
-    """Every stage with matrix and interpolation resolved, by name."""
+    """Every stage of every pipeline with matrix and interpolation resolved, by name."""
+    found: dict[str, Any] = {}
     with Repo(str(ROOT)) as repo:
-        return {stage.name: stage for stage in repo.index.stages if getattr(stage, "name", None)}
+        for prefix, file in {
+            "": "dvc.yaml",
+            "offline:": "offline/pipeline.yaml",
+            "study:": "study/pipeline.yaml",
+        }.items():
+            found |= {prefix + name: s for name, s in ProjectFile(repo, str(ROOT / file), verify=False).stages.items()}
+    return found
 
 
 def script_of(stage: Any) -> Path:
@@ -56,9 +64,9 @@ def test_the_index_of_a_round_in_a_stage_name_is_its_number(stages: dict[str, An
 
 def test_labels_of_the_pool_reach_only_the_oracle_and_the_baselines(stages: dict[str, Any]) -> None:
     readers = {n.split("@")[0] for n, s in stages.items() if Path("data/truth/pool.parquet") in relative(s.deps)}
-    assert readers == {"label", "start-label", "baselines", "offline-label"}  # the last stands outside the loop
+    assert readers == {"label", "start-label", "baselines", "offline:offline-label"}  # the last stands outside the loop
     heldout = {n.split("@")[0] for n, s in stages.items() if Path("data/truth/heldout.parquet") in relative(s.deps)}
-    assert heldout == {"evaluate", "start-evaluate", "baselines", "offline-evaluate"}
+    assert heldout == {"evaluate", "start-evaluate", "baselines", "offline:offline-evaluate"}
 
 
 def test_the_same_acquisition_twice_is_one_arm(tmp_path: Path) -> None:

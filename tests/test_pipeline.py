@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -9,12 +10,15 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from conftest import QUALITIES, Project, tiny_pool, write_jsonl
 from oracles.chat_service import Request, Response, completion, serve
+from tasks import files_of
 
 RESULTS = ["reports/metrics.json", "reports/label_efficiency.csv", "reports/label_efficiency.json"]
 
@@ -43,13 +47,23 @@ def test_an_unchanged_repro_runs_nothing_and_the_curve_is_complete(project: Proj
 
 
 @pytest.mark.slow
-def test_another_acquisition_reruns_its_own_arm_only(project: Project) -> None:
+def test_another_acquisition_reruns_its_own_arm_only_and_dvc_shows_what_it_gave(
+    project: Project, tmp_path: Path
+) -> None:
     before = project.read("data/random/round-2/evaluation/curve.csv")
     again = ran(project.dvc("exp", "run", "-S", "acquisition=ucb").stdout)
     loop = {f"{s}@ucb-round{k}" for s in ("score", "select", "label", "train", "evaluate") for k in (0, 1)}
     assert set(again) == {"check", "fork@ucb", "report", *loop}
     assert project.read("data/random/round-2/evaluation/curve.csv") == before
     assert b"\nucb,0,1," in project.read("reports/label_efficiency.csv")
+    assert "final_accuracy" in project.dvc("metrics", "diff", "HEAD", "--all").stdout
+    shown = project.dvc("exp", "show", "--csv").stdout
+    assert "ucb" in shown
+    assert "label_savings" in shown
+    for command in ("show", "diff"):
+        project.dvc("plots", command, "-o", str(tmp_path / command))
+        page = (tmp_path / command / "index.html").read_text(encoding="utf-8")
+        assert "accuracy" in page
     one_arm = ran(project.dvc("exp", "run", "-S", "acquisition=random").stdout)
     assert set(one_arm) == {"check", "report"}
 
@@ -73,7 +87,7 @@ def test_lost_outputs_come_back_from_the_cache_without_running(project: Project)
         shutil.rmtree(project.folder / "data" / name)
     assert ran(project.dvc("repro").stdout) == []
     shutil.rmtree(project.folder / "data" / "entropy")
-    project.dvc("checkout", "dvc.yaml")  # the study's and the offline pipeline, which never ran, are not meant
+    project.dvc("checkout")
     assert (project.folder / "data/entropy/round-2/model/seed-0.safetensors").is_file()
     assert {name: project.read(name) for name in RESULTS} == before
 
@@ -90,54 +104,101 @@ def test_every_round_can_be_pushed_and_pulled_by_someone_else(project: Project, 
         "data/entropy/round-2/model/seed-1.safetensors"
     )
     assert not (colleague.folder / "data/random").exists()
+    colleague.dvc("pull")
+    assert ran(colleague.dvc("repro").stdout) == []
+
+
+def never_ran(project: Project, stage: str) -> dict[str, bytes]:
+    """Take a stage's outputs away, from the cache too, so that DVC has to compute them; returns their files."""
+    outs = yaml.safe_load(project.read("dvc.lock"))["stages"][stage]["outs"]
+    shutil.rmtree(project.folder / ".dvc/cache/runs")
+    found: dict[str, bytes] = {}
+    for out in outs:
+        path = project.folder / out["path"]
+        (project.folder / ".dvc/cache/files/md5" / out["md5"][:2] / out["md5"][2:]).unlink(missing_ok=True)
+        if path.is_dir():
+            found |= {f"{out['path']}/{name}": content for name, content in files_of(path).items()}
+            shutil.rmtree(path)
+        else:
+            found[out["path"]] = path.read_bytes()
+            path.unlink()
+    return found
+
+
+def others_open(path: Path) -> bool:
+    """Whether another process has this file open."""
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):
+            if link.parts[2] != str(os.getpid()) and str(link.readlink()) == str(path):
+                return True
+    return False
+
+
+def running(project: Project, stage: str) -> bool:
+    """Whether a process of this stage runs in the project."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (
+                f"stages.{stage}" in (process / "cmdline").read_text()
+                and (process / "cwd").readlink() == project.folder
+            ):
+                return True
+    return False
 
 
 @pytest.mark.slow
-def test_dvc_shows_metrics_plots_and_experiments(project: Project, tmp_path: Path) -> None:
-    project.dvc("exp", "run", "-S", "acquisition=margin")
-    assert "final_accuracy" in project.dvc("metrics", "diff", "HEAD", "--all").stdout
-    shown = project.dvc("exp", "show", "--csv").stdout
-    assert "margin" in shown
-    assert "label_savings" in shown
-    for command in ("show", "diff"):
-        project.dvc("plots", command, "-o", str(tmp_path / command))
-        page = (tmp_path / command / "index.html").read_text(encoding="utf-8")
-        assert "accuracy" in page
-
-
-@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc to see who writes")
 @pytest.mark.parametrize(
-    ("victim", "signal_number"),
+    ("victim", "half", "signal_number"),
     [
-        ("prepare", signal.SIGKILL),
-        ("embed@pool", signal.SIGKILL),
-        ("embed@pool", signal.SIGINT),
-        ("train@entropy-round0", signal.SIGKILL),
-        ("train@entropy-round0", signal.SIGINT),
-        ("label@random-round1", signal.SIGKILL),
-        ("report", signal.SIGKILL),
+        ("prepare", "data/truth/summary.json.part", signal.SIGKILL),
+        ("embed@pool", "data/embeddings/pool.part", signal.SIGKILL),
+        ("embed@pool", "data/embeddings/pool.part", signal.SIGINT),
+        ("train@entropy-round0", "data/entropy/round-1/model.part", signal.SIGKILL),
+        ("train@entropy-round0", "data/entropy/round-1/model.part", signal.SIGINT),
+        ("label@random-round1", "", signal.SIGKILL),  # a small table is written too fast: as soon as the stage runs
+        ("report", "reports/metrics.json.part", signal.SIGKILL),
     ],
 )
-def test_a_stage_cut_off_in_the_middle_leaves_no_trace_in_the_results(
-    project: Project, victim: str, signal_number: signal.Signals
+def test_a_stage_cut_off_while_it_writes_leaves_no_trace_in_the_results(
+    project: Project, victim: str, half: str, signal_number: signal.Signals
 ) -> None:
     before = {name: project.read(name) for name in RESULTS}
+    outputs = never_ran(project, victim)
+    part = project.folder / half
+    full = None
+    if half.endswith(".json.part"):  # small files are written fast, into a pipe that is full never
+        part.parent.mkdir(parents=True, exist_ok=True)
+        os.mkfifo(part)
+        full = os.open(part, os.O_RDWR | os.O_NONBLOCK)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(full, bytes(4096))
     with subprocess.Popen(
-        [sys.executable, "-m", "dvc", "repro", "--force", "--single-item", victim],
+        [sys.executable, "-m", "dvc", "repro", "--single-item", victim],
         cwd=project.folder,
         env=project.env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
         start_new_session=True,
     ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith("> "):
-                break
+        deadline = time.monotonic() + 120
+        while not (others_open(part) if full is not None else part.exists() if half else running(project, "label")):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
         os.killpg(process.pid, signal_number)
     assert process.returncode != 0
-    project.dvc("repro")
+    if full is not None:
+        os.close(full)
+        part.unlink()
+        part.write_bytes(b"half of")
+    again = ran(project.dvc("repro").stdout)
+    assert victim in again
+    assert {name: project.read(name) for name in outputs if not name.endswith(".html")} == {
+        name: content for name, content in outputs.items() if not name.endswith(".html")
+    }
+    assert set(again) <= {victim, "report"}  # what follows was made of the same bytes
     assert {name: project.read(name) for name in RESULTS} == before
 
 
@@ -262,9 +323,9 @@ def test_a_human_round_waits_for_its_labels_and_then_goes_on(project: Project) -
 
 
 @pytest.fixture(scope="module")
-def abstaining_project(fresh_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+def abstaining_project(finished_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """One arm has run with an annotator that skips pairs."""
-    project = fresh_project.clone(tmp_path_factory.mktemp("abstaining") / "project")
+    project = finished_project.clone(tmp_path_factory.mktemp("abstaining") / "project")
     project.params(baseline="entropy", oracles__recorded__abstention=0.3, oracles__recorded__price=0.5)
     project.dvc("repro")
     return project

@@ -141,6 +141,7 @@ def test_all_labels_train_one_model_without_the_loop_and_only_when_asked(
     project = finished_project.clone(tmp_path / "project")
     assert ran(project.dvc("repro").stdout) == []
     write_tiny_qwen(project.folder / "tiny/qwen")
+    project.run("make", "offline/dvc.yaml")
     full = ["backbone.path=tiny/qwen", "training.mode=full", "training.steps=4", "seeds=[0]"]
     done = ran(project.dvc("exp", "run", *(f"-S{setting}" for setting in full), "offline/dvc.yaml").stdout)
     assert {name.rpartition(":")[2] for name in done} == {
