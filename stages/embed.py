@@ -6,10 +6,8 @@ import json
 import os
 from pathlib import Path
 
-import numpy as np
-
 from bgpm.backbones import BackboneSettings
-from bgpm.backbones.embedding import embed, load_backbone
+from bgpm.backbones.embedding import embed, load_backbone, on_disk
 from bgpm.data.tables import read_table
 from bgpm.errors import LaunchError
 from bgpm.launch import LauncherSettings, is_launched, launch, local_rank_world, must_launch, process_group
@@ -51,7 +49,7 @@ def work(params: dict, which: str, folder: Path) -> None:
         for name, texts in {"responses": answers, "prompts": [(c, None) for c in conversations]}.items():
             shape = (len(texts), backbone.layers, backbone.width)
             path = folder / f"{name}.npy"
-            out = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape) if first else None
+            out = on_disk(path, shape) if first else None
             counts[name] = embed(backbone, texts, out, title=f"embed {which} {name}", group=group)
             if out is not None:
                 out.flush()

@@ -18,6 +18,7 @@ def main() -> None:
         parse(PoolSettings, setting(params, "pool"), "pool"),
         parse(BenchmarkSettings, setting(params, "benchmark"), "benchmark"),
         {pair_id: mean_label(tuple(said.values())) for pair_id, said in answers.items()},
+        recorded=setting(params, "oracle") == "recorded",
     )
     for path, tables in ((POOL, prepared.pool), (BENCHMARK, prepared.benchmark)):
         with whole_folder(path) as folder:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 
-import numpy as np
 import torch
 
-from bgpm.backbones.embedding import embed, load_backbone
+from bgpm.backbones.embedding import embed, load_backbone, on_disk
 from bgpm.data.tables import write_table
 from bgpm.stage import STUDY, read_params, run, whole_folder, write_json
 from bgpm.study import PARAMS, read_plan
@@ -24,7 +23,7 @@ def main() -> None:
     with whole_folder(STUDY / "embeddings") as folder:
         write_table(folder / "texts.parquet", {"id": list(known)})
         shape = (len(known), backbone.layers, backbone.width)
-        out = np.lib.format.open_memmap(folder / "states.npy", mode="w+", dtype=np.float32, shape=shape)
+        out = on_disk(folder / "states.npy", shape)
         counts = embed(backbone, list(known.values()), out, title="embed all pools")
         out.flush()
         write_json(folder / "summary.json", counts)

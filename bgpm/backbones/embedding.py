@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -120,6 +121,21 @@ def verify(folder: str, sha256: str) -> None:
             f"{weights}: wrong weights: expected SHA-256 {sha256}, got {found}; "
             "reinstall the package, or set backbone.sha256 to null if you mean these weights"
         )
+
+
+def on_disk(path: Path, shape: tuple[int, ...]) -> np.memmap:
+    """A float32 array in a new .npy file, its space taken at once: a disk that is full is found out here.
+
+    A sparse file would meet it in the middle of an assignment, where the system kills the process.
+
+    Raises:
+        OSError: If the disk has no room for it.
+    """
+    out = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return out
 
 
 def load_backbone(settings: BackboneSettings) -> Backbone:

@@ -11,6 +11,7 @@ import gzip
 import json
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ def json_lines(path: Path) -> Iterator[Record]:
             continue
         try:
             record = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{path}:{number}: malformed line, not JSON: {error}") from None
         if not isinstance(record, dict):
             raise DataError(f"{path}:{number}: expected a JSON object, got {type(record).__name__}")
@@ -110,6 +111,9 @@ def _csv(path: Path) -> Iterator[Record]:
     csv.field_size_limit(sys.maxsize)  # the default refuses texts over 128 KiB
     reader = csv.DictReader(_lines(path), strict=True)
     try:
+        twice = [name for name, count in Counter(reader.fieldnames or ()).items() if count > 1]
+        if twice:
+            raise DataError(f"{path}:1: column {twice[0]!r} stands more than once in the header; rename or drop one")
         for record in reader:
             place = f"{path}:{reader.line_num}"
             if None in record or None in record.values():

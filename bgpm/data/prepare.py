@@ -61,17 +61,23 @@ class Prepared:
 
 
 def prepare(
-    pool: PoolSettings, benchmark: BenchmarkSettings, answered: Mapping[str, float] = MappingProxyType({})
+    pool: PoolSettings,
+    benchmark: BenchmarkSettings,
+    answered: Mapping[str, float] = MappingProxyType({}),
+    *,
+    recorded: bool = False,
 ) -> Prepared:
     """Read, check, clean and split; nothing is written.
 
     Args:
         pool, benchmark: What to read.
         answered: Labels that people gave to held-out pairs, by pair_id: they stand where none is recorded.
+        recorded: Labels will be bought from the pool's file, so that each of its pairs needs one.
 
     Raises:
         DataError: Naming file, line and what to do, for input that cannot be used.
-        MissingLabelError: If a benchmark pair has no label.
+        MissingLabelError: If a benchmark pair has no label; where the oracle is ``recorded``, if a pair of the pool
+            has none, or all held-out pairs.
     """
     bench_rows, bench_summary = _benchmark_rows(benchmark)
     rows = list(read_rows(pool))
@@ -86,6 +92,8 @@ def prepare(
     splits = [split[prompt_fingerprint(row.prompt)] for row in rows]
     _warn("pool", dropped | {"contradicting labels": contradicting})
     _check_pool(rows, splits, pool)
+    if recorded:
+        _check_recorded(rows, splits, bool(answered))
     tables, truth = _tables(rows, splits, pool.seed)
     _fill(truth["heldout"], answered, _source(pool))
     summary |= _describe(tables["pairs"], truth) | {
@@ -234,6 +242,25 @@ def _check_pool(rows: Sequence[Row], splits: Sequence[str], settings: PoolSettin
             )
     if all(row.label == 0.5 for row, split in zip(rows, splits, strict=True) if split == "heldout"):
         raise DataError(f"{source}: every held-out pair is a tie: accuracy needs at least one that is decided")
+
+
+def _check_recorded(rows: Sequence[Row], splits: Sequence[str], answered: bool) -> None:
+    """Refuse what a recorded oracle or an evaluation would stumble over hours later."""
+    bare = {
+        name: [row.place for row, split in zip(rows, splits, strict=True) if split == name and math.isnan(row.label)]
+        for name in ("pool", "heldout")
+    }
+    if bare["pool"]:
+        raise MissingLabelError(
+            f"{bare['pool'][0]}: no label, like {len(bare['pool'])} of {splits.count('pool')} pairs of the pool, and "
+            "oracle=recorded takes labels from there: give every pair a label, take out those without, or set "
+            "oracle=human or oracle=judge"
+        )
+    if len(bare["heldout"]) == splits.count("heldout") and not answered:
+        raise MissingLabelError(
+            f"{bare['heldout'][0]}: no label, like every held-out pair: there is nothing to evaluate on; give some of "
+            "them labels, or let people label them: `bgpm annotate --heldout`"
+        )
 
 
 def _fill(heldout: Table, answered: Mapping[str, float], source: str) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bgpm.backbones.embedding import embed
+from bgpm.backbones.embedding import embed, on_disk
 from bgpm.backbones.reduction import Reduction
 from bgpm.data.tables import as_pairs, read_table, where
 from bgpm.heads import Head
@@ -125,8 +125,7 @@ def embed_all(task: Task) -> None:
                 target.mkdir(parents=True, exist_ok=True)
                 shape = len(items), trained.backbone.layers, trained.backbone.width
                 with tempfile.TemporaryDirectory(dir=target) as scratch:  # every layer of a large pool is large
-                    path = f"{scratch}/states.npy"
-                    states = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+                    states = on_disk(Path(scratch) / "states.npy", shape)
                     embed(trained.backbone, items, states, title=title, group=group)
                     np.save(target / f"{name}.npy", trained.reduction(states, list(spoken)))
 

@@ -583,3 +583,13 @@ def test_the_shipped_minilm_pools_words_as_its_authors_do(minilm: Backbone) -> N
 def test_the_shipped_minilm_reads_brackets_as_text(minilm: Backbone) -> None:
     got = tokens(minilm, user("Which token ends a BERT input?"), "It is [SEP], and [MASK] hides one.")
     assert not {101, 102, 103, 0} & set(got.ids[got.start : got.stop])
+
+
+def test_an_array_on_disk_has_its_space_from_the_start(tmp_path: Path) -> None:
+    out = embedding.on_disk(tmp_path / "states.npy", (3000, 1000))
+    assert (out.shape, out.dtype) == ((3000, 1000), np.float32)
+    state = (tmp_path / "states.npy").stat()
+    assert state.st_blocks * 512 >= state.st_size > 12_000_000
+    out[-1] = 1.0
+    out.flush()
+    np.testing.assert_array_equal(np.load(tmp_path / "states.npy")[-1], np.ones(1000))

@@ -422,6 +422,36 @@ def test_what_people_said_of_held_out_pairs_stands_where_nothing_is_recorded(
     np.testing.assert_array_equal(after["pool"]["label"], before["pool"]["label"])
 
 
+@pytest.mark.parametrize(
+    ("bare", "complaint"),
+    [
+        ((40, 77), r"pool\.jsonl:41: no label, like 2 of 150 pairs of the pool, and oracle=recorded"),
+        (tuple(range(30)), r"pool\.jsonl:1: no label, like every held-out pair"),
+    ],
+)
+def test_a_recorded_oracle_misses_its_labels_before_any_work(
+    bare: tuple[int, ...],
+    complaint: str,
+    tmp_path: Path,
+    pool_records: Make,
+    benchmark_records: Make,
+    save: Callable[..., Path],
+) -> None:
+    rows = [
+        {**r, "split": "heldout" if n < 30 else "pool", "label": None if n in bare else r["label"]}
+        for n, r in enumerate(pool_records())
+    ]
+    settings = (
+        PoolSettings(path=str(save(tmp_path / "pool.jsonl", rows)), heldout=0.3),
+        BenchmarkSettings(path=str(save(tmp_path / "benchmark.jsonl", benchmark_records()))),
+    )
+    with pytest.raises(MissingLabelError, match=complaint):
+        prepare(*settings, recorded=True)
+    prepare(*settings)  # another oracle needs none
+    if 0 in bare:
+        prepare(*settings, {"of a held-out pair": 1.0}, recorded=True)
+
+
 def test_a_heldout_prompt_inside_the_pool_is_an_error(run: Run, pool_records: Make) -> None:
     pool = pool_records()
     pool[0]["split"], pool[2]["split"] = "heldout", "pool"
@@ -499,7 +529,8 @@ def test_the_stage_writes_what_other_stages_read_and_the_same_bytes_again(
     save(tmp_path / "pool.csv.gz", pool_records())
     save(tmp_path / "bench.parquet", benchmark_records())
     (tmp_path / "params.yaml").write_text(
-        "pool: {path: pool.csv.gz, heldout: 0.25}\nbenchmark: {path: bench.parquet}\n", encoding="utf-8"
+        "pool: {path: pool.csv.gz, heldout: 0.25}\nbenchmark: {path: bench.parquet}\noracle: recorded\n",
+        encoding="utf-8",
     )
     monkeypatch.chdir(tmp_path)
     written = []
