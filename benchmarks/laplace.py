@@ -78,6 +78,7 @@ def plain(data: Labelled, precision: Tensor) -> tuple[Tensor, Tensor]:
 def laplace(scale: float) -> Line:
     labels, p = max(60, int(LABELS * scale)), max(8, int(FEATURES * scale))
     features, comparisons = world(labels, p)
+    torch.set_num_threads(1)  # as in the stages: several wait for each other in small matrices
     head, settings = Gpm(dim=DIM), Laplace()
     settings.fit(head, *world(60, 8), seed=0)  # imports and warms up
     before = peak_mib()
