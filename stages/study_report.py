@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 
 import numpy as np
 
 from bgpm.data.tables import concatenate, read_table, write_table
-from bgpm.stage import REPORTS, STUDY, read_params, run
+from bgpm.stage import REPORTS, STUDY, read_params, run, write_text
 from bgpm.study import PARAMS, read_plan
 from bgpm.study.page import as_markdown, draw_curves, draw_savings
 from bgpm.study.table import COLUMNS, outcomes, row
@@ -18,20 +19,21 @@ OUT = REPORTS / "study"
 def main() -> None:
     plan = read_plan(read_params(PARAMS))
     found = list(outcomes(plan, STUDY))
-    OUT.mkdir(parents=True, exist_ok=True)
-    with (OUT / "savings.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows(row(o, c).values() for o in found if o.arm != o.plan.baseline for c in o.comparisons)
+    savings = io.StringIO()
+    writer = csv.writer(savings, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(row(o, c).values() for o in found if o.arm != o.plan.baseline for c in o.comparisons)
+    write_text(OUT / "savings.csv", savings.getvalue())
     curves = []
     for o in found:
         table = read_table(STUDY / "loops" / o.pool / o.arm / "curve.parquet")
         place = {name: np.full(len(table["seed"]), getattr(o, name), object) for name in ("pool", "arm")}
         curves.append(place | table)
     write_table(OUT / "curves.parquet", concatenate(curves))
-    draw_curves(found, OUT / "curves")
-    draw_savings(found, plan.headline, OUT / "savings")
-    (OUT / "index.md").write_text(as_markdown(plan, found), encoding="utf-8")
+    for name, arms in plan.figures.items():
+        draw_curves(found, arms, OUT / name)
+    draw_savings(found, plan.arms, plan.headline, OUT / "savings")
+    write_text(OUT / "index.md", as_markdown(plan, found))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The study: which acquisition function saves labels on which pool, over many loops in one process.
 
-Its settings are ``study/params.yaml``, its stages ``study/dvc.yaml``. A pool is built from files of labelled pairs
+Its settings are ``study/params.yaml``, its stages ``study/pipeline.yaml``. A pool is built from files of labelled pairs
 (`pools`), an arm is run on it for every seed by the same functions as the pipeline's stages (`run`), and every arm
 is compared with its baseline as the report compares two arms (`table`, `page`).
 """
@@ -86,6 +86,7 @@ class StudyPlan(Settings):
     Attributes:
         pools, arms: What is run, every arm on every pool, in the order of the tables.
         extra_pools, extra_arms: Arms that are run on some of the pools only.
+        figures: Learning curves drawn together: arms by the figure's name.
         pool_plans, arm_plans: What each of them is.
         budgets: Labels to buy on each pool, seed labels included.
         seeds: How many paired replications.
@@ -103,6 +104,7 @@ class StudyPlan(Settings):
     arms: list[str] = Field(min_length=1)
     extra_pools: list[str]
     extra_arms: list[str]
+    figures: dict[str, list[str]] = Field(default_factory=dict)
     pool_plans: dict[str, PoolPlan]
     arm_plans: dict[str, ArmPlan]
     budgets: dict[str, int]
@@ -129,11 +131,13 @@ def read_plan(raw: dict[str, Any]) -> StudyPlan:
         ConfigError: For an unknown key, pool, arm or baseline, or a headline that is no target.
     """
     plan = parse(StudyPlan, raw, "", str(PARAMS))
+    run = [*plan.arms, *plan.extra_arms]
     for what, names, known in (
         ("pool_plans", plan.pools, plan.pool_plans),
         ("budgets", plan.pools, plan.budgets),
-        ("arm_plans", [*plan.arms, *plan.extra_arms], plan.arm_plans),
+        ("arm_plans", run, plan.arm_plans),
         ("pools", plan.extra_pools, dict.fromkeys(plan.pools)),
+        ("figures", [arm for arms in plan.figures.values() for arm in arms], dict.fromkeys(run)),
     ):
         for name in names:
             if name not in known:

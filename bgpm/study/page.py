@@ -33,12 +33,13 @@ HEADER = (
 )
 
 
-def draw_curves(outcomes: Sequence[Outcome], stem: Path) -> None:
-    """Held-out accuracy against labels with 95% t-bands: a panel a pool, a line an arm compared with `random`."""
-    pools = list(dict.fromkeys(o.pool for o in outcomes))
+def draw_curves(outcomes: Sequence[Outcome], arms: Sequence[str], stem: Path) -> None:
+    """Held-out accuracy against labels with 95% t-bands: a panel a pool that has all these arms, a line an arm."""
+    found = {(o.pool, o.arm): o for o in outcomes}
+    pools = [pool for pool in dict.fromkeys(o.pool for o in outcomes) if all((pool, arm) in found for arm in arms)]
     columns = min(3, len(pools))
     rows = math.ceil(len(pools) / columns)
-    names = [arm for arm in dict.fromkeys(o.arm for o in outcomes) if arm != "random"]
+    names = [arm for arm in arms if arm != "random"]
     colour = dict(zip(names, [COLOURS[n % len(COLOURS)] for n in range(len(names))], strict=True)) | {
         "random": BASELINE
     }
@@ -47,7 +48,7 @@ def draw_curves(outcomes: Sequence[Outcome], stem: Path) -> None:
             rows, columns, figsize=(4.2 * columns, 3.1 * rows), squeeze=False, layout="constrained"
         )
         for axis, pool in zip(axes.flat, pools, strict=False):
-            for o in (o for o in outcomes if o.pool == pool and o.plan.baseline == "random"):
+            for o in (found[pool, arm] for arm in arms):
                 mean, half = band(100 * o.trials.curves)
                 axis.plot(o.trials.labels, mean, color=colour[o.arm], linewidth=1.6, label=o.arm)
                 axis.fill_between(
@@ -70,11 +71,11 @@ def draw_curves(outcomes: Sequence[Outcome], stem: Path) -> None:
         save(figure, stem)
 
 
-def draw_savings(outcomes: Sequence[Outcome], share: float, stem: Path) -> None:
-    """Savings at one target with 95% intervals over the null control's range, one panel a pool."""
-    compared = [o for o in outcomes if o.arm != o.plan.baseline]
+def draw_savings(outcomes: Sequence[Outcome], arms: Sequence[str], share: float, stem: Path) -> None:
+    """Savings of some arms at one target with 95% intervals over the null control's range, one panel a pool."""
+    compared = [o for o in outcomes if o.arm != o.plan.baseline and o.arm in arms]
     pools = list(dict.fromkeys(o.pool for o in compared))
-    arms = list(dict.fromkeys(o.arm for o in compared))
+    arms = [arm for arm in arms if any(o.arm == arm for o in compared)]
     with mpl.rc_context(RC):
         size = (1.6 + 2.1 * len(pools), 1.2 + 0.27 * len(arms))
         figure, axes = plt.subplots(1, len(pools), figsize=size, sharey=True, squeeze=False, layout="constrained")
@@ -120,7 +121,9 @@ def as_markdown(plan: StudyPlan, outcomes: Sequence[Outcome]) -> str:
     ]
     if plan.seeds < INDICATIVE_BELOW:
         out += [f"**{plan.seeds} seeds are indicative only**: intervals cover less than they promise.", ""]
-    out += ["![Labels saved](savings.png)", "", "![Learning curves](curves.png)", ""]
+    out += ["![Labels saved](savings.png)", ""]
+    for name, arms in plan.figures.items():
+        out += [f"![Learning curves of {', '.join(arms)}]({name}.png)", ""]
     for pool in plan.pools:
         here = [o for o in outcomes if o.pool == pool]
         random = here[0]

@@ -40,8 +40,12 @@ def test_the_shipped_plan_is_sound_and_every_arm_can_be_built() -> None:
     [
         ({"pools": ["ukp", "nowhere"]}, "pool_plans: nothing for 'nowhere'"),
         ({"arms": ["random", "guess"]}, "arm_plans: nothing for 'guess'"),
-        ({"arms": ["entropy"], "extra_arms": []}, "'entropy' is compared with 'random', which is not run on"),
+        (
+            {"arms": ["entropy"], "extra_arms": [], "figures": {}},
+            "'entropy' is compared with 'random', which is not run on",
+        ),
         ({"extra_pools": ["nowhere"]}, "pools: nothing for 'nowhere'"),
+        ({"figures": {"curves": ["guess"]}}, "figures: nothing for 'guess'"),
         ({"headline": 0.8}, "headline: 0.8 is not among shares"),
         ({"seeds": 1}, "seeds: Input should be greater than or equal to 2"),
         ({"colour": "blue"}, "colour: unknown key"),
@@ -159,6 +163,7 @@ def tiny_plan() -> dict[str, Any]:
         pools=["tiny"],
         arms=["random", "entropy"],
         extra_pools=[],
+        figures={name: ["random", "entropy"] for name in ("curves", "models", "amortized", "noise")},
         extra_arms=[],
         pool_plans={"tiny": {"sources": [{"file": "pool.jsonl"}], "heldout": 0.3}},
         arm_plans={
@@ -182,12 +187,11 @@ def test_a_study_gives_the_numbers_of_the_pipeline_and_writes_its_tables(
     finished_project: Project, tmp_path: Path
 ) -> None:
     project = finished_project.clone(tmp_path / "project")
-    project.params(pool__seed=0)  # as the study splits its pools
-    project.dvc("repro")
     (project.folder / "study/params.yaml").write_text(yaml.safe_dump(tiny_plan()), encoding="utf-8")
     write_jsonl(tmp_path / "files/pool.jsonl", tiny_pool())
     write_jsonl(tmp_path / "files/benchmark.jsonl", tiny_benchmark())
     project.run("python", "-m", "bgpm.study.sources", str(tmp_path / "files"))
+    project.run("make", "study/dvc.yaml")
     project.dvc("repro", "study/dvc.yaml")
     for arm in ("random", "entropy"):
         with (project.folder / f"data/{arm}/round-2/evaluation/curve.csv").open(encoding="utf-8") as file:
