@@ -5,16 +5,16 @@ https://platform.openai.com/docs/api-reference/chat. The key travels in one head
 
 from __future__ import annotations
 
-import json
+import asyncio
 import random
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx2
 
@@ -22,7 +22,12 @@ from bgpm.errors import BgpmError, ConfigError, LabelsPendingError
 
 BUSY = (408, 409, 425, 429)  # try again later; so is every 5xx
 REFUSED = (400, 413, 422)  # this request as it stands: too long, filtered, or a parameter the model does not know
+MAY_BE_PAID = (408, 500, 502, 504)  # a gateway may say so of work that the model has done; other failures cost nothing
+MOST_TOKENS = 10**9  # that one request can have
 LONGEST_BACKOFF, LONGEST_WAIT = 60.0, 300.0  # seconds
+
+
+T = TypeVar("T")
 
 
 class RefusedError(BgpmError, ValueError):
@@ -57,7 +62,7 @@ class Chat:
     Args:
         base_url: Up to and including ``/v1``.
         key: Sent as a bearer token; None for none.
-        timeout: Seconds without a byte before a request counts as failed.
+        timeout: Seconds after which a request without a whole reply counts as failed.
         retries: Further tries of a request that failed for the service's sake.
         backoff: Seconds before the first further try; doubled each time, and shortened by up to a half at random.
         per_minute: At most so many requests a minute, evenly spaced; None for no limit.
@@ -82,25 +87,36 @@ class Chat:
         self._free_at = 0.0
         self._lock = threading.Lock()
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._client = httpx2.Client(headers=headers, timeout=timeout)
+        # The client's own time-outs are for one read each: a byte a second would pass them for ever. A coroutine can
+        # be given up as a whole, so requests run in a loop beside the threads that wait for them.
+        self._timeout = timeout
+        self._client = httpx2.AsyncClient(headers=headers, timeout=None)
+        self._loop = asyncio.new_event_loop()
+        self._runner = threading.Thread(target=self._loop.run_forever, name="requests", daemon=True)
+        self._runner.start()
 
     def close(self) -> None:
         """Close the connections."""
-        self._client.close()
+        self._run(self._client.aclose())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._runner.join()
+        self._loop.close()
 
     def clean(self, text: str) -> str:
-        """The beginning of a text as one line, without the key."""
-        short = " ".join(text.split())
+        """The beginning of a text as one line that can be written, without the key."""
         if self._key:
-            short = short.replace(self._key, "***")
-        return short[:300]
+            text = text.replace(self._key, "***")
+        return " ".join(text.encode(errors="replace").decode().split())[:300]
 
-    def __call__(self, body: Mapping[str, Any], before: Callable[[], None]) -> Reply:
+    def __call__(
+        self, body: Mapping[str, Any], before: Callable[[], None], failed: Callable[[str, bool], None]
+    ) -> Reply:
         """The model's reply.
 
         Args:
             body: The request.
             before: Called before every try; what it raises ends the request.
+            failed: Called after every try without a reply: why, and whether it may have been paid for all the same.
 
         Raises:
             LabelsPendingError: If the service is in trouble for longer than our patience.
@@ -112,26 +128,44 @@ class Chat:
         for tries in range(self._retries + 1):
             self._wait_for_a_turn()
             before()
-            asked_to_wait = None
+            asked_to_wait, response, sent = None, None, threading.Event()
             try:
-                response = self._client.post(self.url, json=body)
-            except httpx2.TransportError as error:
+                response = self._run(self._post(body, sent))
+            except TimeoutError:
+                trouble = f"no whole reply within {self._timeout:g} s"
+            except httpx2.RequestError as error:
                 trouble = f"{type(error).__name__}: {error}"
+            if response is None:
+                failed(self.clean(trouble), sent.is_set())
+            elif response.status_code == 200:
+                reply = _reply(response)
+                if reply is not None:
+                    return reply
+                trouble = "status 200, but not a chat completion: " + response.text
+                failed(self.clean(trouble), True)
             else:
-                if response.status_code == 200:
-                    reply = _reply(response)
-                    if reply is not None:
-                        return reply
-                    trouble = "status 200, but not a chat completion: " + response.text
-                else:
-                    trouble = f"status {response.status_code}: {_message(response)}"
-                    asked_to_wait = self._judge_failure(response, trouble)
+                trouble = f"status {response.status_code}: {_message(response)}"
+                failed(self.clean(trouble), response.status_code in MAY_BE_PAID)
+                asked_to_wait = self._judge_failure(response, trouble)
             if tries < self._retries:
                 self._pause(tries, asked_to_wait)
         raise LabelsPendingError(
             f"{self.url}: no reply after {self._retries + 1} tries; the last: {self.clean(trouble)}; what was answered "
             "is kept: run `dvc repro` again when the service is well"
         )
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    async def _post(self, body: Mapping[str, Any], sent: threading.Event) -> httpx2.Response:
+        """The whole response; ``sent`` is set once a part of the request may have reached the service."""
+
+        async def note(event: str, _: object) -> None:
+            if event == "http11.send_request_headers.started":
+                sent.set()
+
+        async with asyncio.timeout(self._timeout):
+            return await self._client.post(self.url, json=body, extensions={"trace": note})
 
     def _judge_failure(self, response: httpx2.Response, trouble: str) -> float | None:
         """Seconds that the service asks us to wait, if it does; an error where waiting is no use."""
@@ -183,10 +217,10 @@ def _reply(response: httpx2.Response) -> Reply | None:
         )
         usage = body.get("usage")
         counts = usage and (int(usage["prompt_tokens"]), int(usage["completion_tokens"]))
-        if not isinstance(text, str) or (counts and min(counts) < 0):
+        if not isinstance(text, str) or (counts and not 0 <= min(counts) <= max(counts) <= MOST_TOKENS):
             return None
         return Reply(text, choice.get("finish_reason") == "length", tokens or None, counts or None)
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
 
 
@@ -202,7 +236,7 @@ def _message(response: httpx2.Response) -> str:
     try:
         error = response.json()["error"]
         return str(error["message"] if isinstance(error, dict) else error)
-    except (json.JSONDecodeError, UnicodeDecodeError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         return response.text
 
 

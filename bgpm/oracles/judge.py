@@ -10,9 +10,9 @@ import os
 import re
 import threading
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -62,8 +62,10 @@ class Judge(Oracle):
         retries, backoff, timeout: See `bgpm.oracles._chat.Chat`.
         concurrency: Requests under way at a time.
         requests_per_minute: At most; null for no limit.
-        max_requests: Replies of this model in all runs, and requests of this one, at most; null for no limit.
-        max_cost: What this model may cost in all runs, at most; null for no limit.
+        max_requests: Requests at most: those of this run, and of earlier ones those that had a reply or may have been
+            paid for; null for no limit.
+        max_cost: What this model may cost in all runs, at most; null for no limit. A request that was sent and brought
+            no reply counts as the most it may have cost; only what was under way when a run was killed is not known.
         price_input, price_output: Of a million tokens; ``max_cost`` and the report's costs are in the same currency.
         allow_many: Let several seeds or two arms ask, each for its own batch.
     """
@@ -110,6 +112,10 @@ class Judge(Oracle):
         ours = {"model", "messages", "logprobs", "top_logprobs", "stream", "n"} & self.request.keys()
         if ours:
             raise ConfigError(f"params.yaml: oracles.judge.request: {', '.join(sorted(ours))} cannot be set there")
+        try:
+            json.dumps(self.request, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"params.yaml: oracles.judge.request: {error}; expected what JSON can hold") from None
         longest = self._longest_reply
         if self.max_cost is not None and (
             self.price_input + self.price_output == 0 or not isinstance(longest, int) or longest < 1
@@ -119,8 +125,18 @@ class Judge(Oracle):
                 "max_completion_tokens) in request, to know what a question may cost at most"
             )
         self._template(annotations)
-        if self.api_key_env and not os.environ.get(self.api_key_env):
+        if self.api_key_env and not self._key():
             log.warning("%s is not set: questions that were not asked before will fail", self.api_key_env)
+
+    def _key(self) -> str | None:
+        """The key, without the line end that a file may have left; None where it is not set."""
+        key = os.environ.get(self.api_key_env or "", "").strip()
+        if not re.fullmatch("[!-~]*", key):  # a header cannot carry it, and an error would print it
+            raise ConfigError(
+                f"params.yaml: oracles.judge.api_key_env: the environment variable {self.api_key_env} holds what no "
+                "key can hold (blanks, line ends or characters beyond ASCII); set it to the key alone"
+            )
+        return key or None
 
     def store(self, annotations: Path) -> LabelStore:
         """Where this model's replies are kept."""
@@ -183,7 +199,7 @@ class Judge(Oracle):
             LabelsPendingError: If the service fails for long or the budget is spent; what was answered is kept.
             ConfigError: If the key is missing or the service does not know us.
         """
-        key = os.environ.get(self.api_key_env) if self.api_key_env else None
+        key = self._key()
         if self.api_key_env and not key:
             raise ConfigError(
                 f"params.yaml: oracles.judge.api_key_env: the environment variable {self.api_key_env} is not set, and "
@@ -224,26 +240,34 @@ class Judge(Oracle):
 
     def _settle(self, ask: _Ask, tries: int, chat: Chat, budget: _Budget, store: LabelStore) -> None:
         """Ask until a reply can be read, or as often as is paid for."""
-        at_most = self._price(OVERHEAD + len(ask.message.encode()), self._longest_reply or 0)
+        size = len(json.dumps(ask.body, ensure_ascii=False).encode())  # no tokeniser makes more tokens than bytes
+        at_most = self._price(OVERHEAD + size, self._longest_reply or 0)
+
+        def failed(why: str, may_be_paid: bool) -> None:
+            if may_be_paid:  # kept as an answer that was taken back: it counts as paid, and as nothing else
+                lost = replace(self._answer(ask, None, at_most, f"(cost at most) {why}"), id=f"lost-{uuid.uuid4().hex}")
+                store.append(lost)
+                store.undo(lost.id, lost.annotator)
+            budget.settle(at_most, at_most if may_be_paid else 0.0)
+
         label = None
         while label is None and tries < self.attempts:
             tries += 1
-            with budget.reserve(at_most):
-                try:
-                    reply = chat(ask.body, budget.request)
-                except RefusedError as error:
-                    if self.refusal == "stop":
-                        raise LabelsPendingError(
-                            f"{chat.url}: pair {ask.pair_id!r} was refused: {error}; mend oracles.judge.request, or "
-                            "set oracles.judge.refusal to abstain to go on without such pairs"
-                        ) from None
-                    store.append(self._answer(ask, None, 0.0, f"refused: {error}"))
-                    continue
-                cost = self._price(*reply.usage) if reply.usage else at_most
-                label = read_reply(reply, soft=self.logprobs > 0)
-                note = chat.clean(reply.text)
-                store.append(self._answer(ask, label, cost, note if reply.usage else f"(cost at most) {note}"))
-                budget.spend(cost)
+            try:
+                reply = chat(ask.body, lambda: budget.reserve(at_most), failed)
+            except RefusedError as error:
+                if self.refusal == "stop":
+                    raise LabelsPendingError(
+                        f"{chat.url}: pair {ask.pair_id!r} was refused: {error}; mend oracles.judge.request, or "
+                        "set oracles.judge.refusal to abstain to go on without such pairs"
+                    ) from None
+                store.append(self._answer(ask, None, 0.0, f"refused: {error}"))
+                continue
+            cost = self._price(*reply.usage) if reply.usage else at_most
+            label = read_reply(reply, soft=self.logprobs > 0)
+            note = chat.clean(reply.text)
+            store.append(self._answer(ask, label, cost, note if reply.usage else f"(cost at most) {note}"))
+            budget.settle(at_most, cost)
             if self.logprobs and reply.tokens is None:
                 raise ConfigError(
                     f"params.yaml: oracles.judge.logprobs: {self.model} at {self.base_url} gives no log-probabilities; "
@@ -280,10 +304,6 @@ class _Ask:
     shown: Shown
     body: dict[str, Any]
     key: str
-
-    @property
-    def message(self) -> str:
-        return self.body["messages"][0]["content"]
 
 
 class _Told:
@@ -323,18 +343,12 @@ class _Budget:
         self._judge, self._path = judge, store.path
         self._lock = threading.Lock()
 
-    def request(self) -> None:
-        """Count a request, if there may be one more."""
+    def reserve(self, at_most: float) -> None:
+        """Count a request and hold room for what it may cost, if there is any; `settle` gives the room back."""
         with self._lock:
             limit = self._judge.max_requests
             if limit is not None and self._requests >= limit:
                 self._refuse("max_requests", f"{self._requests} requests of at most {limit} are made")
-            self._requests += 1
-
-    @contextmanager
-    def reserve(self, at_most: float) -> Iterator[None]:
-        """Room for a question until its cost is known; the caller adds that to ``spent`` before the block ends."""
-        with self._lock:
             limit = self._judge.max_cost
             if limit is not None and self.spent + self._under_way + at_most > limit:
                 self._refuse(
@@ -342,16 +356,13 @@ class _Budget:
                     f"{self.spent:g} of at most {limit:g} are spent, {self._under_way:g} may be under way, and the "
                     f"next question may cost {at_most:g}",
                 )
+            self._requests += 1
             self._under_way += at_most
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._under_way -= at_most
 
-    def spend(self, cost: float) -> None:
-        """Note what a reply cost."""
+    def settle(self, at_most: float, cost: float) -> None:
+        """Note what a request did cost in the place of what it might have."""
         with self._lock:
+            self._under_way -= at_most
             self.spent += cost
 
     def _refuse(self, key: str, why: str) -> None:
@@ -376,7 +387,7 @@ def read_reply(reply: Reply, *, soft: bool) -> float | None:
         return LETTERS[text.upper()]
     try:
         said = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(said, dict) or len({"better", "probability_a"} & said.keys()) != 1:
         return None

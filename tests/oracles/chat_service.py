@@ -9,18 +9,25 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Literal
+
+DRIP = 0.05  # seconds a byte
 
 
 @dataclass
 class Response:
-    """What to send: a status, headers and a body; ``cut`` promises more bytes than come; ``delay`` sleeps first."""
+    """What to send: a status, headers and a body.
+
+    ``cut`` promises more bytes than come; ``delay`` sleeps first; with ``drip`` the body, or all of it, comes a byte at
+    a time.
+    """
 
     status: int = 200
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
     cut: bool = False
     delay: float = 0.0
+    drip: Literal["", "body", "all"] = ""
 
 
 def completion(text: str | None, usage: tuple[int, int] | None = (100, 1), **choice: Any) -> Response:
@@ -86,6 +93,14 @@ def serve(behave: Callable[[int, Request], Response]) -> Iterator[Service]:
                 with service.lock:
                     service.under_way -= 1
             try:
+                if response.drip:
+                    head = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(response.body)
+                    at_once = head if response.drip == "body" else b""
+                    self.wfile.write(at_once)
+                    for byte in (head + response.body)[len(at_once) :]:
+                        self.wfile.write(bytes([byte]))
+                        time.sleep(DRIP)
+                    return
                 self.send_response(response.status)
                 for name, value in response.headers.items():
                     self.send_header(name, value)

@@ -273,6 +273,11 @@ TROUBLE = {
     "paid to answer": completion("A", (-5, 1)),
     "surer than sure": completion("A", **logprobs("A", A=2.0)),
     "waiting for nothing": Response(429, headers={"retry-after": "nan"}),
+    "a body a byte at a time": Response(body=completion("A").body, drip="body"),
+    "all of it a byte at a time": Response(body=completion("A").body, drip="all"),
+    "nested without end": Response(body=b"[" * 100_000),
+    "more tokens than there are": Response(body=completion("A").body.replace(b"100", b"1e999")),
+    "in an encoding that it is not": Response(body=completion("A").body, headers={"content-encoding": "gzip"}),
 }
 
 
@@ -345,6 +350,35 @@ def test_a_wrong_key_address_or_model_ends_the_run_at_once_and_the_key_is_nowher
         assert KEY not in text
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", " "])
+def test_the_line_end_of_a_file_is_no_part_of_the_key(
+    files: OracleFiles, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    monkeypatch.setenv("BGPM_TEST_KEY", KEY + end)
+    with serve(honest) as service:
+        assert labels(service, files) == TRUTH
+    assert {request.headers["authorization"] for request in service.requests} == {f"Bearer {KEY}"}
+
+
+@pytest.mark.parametrize("wrong", [f"{KEY}\nX-Other: 1", f"{KEY}\u00e9", f"{KEY} {KEY}", f"{KEY}\x7f"])
+def test_what_no_key_can_hold_is_refused_before_any_request_and_not_repeated(
+    files: OracleFiles, monkeypatch: pytest.MonkeyPatch, wrong: str
+) -> None:
+    monkeypatch.setenv("BGPM_TEST_KEY", wrong)
+    with serve(honest) as service:
+        for attempt in (lambda: judge(service).check(files.annotations), lambda: labels(service, files)):
+            with pytest.raises(ConfigError, match="the environment variable BGPM_TEST_KEY holds what no key") as caught:
+                attempt()
+            assert KEY not in repr(caught.value)
+        assert service.requests == []
+
+
+def test_half_a_character_in_a_reply_does_not_lose_it(files: OracleFiles) -> None:
+    with serve(lambda *_: completion("A\ud800")) as service:
+        assert np.isnan(labels(service, files)).all()
+    assert {a.note for a in judge(service).store(files.annotations).history()} == {"A?"}
+
+
 def test_a_refused_question_stops_the_run_or_counts_as_an_abstention(files: OracleFiles) -> None:
     def filtering(n: int, request: Request) -> Response:
         refused = Response(400, b'{"error": {"message": "content filter"}}')
@@ -387,6 +421,43 @@ def test_no_more_money_is_spent_than_allowed(files: OracleFiles, usage: tuple[in
     assert len(service.requests) == 10
     notes = {a.note for a in judge(service).store(files.annotations).history()}
     assert notes == ({"A", "B"} if usage else {"(cost at most) A", "(cost at most) B"})
+
+
+LOST = {
+    "hanging": Response(delay=0.4),
+    "cut off": Response(body=completion("A").body, cut=True),
+    "unreadable": Response(body=b"<html>"),
+    "a gateway's": Response(504),
+}
+
+
+@pytest.mark.parametrize("lost", LOST.values(), ids=LOST.keys())
+def test_a_request_without_a_reply_counts_as_the_most_it_may_have_cost_in_every_run(
+    files: OracleFiles, lost: Response
+) -> None:
+    settings: dict[str, Any] = {"price_output": 1e6, "request": {"max_tokens": 1}, "timeout": 0.2, "concurrency": 1}
+    with serve(lambda *_: lost) as service:
+        for _ in range(3):
+            with pytest.raises(LabelsPendingError, match=r"max_cost: 3 of at most 3\.5 are spent"):
+                labels(service, files, max_cost=3.5, **settings)
+        assert len(service.requests) == 3
+        store = judge(service).store(files.annotations)
+        assert [a.cost for a in store.history(retracted=True)] == [1.0] * 3
+        assert store.history() == []  # no answer, and no attempt at one
+        with pytest.raises(LabelsPendingError, match="max_requests: 3 requests of at most 3 are made"):
+            labels(service, files, max_requests=3, **settings)
+        service.behave = honest
+        assert labels(service, files, max_cost=13.0, **settings) == TRUTH
+    assert len(service.requests) == 13
+
+
+@pytest.mark.parametrize("refused", [Response(429, headers={"retry-after": "0"}), Response(503)])
+def test_a_request_that_was_turned_away_costs_nothing(files: OracleFiles, refused: Response) -> None:
+    settings: dict[str, Any] = {"price_output": 1e6, "request": {"max_tokens": 1}, "max_cost": 10.0}
+    bad = {1, 2, 5}
+    with serve(lambda n, request: refused if n in bad else honest(n, request)) as service:
+        assert labels(service, files, concurrency=1, **settings) == TRUTH
+        assert sum(a.cost for a in judge(service).store(files.annotations).history(retracted=True)) == 10.0
 
 
 def test_a_run_killed_in_the_middle_repeats_no_request_that_was_answered(files: OracleFiles, tmp_path: Path) -> None:
@@ -455,6 +526,7 @@ def test_an_answer_taken_back_is_asked_for_again(files: OracleFiles) -> None:
         ({"request": {"stream": True, "n": 2}}, "oracles.judge.request: n, stream cannot be set there"),
         ({"max_cost": 1.0}, "oracles.judge.max_cost: needs price_input, price_output and max_tokens"),
         ({"max_cost": 1.0, "price_input": 1.0, "request": {}}, "oracles.judge.max_cost: needs"),
+        ({"request": {"temperature": math.inf}}, "oracles.judge.request: Out of range float values"),
         ({"template": "absent.txt"}, "absent.txt: cannot be read"),
         ({"template": "half.txt"}, "half.txt: the template lacks {answer_b}, which stand for the texts"),
     ],
