@@ -27,7 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--address", default="127.0.0.1", help="to listen on; default: %(default)s, this machine alone")
     parser.add_argument("--port", type=int, default=8765, help="default: %(default)s; 0 for any free one")
     parser.add_argument("--token", help="what others need to get in; made and printed where it is needed and not given")
-    parser.add_argument("--host", action="append", default=[], help="a further name that people reach this machine by")
+    parser.add_argument(
+        "--host",
+        action="append",
+        default=[],
+        help="a further name that people reach this page by, a proxy's; makes a token",
+    )
 
 
 def run(given: argparse.Namespace) -> None:

@@ -135,7 +135,7 @@ def token_of(headers: Message, cookie: str) -> str:
 
 
 def access(address: str, token: str | None, hosts: Iterable[str] = ()) -> Access:
-    """Who may talk to a server on this address: beyond this machine there is always a token.
+    """Who may talk to a server on this address: where others can get to it, by address or name, there is a token.
 
     Raises:
         ConfigError: If the address is none, or the token is too short or would not fit into a cookie.
@@ -150,7 +150,8 @@ def access(address: str, token: str | None, hosts: Iterable[str] = ()) -> Access
     if token is not None and not TOKEN.fullmatch(token):
         raise ConfigError("--token: expected 16 to 128 letters, digits, _ or -; leave it out to have one made")
     found = Access(address, token, frozenset(name.lower() for name in hosts))
-    return found if found.local or token else Access(address, secrets.token_urlsafe(24), found.hosts)
+    alone = found.local and not found.hosts  # a further name is a proxy's or a tunnel's, whose clients look local
+    return found if alone or token else Access(address, secrets.token_urlsafe(24), found.hosts)
 
 
 class Server(ThreadingHTTPServer):

@@ -106,6 +106,17 @@ def test_a_token_may_be_asked_for_on_this_machine_too(campaign: Any, start: Any)
     assert server.request("GET", "/", None, {"Authorization": f"Bearer {TOKEN}"})[0] == 200
 
 
+def test_a_further_name_lets_nobody_in_without_the_token(campaign: Any, start: Any) -> None:
+    server = start(campaign().root, "--host", "Labels.example")
+    there = {"Host": "labels.example", "Origin": "https://labels.example"}
+    for path in ("/", "/api/state?annotator=ada"):
+        assert server.request("GET", path, None, there)[0] == 403
+        assert server.request("GET", path)[0] == 403
+    status, headers, _ = server.request("GET", "/?token=" + server.url.partition("?token=")[2], None, there)
+    assert status == 303
+    assert server.request("GET", "/", None, {**there, "Cookie": headers["Set-Cookie"].split(";")[0]})[0] == 200
+
+
 @pytest.mark.parametrize(
     ("address", "token"), [("0.0.0.0", "short"), ("127.0.0.1", "has a blank in it!"), ("here", None)]
 )
