@@ -49,12 +49,14 @@ def _export(given: argparse.Namespace) -> None:
     if given.store and not given.store.is_file():
         raise DataError(f"{given.store}: no such file")
     answers = LabelStore(given.store).answers() if given.store else []
-    asked = questions(given.batch) if given.batch else texts(list(dict.fromkeys(answer.pair_id for answer in answers)))
     shape = given.shape or "jsonl"
-    if shape in ("csv", "jsonl"):
-        names = {question["pair_id"] for question in asked} if given.batch else None
-        answers = [answer for answer in answers if names is None or answer.pair_id in names]
-        asked = ()
+    asked: list[dict[str, str]] = []
+    if given.batch:
+        asked = list(questions(given.batch))
+        names = {question["pair_id"] for question in asked}
+        answers = [answer for answer in answers if answer.pair_id in names]
+    elif shape not in ("csv", "jsonl"):  # which have no place for texts
+        asked = list(texts(list(dict.fromkeys(answer.pair_id for answer in answers))))
     sys.stdout.write(export_answers(answers, shape, asked))
 
 

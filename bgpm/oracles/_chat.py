@@ -26,7 +26,6 @@ MAY_BE_PAID = (408, 500, 502, 504)  # a gateway may say so of work that the mode
 MOST_TOKENS = 10**9  # that one request can have
 LONGEST_BACKOFF, LONGEST_WAIT = 60.0, 300.0  # seconds
 
-
 T = TypeVar("T")
 
 
@@ -90,7 +89,7 @@ class Chat:
         # The client's own time-outs are for one read each: a byte a second would pass them for ever. A coroutine can
         # be given up as a whole, so requests run in a loop beside the threads that wait for them.
         self._timeout = timeout
-        self._client = httpx2.AsyncClient(headers=headers, timeout=None)
+        self._client = httpx2.AsyncClient(headers=headers, timeout=None, limits=httpx2.Limits(max_connections=None))
         self._loop = asyncio.new_event_loop()
         self._runner = threading.Thread(target=self._loop.run_forever, name="requests", daemon=True)
         self._runner.start()

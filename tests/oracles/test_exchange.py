@@ -217,6 +217,22 @@ def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     return run
 
 
+@pytest.mark.parametrize("shape", ["csv", "jsonl", "argilla", "label-studio"])
+def test_an_export_of_a_batch_passes_over_what_earlier_batches_had(
+    command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, shape: Any
+) -> None:
+    said = [Answer("q", 1.0, "ada", AT), Answer("r", 0.0, "ada", AT)]
+    LabelStore(tmp_path / "data/annotations/ada.jsonl").extend(said)
+    done = command("export", "data/annotations/ada.jsonl", "--batch", "batch.parquet", "--shape", shape)
+    assert (done.returncode, done.stderr) == (0, "")
+    back = LabelStore(tmp_path / "back.jsonl")
+    path = write(tmp_path / f"x.{ {'csv': 'csv', 'jsonl': 'jsonl'}.get(shape, 'json') }", done.stdout)
+    assert import_answers(path, shape, back, KNOWN) == 1
+    assert [(a.pair_id, a.label) for a in back.answers()] == [("r", 0.0)]
+    if shape in ("argilla", "label-studio"):
+        assert len(json.loads(done.stdout)) == 2  # the unanswered pair of the batch too
+
+
 def test_the_command_line_hands_a_batch_to_a_tool_and_takes_the_labels_back(
     command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
