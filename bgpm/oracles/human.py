@@ -30,8 +30,8 @@ class Human(Oracle):
     kind: Literal["human"] = "human"
     allow_many: bool = False
     annotators_per_pair: int = Field(default=1, ge=1)
-    price_per_label: float = Field(default=0.0, ge=0.0)
-    price_per_hour: float = Field(default=0.0, ge=0.0)
+    price_per_label: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
+    price_per_hour: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
     paid: ClassVar[bool] = True
 
     def __call__(self, questions: Sequence[Question], files: OracleFiles) -> Verdicts:

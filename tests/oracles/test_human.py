@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bgpm.errors import DataError, LabelsPendingError
-from bgpm.oracles import OracleFiles, Question
+from bgpm.errors import ConfigError, DataError, LabelsPendingError
+from bgpm.oracles import Oracle, OracleFiles, Question
 from bgpm.oracles._store import folder_by_pair
 from bgpm.oracles.human import Human
+from bgpm.registry import build
 
 
 @pytest.fixture
@@ -141,6 +143,13 @@ def test_people_are_paid_and_one_pair_may_be_asked_twice(files: OracleFiles) -> 
     assert not Human().allow_many
     write(files, "a.jsonl", said("p", 1))
     assert ask(files, "p", "p") == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("key", ["price_per_label", "price_per_hour"])
+@pytest.mark.parametrize("price", [math.inf, math.nan, -1.0])
+def test_a_price_is_a_number(key: str, price: float) -> None:
+    with pytest.raises(ConfigError, match=rf"oracles\.human\.{key}: Input should be"):
+        build(Oracle, "human", {key: price}, "oracles")
 
 
 def test_a_probability_counts_and_a_skipped_pair_is_answered_without_a_label(files: OracleFiles) -> None:
