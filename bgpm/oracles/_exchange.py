@@ -13,6 +13,7 @@ import csv
 import hashlib
 import io
 import json
+import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, fields, replace
@@ -42,9 +43,9 @@ def export_answers(answers: Sequence[Answer], shape: Shape, questions: Iterable[
     """
     if shape == "csv":
         text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(text, COLUMNS)  # ends lines with CR LF, else it would not quote a CR in a note
         writer.writeheader()
-        writer.writerows(asdict(answer) for answer in answers)
+        writer.writerows(_guarded(asdict(answer)) for answer in answers)
         return text.getvalue()
     if shape == "jsonl":
         return "".join(json.dumps(asdict(answer), ensure_ascii=False) + "\n" for answer in answers)
@@ -116,6 +117,19 @@ def import_answers(
     return len(fresh)
 
 
+FREE = ("pair_id", "annotator", "note", "id")  # columns of a table whose text anybody may have written
+
+
+def _guarded(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of a table in which no cell is a formula: a spreadsheet runs what begins like one, unless ' precedes it."""
+    return {n: "'" + v if n in FREE and re.match("'*[=+@\t\r-]", v) else v for n, v in row.items()}
+
+
+def _bare(row: Mapping[str, str]) -> dict[str, str]:
+    """A row as it was before `_guarded`."""
+    return {n: v[1:] if n in FREE and re.match("'+[=+@\t\r-]", v) else v for n, v in row.items()}
+
+
 Found = tuple[str, Callable[[], Answer]]  # a place, and its answer, which may turn out to be none
 
 
@@ -129,7 +143,7 @@ def _rows(path: Path) -> Iterator[Found]:
     """Answers of CSV, one a row; an empty cell is a value that was not given, and an empty label a skipped pair."""
 
     def answer(row: Mapping[str, str]) -> Answer:
-        given: dict[str, Any] = {name: value for name, value in row.items() if value != ""}
+        given: dict[str, Any] = {name: value for name, value in _bare(row).items() if value != ""}
         for name in ("label", "cost", "seconds"):
             if name in given:
                 try:

@@ -60,6 +60,20 @@ def test_our_own_shapes_keep_every_field(tmp_path: Path, store: LabelStore, shap
     assert store.path.read_bytes().count(b"\n") == 5
 
 
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "'=1", "''=1", "'quoted'", "plain"])
+def test_no_cell_of_a_table_is_a_formula_and_all_come_back_as_they_were(
+    tmp_path: Path, store: LabelStore, text: str
+) -> None:
+    said = [Answer("p", 1.0, f"{text}x", AT, note=text, id=f"{text}y"), Answer(f"{text}p", 0.0, "ada", AT, id="k")]
+    path = tmp_path / "x.csv"
+    path.write_text(export_answers(said, "csv"), encoding="utf-8", newline="")
+    with path.open(encoding="utf-8", newline="") as file:
+        cells = [cell for row in csv.reader(file) for cell in row]
+    assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@", "\t", "\r"))]
+    assert import_answers(path, "csv", store, {"p", f"{text}p"}) == 2
+    assert store.answers() == said
+
+
 def test_label_studio_gives_back_what_it_got(tmp_path: Path, store: LabelStore) -> None:
     path = write(tmp_path / "tasks.json", export_answers(ANSWERS, "label-studio", QUESTIONS))
     tasks = json.loads(path.read_text())
