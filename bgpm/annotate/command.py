@@ -44,6 +44,8 @@ def run(given: argparse.Namespace) -> None:
     """
     if given.limit is not None and (not given.heldout or given.limit < 1):
         raise ConfigError("--limit: expected a number above 0, together with --heldout")
+    if not 0 <= given.port <= 65535:
+        raise ConfigError(f"--port {given.port}: expected 1 to 65535, or 0 for any free one")
     params = read_params()
     settings = build(Oracle, "human", setting(params, "oracles.human"), "oracles")
     assert isinstance(settings, Human)

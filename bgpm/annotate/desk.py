@@ -147,6 +147,8 @@ class Desk:
             raise DataError(f"choice {choice!r}: expected one of {', '.join(get_args(Choice))}")
         if shown not in ("ab", "ba"):
             raise DataError(f"shown {shown!r}: expected ab or ba")
+        if seconds is None:
+            raise DataError("seconds None: expected a number >= 0")
         if not isinstance(note, str) or len(note) > LONGEST_NOTE:
             raise DataError(f"note: expected text of at most {LONGEST_NOTE} characters")
         paid = self.settings

@@ -239,7 +239,10 @@ class Handler(BaseHTTPRequestHandler):
             self._json(HTTPStatus.NOT_FOUND, {"error": "no such page"})
         elif self.headers.get_content_type() != "application/json":
             self._json(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, {"error": "expected JSON"})
-        elif not (length := self.headers.get("Content-Length", "")).isdecimal() or int(length) > LARGEST_BODY:
+        elif (
+            not re.fullmatch("[0-9]{1,6}", length := self.headers.get("Content-Length", ""))
+            or int(length) > LARGEST_BODY
+        ):
             self._json(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, {"error": f"expected at most {LARGEST_BODY} bytes"})
         else:
             body = self.rfile.read(int(length))
@@ -249,8 +252,8 @@ class Handler(BaseHTTPRequestHandler):
     def _change(self, path: str, body: bytes) -> dict[str, Any]:
         try:
             given = json.loads(body)
-        except ValueError:
-            raise DataError("the request is not JSON") from None
+        except (ValueError, RecursionError):
+            raise DataError("the request is not JSON, or nested too deep") from None
         expected = FIELDS[path]
         needed = expected - {"note", "more"}
         if not isinstance(given, dict) or not needed <= given.keys() <= expected:

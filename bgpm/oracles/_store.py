@@ -16,8 +16,8 @@ import fcntl
 import hashlib
 import json
 import logging
-import math
 import os
+import sys
 import threading
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
@@ -110,9 +110,9 @@ class Answer:
         return moment
 
 
-def _is_number(value: object, most: float = math.inf) -> bool:
-    """Whether a value is a finite number from 0 to ``most``; True and False are not numbers."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= most and value != math.inf
+def _is_number(value: object, most: float = sys.float_info.max) -> bool:
+    """Whether a value is a number from 0 to ``most``; True and False are not numbers."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= most
 
 
 class LabelStore:
@@ -342,7 +342,7 @@ def _parse(path: Path, data: bytes) -> _Content:
         ended = number <= len(lines)
         try:
             entry = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if not ended:
                 return _Content(answers, retracted, last)
             raise DataError(f"{path}:{number}: not JSON ({error}); mend the line or take it out") from None

@@ -134,12 +134,12 @@ class Running:
         self.port = int(re.search(r":(\d+)/", self.url)[1])
 
     def request(
-        self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None
+        self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None, raw: str | None = None
     ) -> tuple[int, dict[str, str], bytes]:
         """Status, headers and body, by a plain client."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         try:
-            data = None if body is None else json.dumps(body)
+            data = raw if body is None else json.dumps(body)
             default = {} if body is None else {"Content-Type": "application/json"}
             connection.request(method, path, data, {**default, **(headers or {})})
             reply = connection.getresponse()

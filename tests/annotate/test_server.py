@@ -20,6 +20,7 @@ from bgpm.annotate.server import access
 from bgpm.errors import ConfigError
 from bgpm.oracles import LabelStore
 
+JSON = {"Content-Type": "application/json"}
 TOKEN = "a-token-of-good-length"
 
 
@@ -136,6 +137,8 @@ def test_a_weak_token_and_a_wrong_address_are_refused(address: str, token: str |
         {"seconds": "1"},
         {"seconds": True},
         {"seconds": float("nan")},
+        {"seconds": None},
+        {"seconds": 10**400},
         {"annotator": ""},
         {"annotator": " ada"},
         {"annotator": "a\nb"},
@@ -173,6 +176,11 @@ def test_what_is_not_a_request_is_refused(one_server: tuple[Any, Any]) -> None:
     for body in ([1], "text", 3, {}):
         assert server.request("POST", "/api/answer", body)[0] == 400
     assert server.request("POST", "/api/answer", {"note": "x" * 70_000})[0] == 413
+    assert server.request("POST", "/api/answer", {}, {"Content-Length": "9" * 5000})[0] == 413
+    deep = "[" * 50_000
+    for path in ("/api/answer", "/api/undo"):
+        status, _, reply = server.request("POST", path, None, JSON, deep)
+        assert (status, json.loads(reply)["error"]) == (400, "the request is not JSON, or nested too deep")
     assert server.request("POST", "/api/nothing", {})[0] == 404
     assert server.answer("ada", "pair-of-nobody")[0] == 409
     assert campaign.lines() == []
@@ -332,7 +340,12 @@ def test_a_full_disk_is_said_and_nothing_is_acknowledged(campaign: Any, start: A
 
 
 def test_wrong_options_are_one_line(tmp_path: Path) -> None:
-    for arguments, message in (([], "params.yaml: not found"), (["--limit", "5"], "--limit: expected")):
+    for arguments, message in (
+        ([], "params.yaml: not found"),
+        (["--limit", "5"], "--limit: expected"),
+        (["--port", "99999"], "--port 99999: expected 1 to 65535"),
+        (["--port", "-1"], "--port -1: expected 1 to 65535"),
+    ):
         done = subprocess.run(
             [sys.executable, "-m", "bgpm", "annotate", *arguments],
             cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60, check=False,

@@ -106,6 +106,8 @@ def test_without_any_file_everybody_waits(files: OracleFiles) -> None:
         ('{"pair_id": ["p"], "label": 1}', "pair_id ['p']: expected text"),
         ('{"pair_id": "p", "label": 1, "cost": -1}', "cost -1: expected a number >= 0"),
         ('{"pair_id": "p", "label": 1, "seconds": Infinity}', "seconds inf: expected a number >= 0, or null"),
+        ('{"pair_id": "p", "label": 1, "seconds": 1' + "0" * 400 + "}", "seconds 1"),
+        ("[" * 100_000, "not JSON"),
         ('{"pair_id": "p", "label": 1, "shown": "aa"}', "shown 'aa': expected one of ab, ba"),
         ('{"pair_id": "p", "label": 1, "source": "crowd"}', "source 'crowd': expected one of recorded, judge, human"),
         ('{"pair_id": "p", "label": 1, "at": "yesterday"}', "at 'yesterday': expected a UTC time such as"),
