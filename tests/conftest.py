@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from browser import browser  # noqa: F401, a fixture of the tests of pages
 from filelock import FileLock
 from pools import make_pool  # noqa: F401, a fixture of the tests of acquisition and selection
 

@@ -6,7 +6,6 @@ import http.client
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -58,17 +57,18 @@ class Campaign:
     def __init__(self, root: Path, pairs: int = 12, **settings: Any) -> None:
         self.root, self.ids = root, [f"pair-{n}" for n in range(pairs)]
         self.store = root / "data/annotations/people.jsonl"
-        human = {"allow_many": False, **settings}
-        params = {
-            "acquisition": "entropy",
-            "baseline": "entropy",
-            "rounds": [{"k": 0, "next": 1}],
-            "oracles": {"human": human},
-        }
         (root / "data/annotations").mkdir(parents=True)
-        (root / "params.yaml").write_text(json.dumps(params), encoding="utf-8")
+        self.params(oracles={"human": {"allow_many": False, **settings}})
         self._pool(pairs)
         self.wait("entropy/round-0", self.ids)
+
+    def params(self, **changes: Any) -> None:
+        """Write params.yaml: what the page reads of it, with these changes to what is there."""
+        path = self.root / "params.yaml"
+        before = {"acquisition": "entropy", "baseline": "entropy", "rounds": [{"k": 0, "next": 1}]}
+        if path.exists():
+            before = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps(before | changes), encoding="utf-8")
 
     def _pool(self, pairs: int) -> None:
         pool, rows = self.root / "data/pool", np.arange(pairs)
@@ -193,35 +193,3 @@ def one_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Campa
     server = Running(place.root)
     yield place, server
     server.stop()
-
-
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--hide-scrollbars",
-]
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        pytest.skip(f"needs Chromium and chromedriver on PATH: found {chromium} and {driver}")
-    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    session = webdriver.Chrome(options=options, service=Service(driver))
-    yield session
-    session.quit()

@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from stages.report import main
 
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--hide-scrollbars",
-]
 BEYOND_THE_EDGES = """
 return [...document.querySelectorAll('svg.chart text')].filter(e => {
   const r = e.getBoundingClientRect();
@@ -32,27 +20,6 @@ return [...document.querySelectorAll('body *')].filter(
   e => !e.childElementCount && e.textContent.trim() && !e.closest('svg')
     && parseFloat(getComputedStyle(e).fontSize) < 13
 ).map(e => e.textContent)"""
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        pytest.skip(f"needs Chromium and chromedriver on PATH: found {chromium} and {driver}")
-    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    session = webdriver.Chrome(options=options, service=Service(driver))
-    session.get("about:blank")
-    session.get_log("performance")  # what the browser asked for on its own account
-    yield session
-    session.quit()
 
 
 def show(browser, path: Path, width: int, scheme: str) -> None:
