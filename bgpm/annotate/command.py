@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 from bgpm.annotate.batches import Texts, heldout, named, waiting
 from bgpm.annotate.desk import Desk, store_path
@@ -46,9 +47,7 @@ def run(given: argparse.Namespace) -> None:
         raise ConfigError("--limit: expected a number above 0, together with --heldout")
     if not 0 <= given.port <= 65535:
         raise ConfigError(f"--port {given.port}: expected 1 to 65535, or 0 for any free one")
-    params = read_params()
-    settings = build(Oracle, "human", setting(params, "oracles.human"), "oracles")
-    assert isinstance(settings, Human)
+    _now()
     texts = Texts(POOL)
     folder = HELDOUT_ANNOTATIONS if given.heldout else ANNOTATIONS
     if given.heldout:
@@ -56,12 +55,29 @@ def run(given: argparse.Namespace) -> None:
     elif given.batch:
         look = partial(list, [named(given.batch)])
     else:
-        look = partial(waiting, params)
+        look = lambda: waiting(_now()[0])  # noqa: E731
     allowed = access(given.address, given.token, given.host)
     with LabelStore(store_path(folder)).writer() as store:
-        desk = Desk(texts, look, store, settings)
-        with Server(desk, lambda: overview(desk, params), allowed, given.port) as server:
+        desk = Desk(texts, look, store, lambda: _now()[1])
+        with Server(desk, lambda: overview(desk, _now()[0]), allowed, given.port) as server:
             current = desk.current()
             print(f"{current.title}: {len(desk.open_pairs(current))} pairs wait" if current else "no batch waits yet")
             print(f"label at {server.url} (Ctrl-C ends it); answers go to {store.path}", flush=True)
             serve(server)
+
+
+def _now() -> tuple[dict[str, Any], Human]:
+    """params.yaml as it is now, with the settings of people: rounds are added while the page is open."""
+    try:
+        status = Path("params.yaml").stat()
+    except FileNotFoundError:
+        return _read(())  # says so
+    return _read((status.st_mtime_ns, status.st_size, status.st_ino))
+
+
+@lru_cache(maxsize=1)
+def _read(_: tuple[int, ...]) -> tuple[dict[str, Any], Human]:
+    params = read_params()
+    settings = build(Oracle, "human", setting(params, "oracles.human"), "oracles")
+    assert isinstance(settings, Human)
+    return params, settings

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, Literal, get_args
 
 from bgpm.annotate.agreement import cohen, fleiss
 from bgpm.annotate.batches import Batch, Texts
-from bgpm.errors import DataError
+from bgpm.errors import DataError, StateError
 from bgpm.oracles import Answer, LabelStore
 from bgpm.oracles._store import folder_by_pair, now
 from bgpm.oracles.human import Human
@@ -55,12 +56,14 @@ class Desk:
         texts: The pool.
         look: Says which batches wait, now.
         store: Where answers go; held as the only writer by the caller.
-        settings: How many people a pair needs, and prices.
+        settings: Says how many people a pair needs, and prices, now.
     """
 
-    def __init__(self, texts: Texts, look: Callable[[], list[Batch]], store: LabelStore, settings: Human) -> None:
-        self.texts, self.store, self.settings = texts, store, settings
-        self._look = look
+    def __init__(
+        self, texts: Texts, look: Callable[[], list[Batch]], store: LabelStore, settings: Callable[[], Human]
+    ) -> None:
+        self.texts, self.store, self.settings = texts, store, settings()
+        self._look, self._settings = look, settings
         self._lock = threading.RLock()
         self._batches: list[Batch] = []
         self._asked: set[str] = set()
@@ -185,12 +188,21 @@ class Desk:
             return {} if pair_id is None else self.question(annotator, pair_id)
 
     def _refresh(self) -> None:
-        """Read answers and batches anew where a file changed since our last look."""
+        """Read settings, answers and batches anew where a file changed since our last look.
+
+        Raises:
+            StateError: If a file of answers is broken: what a person sends meanwhile is worth another try.
+            ConfigError: If the settings are.
+        """
+        self.settings = self._settings()
         if (batches := self._look()) != self._batches:
             self._batches, self._asked = batches, {pair for batch in batches for pair in batch.pair_ids}
         if self._seen != (fingerprint := self._fingerprint()):
-            self._said = folder_by_pair(self.store.path.parent, "human")
-            self._history = self.store.history()
+            try:
+                self._said = folder_by_pair(self.store.path.parent, "human")
+                self._history = self.store.history()
+            except DataError as error:
+                raise StateError(str(error)) from None
             self._seen = fingerprint
 
     def _fingerprint(self) -> object:
@@ -228,13 +240,14 @@ def _finite(value: float) -> float | None:
 
 
 def _check_name(annotator: object) -> None:
+    # Not str.isprintable: joiners and no-break spaces belong to names of people too.
     if (
         not isinstance(annotator, str)
-        or not annotator.isprintable()
+        or any(unicodedata.category(character) in ("Cc", "Cs") for character in annotator)
         or annotator != annotator.strip()
         or not 0 < len(annotator) <= LONGEST_NAME
     ):
-        raise DataError(f"annotator {annotator!r}: expected a name of 1 to {LONGEST_NAME} characters")
+        raise DataError(f"annotator {annotator!r}: expected 1 to {LONGEST_NAME} characters, none a control character")
 
 
 def store_path(folder: Path) -> Path:

@@ -37,6 +37,7 @@ from bgpm.reporting.style import CSS
 log = logging.getLogger("bgpm")
 
 LARGEST_BODY = 64 * 1024
+SIZE = re.compile("[0-9]{1,9}")
 TOKEN = re.compile(r"[A-Za-z0-9_-]{16,128}")
 POLICY = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'"
 HEADERS = {
@@ -239,10 +240,7 @@ class Handler(BaseHTTPRequestHandler):
             self._json(HTTPStatus.NOT_FOUND, {"error": "no such page"})
         elif self.headers.get_content_type() != "application/json":
             self._json(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, {"error": "expected JSON"})
-        elif (
-            not re.fullmatch("[0-9]{1,6}", length := self.headers.get("Content-Length", ""))
-            or int(length) > LARGEST_BODY
-        ):
+        elif not SIZE.fullmatch(length := self.headers.get("Content-Length", "")) or int(length) > LARGEST_BODY:
             self._json(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, {"error": f"expected at most {LARGEST_BODY} bytes"})
         else:
             body = self.rfile.read(int(length))
@@ -286,7 +284,7 @@ class Handler(BaseHTTPRequestHandler):
             value = make()
         except ClosedError as error:
             self._json(HTTPStatus.CONFLICT, {"error": str(error)})
-        except (StateError, OSError) as error:  # a full disk, a file away for a moment: worth another try
+        except (StateError, ConfigError, OSError) as error:  # a full disk, a file being edited: worth another try
             log.warning("%s", error)
             self._json(HTTPStatus.SERVICE_UNAVAILABLE, {"error": str(error)})
         except BgpmError as error:

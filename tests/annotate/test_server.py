@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from conftest import ROOT
@@ -142,6 +143,9 @@ def test_a_weak_token_and_a_wrong_address_are_refused(address: str, token: str |
         {"annotator": ""},
         {"annotator": " ada"},
         {"annotator": "a\nb"},
+        {"annotator": "a\x7fb"},
+        {"annotator": "a\x85b"},
+        {"annotator": "\ud800"},
         {"annotator": "a" * 65},
         {"annotator": ["ada"]},
         {"pair_id": ["pair-0"]},
@@ -277,6 +281,57 @@ def test_labels_written_by_hand_count_at_once(campaign: Any, start: Any) -> None
     by_hand = place.root / "data/annotations/by-hand.jsonl"
     by_hand.write_text('{"pair_id": "pair-2", "label": 1, "annotator": "bo"}\n', encoding="utf-8")
     assert (server.state("bo")["finished"], server.state("bo")["mine"]) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "name", ["\u0633\u0627\u0631\u0627\u200c\u0646\u0627\u0632", "Ada\u00a0B", "\U0001f469\u200d\U0001f4bb"]
+)
+def test_names_are_peoples_own(campaign: Any, start: Any, name: str) -> None:
+    place = campaign()
+    server = start(place.root)
+    assert server.answer(name, "pair-0", id="x")[0] == 200
+    assert server.state(quote(name))["mine"] == 1
+    assert [line["annotator"] for line in place.lines()] == [name]
+
+
+def test_settings_that_change_while_the_page_is_open_count_at_once(campaign: Any, start: Any) -> None:
+    place = campaign()
+    server = start(place.root)
+    server.answer("ada", "pair-0")
+    assert server.state("ada")["finished"] == 1
+    place.wait("entropy/round-1", place.ids[:3])
+    place.wait("bald/round-0", place.ids[:2])
+    assert server.state("ada")["total"] == 12
+    place.params(rounds=[{"k": 0, "next": 1}, {"k": 1, "next": 2}])
+    (place.root / "data/entropy/round-0/waiting.json").unlink()
+    assert (server.state("ada")["batch"], server.state("ada")["total"]) == ("entropy, round 1", 3)
+    place.params(acquisition="bald", baseline="bald")
+    assert (server.state("ada")["batch"], server.state("ada")["total"]) == ("bald, round 0", 2)
+    place.params(oracles={"human": {"annotators_per_pair": 2, "price_per_label": 3.0}})
+    assert (server.state("ada")["finished"], server.state("ada")["people"]) == (0, 2)
+    server.answer("bo", "pair-0")
+    assert place.lines()[-1]["cost"] == 3.0
+
+
+@pytest.mark.parametrize(
+    ("file", "broken"),
+    [
+        ("params.yaml", "oracles: ["),
+        ("params.yaml", '{"oracles": {"human": {"price_per_label": .inf}}}'),
+        ("data/annotations/by-hand.jsonl", '{"pair_id": "pair-0", "label": 7}\n'),
+    ],
+)
+def test_a_file_that_is_broken_for_a_moment_loses_no_answer(campaign: Any, start: Any, file: str, broken: str) -> None:
+    place = campaign()
+    path = place.root / file
+    good = path.read_text(encoding="utf-8") if path.exists() else ""
+    server = start(place.root)
+    path.write_text(broken, encoding="utf-8")
+    status, reply = server.answer("ada", "pair-0")
+    assert status == 503  # the page tries again
+    assert path.name in reply["error"]
+    path.write_text(good, encoding="utf-8")
+    assert server.answer("ada", "pair-0")[0] == 200
 
 
 def test_a_second_server_on_the_same_labels_is_refused(campaign: Any, start: Any) -> None:
