@@ -151,9 +151,62 @@ def test_answers_wait_in_the_browser_while_the_server_is_away_and_then_arrive_on
     page.refresh()  # what was not saved outlives the page
     until(lambda: len(place.lines()) == 4, "the answer from before the reload")
     until(lambda: words(page, "status") == "4 answers saved", "its acknowledgement")
-    assert (
-        page.execute_script("return Object.keys(localStorage).filter(k => k.startsWith('bgpm:unsaved:')).length") == 0
-    )
+    assert unsaved(page) == 0
+
+
+def unsaved(browser: Any) -> int:
+    return browser.execute_script("return Object.keys(localStorage).filter(k => k.startsWith('bgpm:unsaved:')).length")
+
+
+def test_answers_of_somebody_who_left_are_said_to_be_unsaved_and_still_sent(
+    campaign: Any, start: Any, page: Any
+) -> None:
+    place = campaign(pairs=6)
+    server = start(place.root)
+    enter(page, server.url, "ada")
+    server.stop(signal.SIGKILL)
+    press(page, "1")
+    until(lambda: "1 not saved yet" in words(page, "status"), "the warning")
+    page.find_element("id", "change").click()
+    until(lambda: visible(page, "left-over") and "server cannot be reached" in words(page, "left-over"), "the warning")
+    assert words(page, "left-over").startswith("1 not saved yet: the server cannot be reached. Trying again")
+    start(place.root, "--port", str(server.port))
+    until(lambda: not visible(page, "left-over"), "the acknowledgement")
+    assert (len(by_person(place, "ada")), unsaved(page)) == (1, 0)
+    field = page.switch_to.active_element
+    field.clear()
+    field.send_keys("bo\n")
+    until(lambda: visible(page, "work"), "a pair")
+    assert words(page, "question").startswith("Pair 1:")
+    press(page, "2")
+    until(lambda: words(page, "status") == "1 answer saved", "bo's acknowledgement")
+    assert (len(by_person(place, "ada")), len(by_person(place, "bo"))) == (1, 1)
+
+
+def test_a_name_with_joiners_labels_and_what_goes_wrong_before_the_first_pair_is_said(
+    campaign: Any, start: Any, page: Any
+) -> None:
+    place = campaign(pairs=6)
+    server = start(place.root)
+    name = "\u0633\u0627\u0631\u0627\u200c\u0646\u0627\u0632\u00a0B"
+    enter(page, server.url, name)
+    press(page, "1")
+    until(lambda: by_person(place, name), "the answer")
+    page.find_element("id", "change").click()
+    page.execute_script("document.getElementById('name').value = 'a\\u0001b'")
+    page.find_element("css selector", "#name-form button").click()
+    until(lambda: visible(page, "rest"), "something on the page")
+    assert "none a control character. Trying again" in words(page, "rest-text")
+    page.find_element("id", "change").click()
+    server.stop()
+    field = page.switch_to.active_element
+    field.clear()
+    field.send_keys("ada\n")
+    until(lambda: visible(page, "rest"), "something on the page")
+    assert words(page, "rest-title") == "No pair can be shown"
+    assert words(page, "rest-text") == "the server cannot be reached. Trying again."
+    start(place.root, "--port", str(server.port))
+    until(lambda: visible(page, "work"), "a pair, once the server is back")
 
 
 def test_two_people_at_once_each_answer_every_pair_and_see_how_they_agree(campaign: Any, start: Any, page: Any) -> None:

@@ -19,7 +19,7 @@ let state = null; // what the server said last
 let current = null; // the pair on the screen
 let queue = []; // the pairs after it
 let heard = 0; // states accepted so far
-let unsaved = []; // what the server has not confirmed: {key, path, body}
+let unsaved = []; // what the server has not confirmed, whoever said it: {key, path, body}
 let past = []; // answers of this visit: {id, question}
 let refused = []; // what the server will not take: texts
 let takenBack = new Set(); // ids
@@ -91,9 +91,15 @@ function send(path, body) {
   }
 }
 
-function leftOver() {
-  const keys = Object.keys(localStorage).filter((key) => key.startsWith(`${UNSAVED}${annotator}:`)).sort();
-  return keys.map((key) => JSON.parse(localStorage.getItem(key)));
+function recall() {
+  const known = new Set(unsaved.map((item) => item.key));
+  const keys = Object.keys(localStorage).filter((key) => key.startsWith(UNSAVED) && !known.has(key)).sort();
+  unsaved.push(...keys.map((key) => JSON.parse(localStorage.getItem(key))));
+  flush();
+}
+
+function mine(item) {
+  return item.body.annotator === annotator;
 }
 
 function forget(item) {
@@ -110,9 +116,12 @@ async function flush() {
     try {
       const reply = await ask(item.path, { ...item.body, more });
       forget(item);
-      if (item.body.annotator !== annotator) continue; // somebody else sits here now
       trouble = "";
       wait = 500;
+      if (!mine(item)) {
+        paint(); // somebody else sits here now, or nobody
+        continue;
+      }
       if (reply.question?.pair_id && reply.question.pair_id !== current?.pair_id && !answered(reply.question.pair_id)) {
         if (current) queue.unshift(current);
         current = reply.question;
@@ -122,18 +131,20 @@ async function flush() {
     } catch (error) {
       if (error instanceof Refusal) {
         forget(item);
-        refused.push(`${item.path === "/api/undo" ? "Undo" : "An answer"}: ${error.message}`);
-        refresh();
+        const what = item.path === "/api/undo" ? "Undo" : "An answer";
+        refused.push(`${what}${mine(item) ? "" : ` of ${item.body.annotator}`}: ${error.message}`);
+        if (annotator) refresh();
+        else paint();
       } else {
         trouble = reason(error);
-        paintStatus();
+        paint();
         await sleep(wait);
         wait = Math.min(2 * wait, LONGEST_WAIT);
       }
     }
   }
   sending = false;
-  paintStatus();
+  paint();
 }
 
 async function refresh() {
@@ -149,7 +160,7 @@ async function refresh() {
 }
 
 function answered(pairId) {
-  return unsaved.some((item) => item.path === "/api/answer" && item.body.pair_id === pairId);
+  return unsaved.some((item) => mine(item) && item.path === "/api/answer" && item.body.pair_id === pairId);
 }
 
 function accept(latest) {
@@ -233,16 +244,16 @@ function paint() {
   byId("who").hidden = !annotator;
   text("who-name", annotator);
   byId("work").hidden = byId("actions").hidden = !working;
-  byId("rest").hidden = !annotator || working || !state;
+  byId("rest").hidden = !annotator || working || !(state || trouble);
   if (state?.batch) {
-    const pending = unsaved.filter((item) => item.path === "/api/answer").length;
+    const pending = unsaved.filter((item) => mine(item) && item.path === "/api/answer").length;
     byId("progress").max = state.total;
     byId("progress").value = state.finished;
     text("question", `Pair ${Math.min(state.mine + pending + 1, state.total)}: which answer is better?`);
     const people = state.people > 1 ? `, ${state.people} people each` : "";
     text("where", `${state.batch}: ${state.finished} of ${state.total} finished${people}`);
   }
-  if (state && !working) paintRest();
+  if (!byId("rest").hidden) paintRest();
   byId("undo").disabled = byId("undo-last").hidden = !past.length && !(state?.last && !takenBack.has(state.last.id));
   byId("raw").setAttribute("aria-pressed", String(raw));
   byId("refused").hidden = !refused.length;
@@ -256,32 +267,38 @@ function paint() {
   paintStatus();
 }
 
-function paintRest() {
-  const open = state.batch ? state.total - state.finished : 0;
+function rest() {
+  const why = `${trouble}. Trying again.`;
   if (unsaved.length) {
-    text("rest-title", "Saving your last answers");
-    text("rest-text", "Keep this page open until they are saved.");
-  } else if (!state.batch) {
-    text("rest-title", "Nothing waits for a label");
-    text("rest-text", "dvc repro goes on with the labels that are there; the next batch shows up here by itself.");
-  } else if (open) {
-    text("rest-title", "You have answered every pair that needed you");
-    text("rest-text", `${open} of ${state.total} pairs wait for somebody else.`);
-  } else {
-    text("rest-title", "This batch is finished");
-    const then = state.heldout ? "every round is measured on them." : "the loop goes on, and the next batch shows up here by itself.";
-    text("rest-text", `Run dvc repro: ${then}`);
+    const words = trouble ? `${unsaved.length} not saved yet: ${why}` : "Keep this page open until they are saved.";
+    return ["Saving your last answers", words];
   }
+  if (!state) return ["No pair can be shown", why];
+  const open = state.batch ? state.total - state.finished : 0;
+  const next = "the next batch shows up here by itself.";
+  const then = state.heldout ? "every round is measured on them." : `the loop goes on, and ${next}`;
+  const [title, words] = !state.batch
+    ? ["Nothing waits for a label", `dvc repro goes on with the labels that are there; ${next}`]
+    : open
+      ? ["You have answered every pair that needed you", `${open} of ${state.total} pairs wait for somebody else.`]
+      : ["This batch is finished", `Run dvc repro: ${then}`];
+  return [title, trouble ? why : words];
+}
+
+function paintRest() {
+  const [title, words] = rest();
+  text("rest-title", title);
+  text("rest-text", words);
   byId("agreement").replaceChildren(
-    ...(state.agreement?.with ?? []).map((one) => {
+    ...(state?.agreement?.with ?? []).map((one) => {
       const item = document.createElement("li");
       const kappa = one.kappa === null ? "not defined" : one.kappa.toFixed(2);
       item.textContent = `You and ${one.name} agree on ${Math.round(100 * one.raw)}% of ${one.pairs} pairs (Cohen's kappa ${kappa}).`;
       return item;
     }),
   );
-  byId("more").hidden = more || !state.extra || unsaved.length > 0;
-  text("more", `Give second opinions on ${state.extra ?? 0} pairs`);
+  byId("more").hidden = more || !state?.extra || unsaved.length > 0;
+  text("more", `Give second opinions on ${state?.extra ?? 0} pairs`);
 }
 
 function paintStatus() {
@@ -290,7 +307,8 @@ function paintStatus() {
   const saved = !state?.mine ? "" : state.mine === 1 ? "1 answer saved" : `${state.mine} answers saved`;
   text("status", waiting ? `${waiting} not saved yet${how}` : trouble ? `${trouble}. Trying again` : saved);
   byId("status").classList.toggle("trouble", Boolean(trouble));
-  if (!byId("rest").hidden && trouble) text("rest-text", `${waiting} not saved yet: ${trouble}. Trying again.`);
+  byId("left-over").hidden = !waiting;
+  text("left-over", waiting ? `${waiting} not saved yet${how}. Keep this page open until they are.` : "");
 }
 
 // ---- wiring
@@ -300,18 +318,16 @@ function enter(name) {
   state = current = null;
   queue = [];
   past = [];
-  refused = [];
   more = false;
+  trouble = "";
   if (name) {
     sessionStorage.setItem("bgpm:name", name);
     localStorage.setItem("bgpm:name", name);
-    unsaved = leftOver();
     refresh();
-    flush();
   } else {
     sessionStorage.removeItem("bgpm:name");
-    unsaved = [];
   }
+  recall();
   paint();
   if (!name) byId("name").focus();
 }
