@@ -20,7 +20,7 @@ import os
 import sys
 import threading
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -144,6 +144,10 @@ class LabelStore:
             DataError: Naming file and line of what is neither an answer nor a retraction. A last line that was
                 cut off while being written is passed over.
         """
+        return [answer for answer, _ in self._lines(retracted=retracted)]
+
+    def _lines(self, *, retracted: bool = False) -> list[tuple[Answer, str]]:
+        """Every answer with its place where somebody wrote it by hand, without an id; "" where a program did."""
         try:
             data = self.path.read_bytes()
         except FileNotFoundError:
@@ -151,7 +155,11 @@ class LabelStore:
         content = _parse(self.path, data)
         if content.torn:
             log.warning("%s: the last line is cut off and does not count; it had not been acknowledged", self.path)
-        return [answer for answer in content.answers.values() if retracted or answer.id not in content.retracted]
+        return [
+            (answer, content.by_hand.get(answer.id, ""))
+            for answer in content.answers.values()
+            if retracted or answer.id not in content.retracted
+        ]
 
     def answers(self) -> list[Answer]:
         """Answers that count: not retracted, and each annotator's last word on each pair."""
@@ -304,15 +312,66 @@ def _says_the_same(one: Answer, other: Answer) -> bool:
 def folder_by_pair(folder: Path, source: Source) -> dict[str, dict[str, Answer]]:
     """Answers of one kind of annotator from every ``.jsonl`` file of a folder, by pair and annotator.
 
-    Where an annotator answers a pair in several files the latest counts; answers without a time count as
-    earlier than any with one, and among each other in the order of file names.
+    In one file an annotator's last word on a pair counts, across files the latest, and answers without a time count as
+    earlier than any with one. What has neither a time nor an order that is meant must say the same: lines written by
+    hand, and answers in two files.
 
     Raises:
-        DataError: Naming file and line of what is no answer.
+        DataError: Naming file and line of what is no answer, or of two that contradict each other.
     """
-    answers = [answer for path in sorted(folder.glob("*.jsonl")) for answer in LabelStore(path).answers()]
-    answers.sort(key=Answer.time)  # stable
-    return _by_pair(answer for answer in answers if answer.source == source)
+    last: dict[tuple[str, str], tuple[Answer, str]] = {}
+    for path in sorted(folder.glob("*.jsonl")):
+        here: dict[tuple[str, str], tuple[Answer, str]] = {}
+        for answer, place in LabelStore(path)._lines():
+            if answer.source != source:
+                continue
+            key = answer.pair_id, answer.annotator
+            if key in here and (place or here[key][1]):
+                _refuse_contradiction(here[key], (answer, place), path)
+            here[key] = answer, place
+        for key, (answer, place) in here.items():
+            if key in last:
+                _refuse_contradiction(last[key], (answer, place or str(path)), path)
+            if key not in last or answer.time() >= last[key][0].time():
+                last[key] = answer, place or str(path)
+    return _by_pair(answer for answer, _ in last.values())
+
+
+def _refuse_contradiction(one: tuple[Answer, str], other: tuple[Answer, str], path: Path) -> None:
+    """Raise where two answers without a time differ; where no place is given it is the file."""
+    (said, where), (answer, place) = one, other
+    if answer.label != said.label and not (answer.at or said.at):
+        first, second = ("skip" if a.label is None else f"label {a.label:g}" for a in (said, answer))
+        raise DataError(
+            f"{place or path}: {answer.annotator} says {second} of pair {answer.pair_id!r}, but {first} in "
+            f"{where or path}; take one out, or say `at` in both, the later one last"
+        )
+
+
+def check_pairs(folder: Path, source: Source, known: Container[str], pool: str) -> None:
+    """Refuse a line written by hand about a pair that the pool does not have; count what programs wrote of such pairs.
+
+    Args:
+        known: Names of the pool's pairs.
+        pool: What to call the pool in messages.
+
+    Raises:
+        DataError: Naming file, line and pair. What programs wrote is of another pool or order, since they check: that
+            is warned of.
+    """
+    strange: list[str] = []
+    for path in sorted(folder.glob("*.jsonl")):
+        for answer, place in LabelStore(path)._lines():
+            if answer.source != source or answer.pair_id in known:
+                continue
+            if place:
+                raise DataError(
+                    f"{place}: pair {answer.pair_id!r} is not in {pool}; mend pair_id (`python -m bgpm.show BATCH` "
+                    "prints the names), or take the line out"
+                )
+            strange.append(f"{answer.pair_id!r} in {path}")
+    if strange:
+        log.warning("%d answers are about pairs that are not in %s, the first is %s", len(strange), pool, strange[0])
 
 
 def _by_pair(answers: Iterable[Answer]) -> dict[str, dict[str, Answer]]:
@@ -324,16 +383,18 @@ def _by_pair(answers: Iterable[Answer]) -> dict[str, dict[str, Answer]]:
 
 @dataclass(frozen=True)
 class _Content:
-    """Answers by id, in order; ids taken back; the bytes of a last line that was cut off."""
+    """Answers by id, in order; ids taken back; places of lines without an id; bytes of a last line that was cut off."""
 
     answers: dict[str, Answer]
     retracted: set[str]
+    by_hand: dict[str, str]
     torn: bytes
 
 
 def _parse(path: Path, data: bytes) -> _Content:
     answers: dict[str, Answer] = {}
     retracted: set[str] = set()
+    by_hand: dict[str, str] = {}
     # Split at line feeds only: U+2028 and its like may stand inside a note.
     *lines, last = data.split(b"\n")
     for number, line in enumerate([*lines, last], 1):
@@ -344,7 +405,7 @@ def _parse(path: Path, data: bytes) -> _Content:
             entry = json.loads(line)
         except (ValueError, RecursionError) as error:
             if not ended:
-                return _Content(answers, retracted, last)
+                return _Content(answers, retracted, by_hand, last)
             raise DataError(f"{path}:{number}: not JSON ({error}); mend the line or take it out") from None
         if isinstance(entry, dict) and isinstance(entry.get("retract"), str):
             retracted.add(entry["retract"])
@@ -352,7 +413,9 @@ def _parse(path: Path, data: bytes) -> _Content:
         answer = _answer(entry, f"{path}:{number}", line)
         if not _says_the_same(answers.setdefault(answer.id, answer), answer):
             raise DataError(f"{path}:{number}: another answer above has the id {answer.id!r}; take one line out")
-    return _Content(answers, retracted, b"")
+        if "id" not in entry:
+            by_hand[answer.id] = f"{path}:{number}"
+    return _Content(answers, retracted, by_hand, b"")
 
 
 def _answer(entry: object, place: str, line: bytes) -> Answer:

@@ -8,9 +8,10 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from bgpm.data.tables import read_table
 from bgpm.errors import LabelsPendingError
 from bgpm.oracles import Oracle, OracleFiles, Question, Verdicts, mean_label
-from bgpm.oracles._store import folder_by_pair
+from bgpm.oracles._store import check_pairs, folder_by_pair
 
 
 class Human(Oracle):
@@ -18,8 +19,9 @@ class Human(Oracle):
 
     ``label`` is 1 when the batch's first answer is better; any probability will do, and null says that the
     annotator skipped the pair. Several annotators of one pair are averaged; one annotator's last word on a pair
-    counts. A pair that everybody skipped stays without a label and is not asked again. Until every pair of the
-    batch is answered by enough people the stage stops with one sentence, and `dvc repro` goes on where it stopped.
+    counts, and what is written by hand must not contradict itself or name a pair that the pool does not have. A pair
+    that everybody skipped stays without a label and is not asked again. Until every pair of the batch is answered by
+    enough people the stage stops with one sentence, and `dvc repro` goes on where it stopped.
 
     Attributes:
         allow_many: Let several seeds or two arms ask people, each for its own batch.
@@ -36,6 +38,8 @@ class Human(Oracle):
 
     def __call__(self, questions: Sequence[Question], files: OracleFiles) -> Verdicts:
         """See `Oracle`."""
+        pairs = files.pool / "pairs.parquet"
+        check_pairs(files.annotations, "human", set(read_table(pairs, ["pair_id"])["pair_id"]), str(pairs))
         said = folder_by_pair(files.annotations, "human")
         wanted = self.annotators_per_pair
         open_pairs = [q.pair_id for q in questions if len(said.get(q.pair_id, ())) < wanted]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bgpm.data.tables import write_table
 from bgpm.errors import ConfigError, DataError, LabelsPendingError
 from bgpm.oracles import Oracle, OracleFiles, Question
 from bgpm.oracles._store import folder_by_pair
@@ -21,6 +22,7 @@ from bgpm.registry import build
 @pytest.fixture
 def files(tmp_path: Path) -> OracleFiles:
     (tmp_path / "annotations").mkdir()
+    write_table(tmp_path / "pairs.parquet", {"pair_id": ["p", "q", "r", "other"]})
     return OracleFiles(tmp_path / "truth.parquet", tmp_path / "annotations", tmp_path / "batch.parquet", tmp_path)
 
 
@@ -48,10 +50,47 @@ def test_several_annotators_of_a_pair_are_averaged(files: OracleFiles) -> None:
 
 
 def test_the_last_word_of_an_annotator_counts(files: OracleFiles) -> None:
-    write(files, "2024-01.jsonl", said("p", 1), said("p", 0, "bo"), said("p", 0))
+    early, late = "2026-01-01T00:00:00+00:00", "2026-01-02T00:00:00+00:00"
+    write(files, "1.jsonl", said("p", 1, at=early), said("p", 0, "bo"), said("p", 0, at=late))
     assert ask(files, "p") == [0.0]
-    write(files, "2024-02.jsonl", said("p", 1))  # files are read in the order of their names
+    write(files, "0.jsonl", said("p", 1, id="a"), said("p", 0, id="b"))  # a program's lines are in order
+    write(files, "1.jsonl", said("p", 1, "bo"))
     assert ask(files, "p") == [0.5]
+
+
+@pytest.mark.parametrize(
+    ("files_", "places"),
+    [
+        ({"a": [said("q", 1), said("p", 1), said("p", 0, "bo"), said("p", 0)]}, ("a.jsonl:4", "a.jsonl:2")),
+        ({"a": [said("p", 1)], "b": [said("q", 1), said("p", 0)]}, ("b.jsonl:2", "a.jsonl:1")),
+        ({"a": [said("p", 1, id="a")], "b": [said("p", 0, id="b")]}, ("b.jsonl", "a.jsonl")),
+        ({"a": [said("p", 1, id="a"), said("p", 0)]}, ("a.jsonl:2", "a.jsonl")),
+    ],
+)
+def test_lines_of_one_person_without_a_time_must_not_contradict_each_other(
+    files: OracleFiles, files_: dict[str, list[Any]], places: tuple[str, str]
+) -> None:
+    for name, lines in files_.items():
+        write(files, f"{name}.jsonl", *lines)
+    there, before = (files.annotations / place for place in places)
+    wrong = f"{there}: ada says label 0 of pair 'p', but label 1 in {before}; take one out, or say `at` in both"
+    with pytest.raises(DataError, match=re.escape(wrong)):
+        ask(files, "p")
+
+
+def test_a_pair_that_the_pool_does_not_have_is_named_with_its_line(
+    files: OracleFiles, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(files, "a.jsonl", said("p", 1), said("other", 0))
+    assert ask(files, "p") == [1.0]
+    write(files, "a.jsonl", said("p", 1), said("pair-O", 1))
+    wrong = f"{files.annotations / 'a.jsonl'}:2: pair 'pair-O' is not in {files.pool / 'pairs.parquet'}; mend pair_id"
+    with pytest.raises(DataError, match=re.escape(wrong)):
+        ask(files, "p", "q")
+    write(files, "a.jsonl", said("p", 1), said("gone", 1, id="x"), said("gone too", 1, id="y"))
+    assert ask(files, "p") == [1.0]
+    assert "2 answers are about pairs that are not in" in caplog.text  # written for another pool
+    assert "the first is 'gone' in" in caplog.text
 
 
 def test_a_pair_nobody_answered_stops_with_what_to_do(files: OracleFiles) -> None:
@@ -69,7 +108,7 @@ def test_a_pair_nobody_answered_stops_with_what_to_do(files: OracleFiles) -> Non
 def test_a_pair_waits_until_enough_different_people_answered(files: OracleFiles) -> None:
     twice = Human(annotators_per_pair=2)
     questions = [Question(pair_id, 0) for pair_id in "pq"]
-    write(files, "a.jsonl", said("p", 1), said("p", 0), said("q", 1), said("q", None, "bo"))
+    write(files, "a.jsonl", said("p", 0), said("p", 0), said("q", 1), said("q", None, "bo"))
     with pytest.raises(
         LabelsPendingError, match=r"^1 of 2 pairs of .* wait for labels by 2 people each, the first is p"
     ):
@@ -136,8 +175,11 @@ def test_windows_line_ends_blank_lines_and_separators_in_comments_do_no_harm(fil
 
 
 def test_an_answer_without_a_name_is_one_anonymous_persons(files: OracleFiles) -> None:
-    write(files, "a.jsonl", {"pair_id": "p", "label": 0}, {"pair_id": "p", "label": 1}, said("p", 0, "bo"))
+    write(files, "a.jsonl", {"pair_id": "p", "label": 1}, {"pair_id": "p", "label": 1}, said("p", 0, "bo"))
     assert ask(files, "p") == [0.5]
+    write(files, "b.jsonl", {"pair_id": "p", "label": 0})
+    with pytest.raises(DataError, match=r"b\.jsonl:1: anonymous says label 0 .*, but label 1 in .*a\.jsonl:2;"):
+        ask(files, "p")
 
 
 def test_people_are_paid_and_one_pair_may_be_asked_twice(files: OracleFiles) -> None:
