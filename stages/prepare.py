@@ -2,24 +2,45 @@
 
 from __future__ import annotations
 
+import logging
+
 from bgpm.data.prepare import prepare
 from bgpm.data.schema import BenchmarkSettings, PoolSettings
 from bgpm.data.tables import write_table
-from bgpm.oracles import mean_label
-from bgpm.oracles._store import folder_by_pair
-from bgpm.registry import parse
+from bgpm.oracles import Oracle, mean_label
+from bgpm.oracles._store import check_pairs, folder_by_pair
+from bgpm.oracles.human import Human
+from bgpm.registry import build, parse
 from bgpm.stage import BENCHMARK, HELDOUT_ANNOTATIONS, POOL, TRUTH, read_params, run, setting, whole_folder, write_json
+
+log = logging.getLogger("bgpm")
 
 
 def main() -> None:
     params = read_params()
+    human = build(Oracle, "human", setting(params, "oracles.human"), "oracles")
+    assert isinstance(human, Human)
     answers = folder_by_pair(HELDOUT_ANNOTATIONS, "human")
+    enough = {pair_id: said for pair_id, said in answers.items() if len(said) >= human.annotators_per_pair}
+    few = sorted(answers.keys() - enough.keys())
     prepared = prepare(
         parse(PoolSettings, setting(params, "pool"), "pool"),
         parse(BenchmarkSettings, setting(params, "benchmark"), "benchmark"),
-        {pair_id: mean_label(tuple(said.values())) for pair_id, said in answers.items()},
+        {pair_id: mean_label(tuple(said.values())) for pair_id, said in enough.items()},
         recorded=setting(params, "oracle") == "recorded",
     )
+    check_pairs(HELDOUT_ANNOTATIONS, "human", set(prepared.pool["pairs"]["pair_id"]), "the pool")
+    if answers:
+        prepared.summary["held-out answers"] = {"pairs": len(answers), "too few people": few}
+    if few:
+        log.warning(
+            "%s: %d of %d answered pairs wait for %d people each and do not count yet, the first is %s",
+            HELDOUT_ANNOTATIONS,
+            len(few),
+            len(answers),
+            human.annotators_per_pair,
+            few[0],
+        )
     for path, tables in ((POOL, prepared.pool), (BENCHMARK, prepared.benchmark)):
         with whole_folder(path) as folder:
             for name, table in tables.items():
