@@ -17,11 +17,12 @@ from bgpm.annotate.desk import Desk, labels
 from bgpm.errors import StateError
 from bgpm.evaluation.outlook import outlook
 from bgpm.oracles import Answer
+from bgpm.oracles._store import folder_by_pair, paid
 from bgpm.reporting.charts import Series, line_chart
 from bgpm.reporting.inputs import Arm, read_arm
 from bgpm.reporting.outlook import kept_words, reach_cells
 from bgpm.reporting.savings import band
-from bgpm.stage import START, generator, round_dir, setting
+from bgpm.stage import ANNOTATIONS, HELDOUT_ANNOTATIONS, START, generator, round_dir, setting
 
 Said = Mapping[str, Mapping[str, Answer]]
 
@@ -34,8 +35,11 @@ Z90 = 1.645
 def overview(desk: Desk, params: Mapping[str, Any]) -> str:
     """The whole page."""
     said, batch = desk.said(), desk.current()
+    folders = ANNOTATIONS, HELDOUT_ANNOTATIONS
+    by_pair = [some for folder in folders for some in folder_by_pair(folder, "human").values()]
+    counting = [answer for some in by_pair for answer in some.values()]
     sections = [
-        _people(said, len(desk.open_pairs(batch)) if batch else 0, batch),
+        _people(counting, paid(folders, "human"), len(desk.open_pairs(batch)) if batch else 0, batch),
         _curve(params, desk.batches()),
         _agreement(said),
         _next(batch, desk.texts),
@@ -69,12 +73,20 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(head[0])}">{table}</div>'
 
 
-def _people(said: Said, waiting: int, batch: Batch | None) -> str:
-    """Who labelled how much, in what time, for how much."""
-    by_name: dict[str, list[Answer]] = {}
-    for answers in said.values():
-        for name, answer in answers.items():
-            by_name.setdefault(name, []).append(answer)
+def _people(counting: Sequence[Answer], given: Sequence[Answer], waiting: int, batch: Batch | None) -> str:
+    """Who labelled how much, in what time, for how much.
+
+    Args:
+        counting: Answers that count, of the pool and of the held-out pairs: labels, ties and skipped pairs are theirs.
+        given: Every answer there ever was: time and money are theirs, since one that was taken back or replaced was
+            worked for too.
+        waiting: Pairs of the batch that wait.
+        batch: What is asked now.
+    """
+    by_name: dict[str, tuple[list[Answer], list[Answer]]] = {a.annotator: ([], []) for a in given}
+    for kept, answers in enumerate((given, counting)):
+        for answer in answers:
+            by_name[answer.annotator][kept].append(answer)
     if batch is None:
         state = "Nothing waits for a label. <code>dvc repro</code> goes on with what is there, or is doing so now."
     elif waiting:
@@ -83,25 +95,30 @@ def _people(said: Said, waiting: int, batch: Batch | None) -> str:
         state = f"{escape(batch.title)}: every pair is answered. Run <code>dvc repro</code>: the loop goes on."
     if not by_name:
         return _section("Labels, time and money", f"<p>{state}</p><p>Nobody has answered yet.</p>")
-    everyone = [answer for answers in by_name.values() for answer in answers]
-    priced = any(answer.cost for answer in everyone)
-    rows = [_row(name, answers, priced=priced) for name, answers in sorted(by_name.items())]
-    rows.append(_row("everyone", everyone, priced=priced))
+    priced = any(answer.cost for answer in given)
+    rows = [_row(name, kept, every, priced=priced) for name, (every, kept) in sorted(by_name.items())]
+    rows.append(_row("everyone", counting, given, priced=priced))
     head = ["person", "labels", "of them ties", "skipped", "time", "time per answer", *(["money"] if priced else [])]
     note = "" if priced else '<p class="soft">No money: set a price in <code>oracles.human</code> of params.yaml.</p>'
-    pairs = f"<p><b>{len(said)}</b> pairs were answered by <b>{len(by_name)}</b> people.</p>"
+    count = len({answer.pair_id for answer in counting})
+    pairs = f"<p><b>{count:,}</b> pairs were answered by <b>{len(by_name)}</b> people.</p>"
+    if len(given) > len(counting):
+        note += (
+            f'<p class="soft">Time{" and money" if priced else ""} of {len(given) - len(counting):,} answers that were '
+            "taken back or replaced count too.</p>"
+        )
     return _section("Labels, time and money", f"<p>{state}</p>{pairs}{_table(head, rows)}{note}")
 
 
-def _row(name: str, answers: Sequence[Answer], *, priced: bool) -> list[str]:
-    given = [a for a in answers if a.label is not None]
-    timed = [a.seconds for a in answers if a.seconds is not None]
-    money = [f"{sum(a.cost for a in answers):,.2f}"] if priced else []
+def _row(name: str, counting: Sequence[Answer], given: Sequence[Answer], *, priced: bool) -> list[str]:
+    labelled = [a for a in counting if a.label is not None]
+    timed = [a.seconds for a in given if a.seconds is not None]
+    money = [f"{sum(a.cost for a in given):,.2f}"] if priced else []
     return [
         name,
-        f"{len(given):,}",
-        f"{sum(a.label == 0.5 for a in given):,}",
-        f"{len(answers) - len(given):,}",
+        f"{len(labelled):,}",
+        f"{sum(a.label == 0.5 for a in labelled):,}",
+        f"{len(counting) - len(labelled):,}",
         _duration(sum(timed)) if timed else "not measured",
         f"{sum(timed) / len(timed):.1f} s" if timed else "",
         *money,

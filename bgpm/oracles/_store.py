@@ -348,6 +348,16 @@ def _refuse_contradiction(one: tuple[Answer, str], other: tuple[Answer, str], pa
         )
 
 
+def paid(folders: Iterable[Path], source: Source) -> list[Answer]:
+    """Every answer of one kind of annotator that was ever given in these folders, each once.
+
+    Those that were taken back, replaced by a later one or never asked for count too: somebody gave time to them.
+    """
+    stores = [LabelStore(path) for folder in folders for path in sorted(folder.glob("*.jsonl"))]
+    given = {answer.id: answer for store in stores for answer in store.history(retracted=True)}
+    return [answer for answer in given.values() if answer.source == source]
+
+
 def check_pairs(folder: Path, source: Source, known: Container[str], pool: str) -> None:
     """Refuse a line written by hand about a pair that the pool does not have; count what programs wrote of such pairs.
 

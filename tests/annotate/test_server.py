@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
 import signal
 import subprocess
@@ -408,6 +409,29 @@ def test_wrong_options_are_one_line(tmp_path: Path) -> None:
         assert done.returncode == 1
         assert message in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_the_campaign_page_counts_what_was_paid_for(campaign: Any, start: Callable[..., Any]) -> None:
+    place = campaign(price_per_label=1.0)
+    heldout = {"pair_id": "pair-11", "label": 0.5, "annotator": "bo", "cost": 5.0, "seconds": 30, "id": "h"}
+    folder = place.root / "data/annotations/heldout"
+    folder.mkdir()
+    (folder / "people.jsonl").write_text(json.dumps(heldout) + "\n", encoding="utf-8")
+    server = start(place.root)
+    server.answer("ada", "pair-0", "left", seconds=20.0)
+    server.request("POST", "/api/undo", {"id": "ada-pair-0", "annotator": "ada"})
+    server.answer("ada", "pair-0", "right", seconds=10.0, id="second")
+    server.answer("ada", "pair-0", "left", seconds=10.0, id="third")
+    server.answer("ada", "pair-1", "skip", seconds=20.0)
+    page = server.request("GET", "/campaign")[2].decode()
+    cells = {
+        row[0]: row[1:] for row in (re.findall("<t[hd][^>]*>([^<]*)</t", row) for row in page.split("<tr>")) if row
+    }
+    assert cells["ada"] == ["1", "0", "1", "1 min", "15.0 s", "3.00"]
+    assert cells["bo"] == ["1", "1", "0", "30 s", "30.0 s", "5.00"]
+    assert cells["everyone"] == ["2", "1", "1", "2 min", "18.0 s", "8.00"]
+    assert "<b>3</b> pairs were answered by <b>2</b> people" in page
+    assert "Time and money of 2 answers that were taken back or replaced count too." in page
 
 
 def test_the_campaign_page_says_why_and_escapes_texts(campaign: Any, start: Callable[..., Any]) -> None:
