@@ -154,13 +154,13 @@ class Desk:
             raise DataError("seconds None: expected a number >= 0")
         if not isinstance(note, str) or len(note) > LONGEST_NOTE:
             raise DataError(f"note: expected text of at most {LONGEST_NOTE} characters")
-        paid = self.settings
         label = label_of(choice, shown)
         with self._lock:
             self._refresh()
             if pair_id not in self._asked:
                 raise ClosedError("this pair is not asked for any more: the loop went on with the labels it had")
             answer = Answer(pair_id, label, annotator, now(), 0.0, seconds, "human", shown, note, id)
+            paid = self.settings
             price = (0.0 if label is None else paid.price_per_label) + paid.price_per_hour * seconds / 3600
             self.store.append(answer := replace(answer, cost=price))
             self._hands.pop((annotator, pair_id), None)

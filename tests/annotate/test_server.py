@@ -309,9 +309,9 @@ def test_settings_that_change_while_the_page_is_open_count_at_once(campaign: Any
     place.params(acquisition="bald", baseline="bald")
     assert (server.state("ada")["batch"], server.state("ada")["total"]) == ("bald, round 0", 2)
     place.params(oracles={"human": {"annotators_per_pair": 2, "price_per_label": 3.0}})
-    assert (server.state("ada")["finished"], server.state("ada")["people"]) == (0, 2)
-    server.answer("bo", "pair-0")
+    server.answer("bo", "pair-1")
     assert place.lines()[-1]["cost"] == 3.0
+    assert (server.state("ada")["finished"], server.state("ada")["people"]) == (0, 2)
 
 
 @pytest.mark.parametrize(
@@ -424,9 +424,8 @@ def test_the_campaign_page_counts_what_was_paid_for(campaign: Any, start: Callab
     server.answer("ada", "pair-0", "left", seconds=10.0, id="third")
     server.answer("ada", "pair-1", "skip", seconds=20.0)
     page = server.request("GET", "/campaign")[2].decode()
-    cells = {
-        row[0]: row[1:] for row in (re.findall("<t[hd][^>]*>([^<]*)</t", row) for row in page.split("<tr>")) if row
-    }
+    rows = [re.findall("<t[hd][^>]*>([^<]*)</t", row) for row in page.split("<tr>")]
+    cells = {row[0]: row[1:] for row in rows if row}
     assert cells["ada"] == ["1", "0", "1", "1 min", "15.0 s", "3.00"]
     assert cells["bo"] == ["1", "1", "0", "30 s", "30.0 s", "5.00"]
     assert cells["everyone"] == ["2", "1", "1", "2 min", "18.0 s", "8.00"]
