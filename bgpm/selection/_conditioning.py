@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from bgpm import functional as F
-from bgpm.types import Candidates
+from bgpm.types import Candidates, PairKernel
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def joint_moments(candidates: Candidates) -> tuple[Tensor, Tensor, Callable[[Tensor, Tensor], Tensor], Tensor]:
-    """Mean and variance of each pair's score, blocks of their covariance, and each label's Fisher information.
+def joint_moments(candidates: Candidates) -> tuple[Tensor, Tensor, PairKernel, Tensor]:
+    """Mean and variance of each pair's score, their covariance, and each label's Fisher information.
 
     Raises:
         ConfigError: If the posterior has no covariances.
@@ -22,4 +21,4 @@ def joint_moments(candidates: Candidates) -> tuple[Tensor, Tensor, Callable[[Ten
 
     mean, variance = (torch.tensor(a, dtype=torch.float64) for a in (candidates.mean, candidates.variance))
     weight = F.fisher_weight(mean, variance, candidates.tau, error_rate=candidates.error_rate)
-    return mean, variance, candidates.kernel().block, weight
+    return mean, variance, candidates.kernel(), weight
