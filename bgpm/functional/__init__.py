@@ -40,7 +40,6 @@ _HOME = {
     "LowRankPosterior": "kernel",
     "LinearisedKernel": "kernel",
     "bernoulli_entropy": "quadrature",
-    "bernoulli_divergence": "quadrature",
     "outcome_divergence": "quadrature",
     "expected_probability": "quadrature",
     "expected_entropy": "quadrature",

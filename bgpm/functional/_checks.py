@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from numbers import Real
 from typing import Any
 
@@ -30,8 +31,33 @@ def instance(where: str, name: str, value: object, kind: Any, fix: str) -> None:
         raise ArgumentError(f"{where}: expected {name} of type {names}, got {type(value).__name__} {shown}; {fix}")
 
 
+def whole(where: str, name: str, value: object) -> int:
+    """A whole number, as an int.
+
+    Raises:
+        ArgumentError: If it is none.
+    """
+    try:
+        return operator.index(value)  # pyright: ignore[reportArgumentType]
+    except TypeError:
+        raise ArgumentError(f"{where}: expected {name} to be a whole number, got {value!r}; pass an int") from None
+
+
 def _tensor(where: str, name: str, value: object) -> None:
     instance(where, name, value, Tensor, "convert it with torch.as_tensor")
+
+
+def floating(where: str, **tensors: Tensor) -> None:
+    """Refuse what is not a floating tensor.
+
+    Raises:
+        ArgumentError: If one is not a tensor.
+        NumericsError: Naming the argument and its dtype.
+    """
+    for name, tensor in tensors.items():
+        _tensor(where, name, tensor)
+        if not tensor.is_floating_point():
+            raise NumericsError(f"{where}: {name} must be a floating tensor, got {tensor.dtype}; convert it first")
 
 
 def same_dtype(where: str, **tensors: Tensor) -> None:
@@ -49,8 +75,10 @@ def at_least_single(where: str, **tensors: Tensor) -> None:
     """Refuse half precision, in which torch factorises no matrix.
 
     Raises:
+        ArgumentError: If one is not a tensor.
         NumericsError: Naming the argument and its dtype.
     """
+    floating(where, **tensors)
     for name, tensor in tensors.items():
         if torch.finfo(tensor.dtype).bits < 32:
             raise NumericsError(f"{where}: expected {name} in float32 or float64, got {tensor.dtype}; convert it first")
@@ -63,10 +91,8 @@ def finite(where: str, **tensors: Tensor) -> None:
         ArgumentError: If one is not a tensor.
         NumericsError: Naming the argument, the first bad entry and its value.
     """
+    floating(where, **tensors)
     for name, tensor in tensors.items():
-        _tensor(where, name, tensor)
-        if not tensor.is_floating_point():
-            raise NumericsError(f"{where}: {name} must be a floating tensor, got {tensor.dtype}; convert it first")
         bad = ~torch.isfinite(tensor)
         if bad.any():
             raise NumericsError(
@@ -76,14 +102,14 @@ def finite(where: str, **tensors: Tensor) -> None:
 
 
 def non_negative(where: str, **tensors: Tensor) -> None:
-    """Refuse negative entries.
+    """Refuse tensors that are not floating or have negative entries.
 
     Raises:
         ArgumentError: If one is not a tensor.
         NumericsError: Naming the argument, the first bad entry and its value.
     """
+    floating(where, **tensors)
     for name, tensor in tensors.items():
-        _tensor(where, name, tensor)
         bad = tensor < 0
         if bad.any():
             raise NumericsError(
@@ -107,14 +133,16 @@ def same_shape(where: str, **tensors: Tensor) -> None:
 
 
 def embeddings(where: str, gates: Tensor | None, **tensors: Tensor) -> None:
-    """Refuse embeddings of odd dimension or different shapes, and gates that do not fit them.
+    """Refuse embeddings of odd dimension or different shapes, gates that do not fit them, and other than floats.
 
     Raises:
         ArgumentError: If one is not a tensor.
         ShapeError: If the last dimension is odd or zero, shapes differ, or gates are neither [*B, D/2] nor its last
             dimensions.
+        NumericsError: If a tensor is not floating.
     """
     same_shape(where, **tensors)
+    floating(where, **tensors, **({} if gates is None else {"gates": gates}))
     name, tensor = next(iter(tensors.items()))
     if tensor.ndim == 0 or tensor.shape[-1] == 0 or tensor.shape[-1] % 2:
         raise ShapeError(
@@ -122,8 +150,6 @@ def embeddings(where: str, gates: Tensor | None, **tensors: Tensor) -> None:
             f"got {list(tensor.shape)}; choose an even dimension"
         )
     blocks = (*tensor.shape[:-1], tensor.shape[-1] // 2)
-    if gates is not None:
-        _tensor(where, "gates", gates)
     if gates is not None and (gates.ndim == 0 or gates.shape != blocks[-gates.ndim :]):
         raise ShapeError(
             f"{where}: expected one gate a block, gates {list(blocks)} or its last dimensions, "
@@ -141,6 +167,26 @@ def expect(where: str, name: str, tensor: Tensor, shape: tuple[int, ...], why: s
     _tensor(where, name, tensor)
     if tensor.shape != shape:
         raise ShapeError(f"{where}: expected {name} {list(shape)}, got {list(tensor.shape)}; {why}")
+
+
+def row_numbers(where: str, count: int, **indices: Tensor) -> None:
+    """Refuse what are not numbers of ``count`` rows, int64 [n].
+
+    Raises:
+        ArgumentError: If one is not a tensor.
+        ShapeError: If one is not int64 [n] or names a row that does not exist.
+    """
+    for name, index in indices.items():
+        _tensor(where, name, index)
+        if index.dtype != torch.int64 or index.ndim != 1:
+            raise ShapeError(
+                f"{where}: expected {name} int64 [n], got {index.dtype} {list(index.shape)}; pass row numbers"
+            )
+        if len(index) and (index.min() < 0 or index.max() >= count):
+            raise ShapeError(
+                f"{where}: expected rows in 0..{count - 1}, got {name} from {int(index.min())} to "
+                f"{int(index.max())}; the numbers are of another table"
+            )
 
 
 def covariance(where: str, **tensors: Tensor) -> None:
@@ -189,7 +235,7 @@ def positive(where: str, name: str, number: float | Tensor, fix: str) -> float:
     """
     instance(where, name, number, (Real, Tensor), "pass one number")
     if isinstance(number, Tensor) and number.numel() != 1:
-        raise ShapeError(f"{where}: expected one {name}, got a tensor {list(number.shape)}; {fix}")
+        raise ShapeError(f"{where}: expected one {name}, got a tensor {list(number.shape)}; call once for each")
     value = float(number.detach() if isinstance(number, Tensor) else number)
     if not (math.isfinite(value) and value > 0):
         raise NumericsError(f"{where}: {name} must be finite and > 0, got {value}; {fix}")
@@ -216,8 +262,10 @@ def settled(where: str, variance: Tensor, scale: Tensor) -> Tensor:
         scale: [*B], magnitude of those terms before any cancelled; rounding is at most half of its digits.
 
     Raises:
-        NumericsError: If a value is negative by more than rounding explains: the inputs are no covariance.
+        NumericsError: If a value is negative by more than rounding explains: the inputs are no covariance; or if it
+            is not finite.
     """
+    finite(where, variance=variance)
     bad = variance < -(torch.finfo(variance.dtype).eps ** 0.5) * scale
     if bad.any():
         raise NumericsError(

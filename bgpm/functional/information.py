@@ -16,7 +16,6 @@ products of some thousand rows, where a row of K a pick would read the whole poo
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from numbers import Integral
 from typing import Protocol
 
 import numpy as np
@@ -81,7 +80,7 @@ def greedy_logdet(
 
     Raises:
         ArgumentError: If an argument is not of its type.
-        ShapeError: If shapes differ or k is not in 0..N.
+        ShapeError: If shapes differ, k is not in 0..N, or the quota leaves fewer than k pairs.
         NumericsError: If a number is not finite, a variance or weight is negative, or the covariance contradicts
             ``variance`` or has another dtype.
     """
@@ -141,7 +140,8 @@ def _greedy(
         raise ShapeError(f"{where}: expected variance [N], got {list(variance.shape)}; flatten the pairs")
     n = len(variance)
     _checks.instance(where, "kernel_row", kernel_row, Callable, "pass a function of a row's number")
-    _checks.instance(where, "k", k, Integral, "a batch is a whole number of pairs")
+    k = _checks.whole(where, "k", k)
+    _checks.instance(where, "value", value, Callable, "pass a function of rows and variances")
     if generator is not None:
         _checks.instance(where, "generator", generator, torch.Generator, "torch.Generator().manual_seed(0) is one")
     if not 0 <= k <= n:
@@ -156,16 +156,24 @@ def _greedy(
     quota = _AllOpen(n) if quota is None else quota
     block = _by_rows(where, kernel_row, n) if block is None else block
 
+    def worth(rows: Tensor, left: Tensor) -> Tensor:
+        found = value(rows, left)
+        _checks.expect(where, "the value", found, (len(rows),), "one for each pair asked about")
+        _checks.finite(where, value=found)
+        return found
+
     known = _Known(where, variance, block, weight, k + len(quota.taken))
     for j in quota.taken:
         known.observe(j)
-    bound = value(torch.arange(n, device=variance.device), variance)
+    bound = worth(torch.arange(n, device=variance.device), variance).clone()  # it may be the variance itself
     # Rounding moves values by this much, so values closer than this are ties.
     slack = 1e3 * torch.finfo(variance.dtype).eps * bound
     picks = torch.empty(k, dtype=torch.int64, device=variance.device)
     values = variance.new_empty(k)
     for t in range(k):
         open_ = torch.as_tensor(quota.open(), device=variance.device)
+        if not open_.any():
+            raise ShapeError(f"{where}: expected {k} picks, got a quota used up after {t}; ask for fewer labels")
         size = _FIRST
         while True:
             current = bound.masked_fill(~(open_ & known.fresh), -torch.inf)
@@ -174,7 +182,7 @@ def _greedy(
             if not len(rivals):
                 break
             rows = rivals[bound[rivals].topk(min(size, len(rivals))).indices]
-            bound[rows] = value(rows, known.refresh(rows))
+            bound[rows] = worth(rows, known.refresh(rows))
             size *= 2
         tied = (current + slack >= best) & (current > -torch.inf)
         j = int(torch.where(tied, key, key.min() - 1).argmax())

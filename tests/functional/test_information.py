@@ -147,6 +147,11 @@ def test_a_quota_is_kept_and_what_it_has_taken_is_known() -> None:
         assert gain == pytest.approx(worth[pick].item(), rel=1e-10)
 
 
+def test_a_quota_that_ends_before_the_batch_is_refused() -> None:
+    with pytest.raises(ShapeError, match="expected 11 picks, got a quota used up after 8"):
+        Problem(30, seed=80).greedy(11, quota=CappedQuota(30, [4, 19]))
+
+
 def test_conditional_bald_picks_the_most_informative_pair_of_the_refitted_posterior() -> None:
     problem, mean, tau = Problem(seed=30), 2 * draw(N, seed=33), 0.8
     weight = F.fisher_weight(mean, problem.k.diagonal(), tau)
@@ -275,7 +280,7 @@ def test_none_asked_none_given() -> None:
         ({"weight": torch.full((N,), torch.nan)}, NumericsError, "weight must be finite"),
         ({"variance": -torch.ones(N).double()}, NumericsError, "variance must be >= 0"),
         ({"variance": torch.ones(N, 1).double(), "weight": torch.ones(N, 1).double()}, ShapeError, r"variance \[N\]"),
-        ({"k": 2.5}, ArgumentError, "expected k of type Integral, got float 2.5"),
+        ({"k": 2.5}, ArgumentError, "expected k to be a whole number, got 2.5"),
         ({"kernel_row": torch.eye(N).double()}, ArgumentError, "expected kernel_row of type Callable, got Tensor"),
         ({"weight": [1.0] * N}, ArgumentError, "expected weight of type Tensor, got list"),
         ({"generator": 7}, ArgumentError, "expected generator of type Generator, got int 7"),
