@@ -92,7 +92,7 @@ def logdet(scale: float) -> Line:
     weight = torch.full((n,), 0.25, dtype=torch.float64)
     variance = kernel.diagonal()
     before = peak_mib()
-    wall, cpu = seconds(lambda: F.greedy_logdet(variance, kernel.block, weight, picks))
+    wall, cpu = seconds(lambda: F.greedy_logdet(variance, kernel.row, weight, picks, block=kernel.block))
     peak = peak_mib()
 
     def refit() -> None:

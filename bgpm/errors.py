@@ -13,6 +13,10 @@ class BgpmError(Exception):
     """Base of every error raised on purpose; a stage prints it as one line and exits with 1."""
 
 
+class ArgumentError(BgpmError, TypeError):
+    """An argument is not of the type that was asked for."""
+
+
 class ConfigError(BgpmError, ValueError):
     """A parameter is unknown, mistyped or out of range; names the file and the key."""
 

@@ -7,13 +7,15 @@ imports numpy only, so that a stage without maths starts at once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
-from bgpm.errors import ShapeError
+from bgpm.errors import NumericsError, ShapeError
+from bgpm.keys import require_numbers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -155,6 +157,11 @@ class Candidates:
         kernel: Call it for covariance rows; raises ConfigError where the posterior has none.
         error_rate: e, the share of wrong labels: what a label can teach is that of a label with errors.
         bought: Pairs labelled so far, without their labels; given to acquisition functions, not to selectors.
+
+    Raises:
+        ArgumentError: If moments are not arrays of numbers.
+        ShapeError: If there is not one mean, variance and key a pair, or a pair's texts have no features.
+        NumericsError: If tau is not finite and positive or the error rate not in [0, 0.5).
     """
 
     pairs: Pairs
@@ -166,6 +173,27 @@ class Candidates:
     kernel: Callable[[], PairKernel]
     error_rate: float = 0.0
     bought: Pairs = field(default_factory=lambda: Pairs(*(np.empty(0, np.int64) for _ in range(3))))
+
+    def __post_init__(self) -> None:
+        n = len(self.pairs)
+        require_numbers("candidates.mean", self.mean, n)
+        require_numbers("candidates.variance", self.variance, n)
+        if self.keys.shape != (n,):
+            raise ShapeError(f"candidates.keys: expected shape ({n},), got {self.keys.shape}; pass one a pair")
+        if not (math.isfinite(self.tau) and self.tau > 0):
+            raise NumericsError(f"candidates.tau: expected finite and > 0, got {self.tau}; pass the model's")
+        if not 0 <= self.error_rate < 0.5:
+            raise NumericsError(
+                f"candidates.error_rate: expected in [0, 0.5), got {self.error_rate}; a share of labels"
+            )
+        for side in ("first", "second", "prompt"):
+            rows = np.concatenate([getattr(self.pairs, side), getattr(self.bought, side)])
+            count = len(self.features.prompts if side == "prompt" else self.features.responses)
+            if len(rows) and not (rows.min() >= 0 and rows.max() < count):
+                raise ShapeError(
+                    f"candidates: expected {side} in 0..{count - 1}, the rows of the features, got {rows.min()} to "
+                    f"{rows.max()}; pairs and features are of different pools"
+                )
 
     def __len__(self) -> int:
         return len(self.pairs)

@@ -11,8 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from bgpm.errors import NumericsError, ShapeError
-from bgpm.keys import require_finite
+from bgpm.keys import require_finite, require_generator, require_moments
 from bgpm.registry import Component
 from bgpm.types import Candidates, Uncertainty
 
@@ -33,24 +32,12 @@ class Acquisition(Component):
         """Value of labelling each pair, float64 [N]; finite, higher is better.
 
         Raises:
+            ArgumentError: If the generator is not one of numpy's.
             NumericsError: If a moment or a value is not finite or a variance is negative; names the pair's key.
-            ShapeError: If there is not one mean, variance and key a pair.
             ConfigError: If the function needs covariances between pairs and the posterior has none.
         """
-        for name in ("mean", "variance", "keys"):
-            shape = getattr(candidates, name).shape
-            if shape != (len(candidates),):
-                raise ShapeError(
-                    f"candidates.{name}: expected shape ({len(candidates)},), got {shape}; pass one a pair"
-                )
-        require_finite("posterior mean", candidates.mean, candidates.keys)
-        require_finite("posterior variance", candidates.variance, candidates.keys)
-        negative = np.flatnonzero(candidates.variance < 0)
-        if len(negative):
-            raise NumericsError(
-                f"posterior variance of pair {candidates.keys[negative[0]]!r}: expected >= 0, got "
-                f"{candidates.variance[negative[0]]}; pass variances, not their logarithms"
-            )
+        require_generator(self.kind, generator)
+        require_moments(candidates.mean, candidates.variance, candidates.keys)
         values = self.values(candidates, generator=generator)
         require_finite(f"{self.kind} value", values, candidates.keys)
         return values

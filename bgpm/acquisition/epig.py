@@ -154,8 +154,11 @@ def _step_covariance(h: Tensor, k: Tensor, correlation: Tensor) -> Tensor:
 def _label_information(p: Tensor, q: Tensor, covariance: Tensor) -> Tensor:
     """I(y; y') of two labels with these probabilities and covariance, in nats, [N].
 
-    A sum over the four outcomes, e being the probability of each under independence, so that weak dependence does not
-    drown in rounding.
+    A sum over the four outcomes, each beside its probability under independence, so that weak dependence does not
+    drown in rounding. A covariance is at most what leaves each outcome a probability >= 0: where the error of the
+    series takes it beyond (near copies far from 0), that bound is the better number.
     """
-    same = F.outcome_divergence(p * q, covariance) + F.outcome_divergence((1 - p) * (1 - q), covariance)
-    return same + F.outcome_divergence(p * (1 - q), -covariance) + F.outcome_divergence((1 - p) * q, -covariance)
+    both, first, second, neither = p * q, p * (1 - q), (1 - p) * q, (1 - p) * (1 - q)
+    covariance = covariance.clamp(-both.minimum(neither), first.minimum(second))
+    same = F.outcome_divergence(both, covariance) + F.outcome_divergence(neither, covariance)
+    return same + F.outcome_divergence(first, -covariance) + F.outcome_divergence(second, -covariance)

@@ -12,6 +12,14 @@ imported at the first use of one of their names, so that importing a component's
 | `likelihood` | the loss of labelled pairs |
 | `divergence` | Kullback-Leibler divergence of embeddings from their prior |
 | `calibration` | whether stated probabilities are kept |
+
+It needs nothing else of this package. A batch of eight, from mean embeddings, features and a posterior over weights::
+
+    kernel = pair_kernel(mean_i, mean_j, phi_i, phi_j, KroneckerPosterior(output_cov, input_cov))
+    variance, mean = kernel.diagonal(), preference_score(mean_i, mean_j)
+    rows, gains = greedy_logdet(variance, kernel.row, fisher_weight(mean, variance), 8)
+
+What cannot be right is refused with an error of `bgpm.errors` that names the argument.
 """
 
 from __future__ import annotations
@@ -32,7 +40,6 @@ _HOME = {
     "LowRankPosterior": "kernel",
     "LinearisedKernel": "kernel",
     "bernoulli_entropy": "quadrature",
-    "bernoulli_divergence": "quadrature",
     "outcome_divergence": "quadrature",
     "expected_probability": "quadrature",
     "expected_entropy": "quadrature",

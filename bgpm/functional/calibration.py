@@ -71,7 +71,7 @@ def expected_calibration_error(probability: Tensor, label: Tensor, bins: int = 1
         NumericsError: If a number is not finite or not in [0, 1].
     """
     _check("expected_calibration_error", probability, label)
-    if bins < 1:
+    if _checks.whole("expected_calibration_error", "bins", bins) < 1:
         raise ShapeError(f"expected_calibration_error: expected at least one bin, got {bins}; 10 is usual")
     p, y = probability.flatten(), label.flatten().to(probability)
     confidence = torch.maximum(p, 1 - p)

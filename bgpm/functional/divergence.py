@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from bgpm.errors import NumericsError, ShapeError
+from bgpm.errors import ShapeError
 from bgpm.functional import _checks
 
 
@@ -25,16 +25,10 @@ def variance_kl(log_variance: Tensor, prior_variance: float | Tensor) -> Tensor:
         ShapeError: If ``log_variance`` is a scalar or ``prior_variance`` more than one number.
         NumericsError: If a number is not finite or the prior variance is not positive.
     """
+    _checks.finite("variance_kl", log_variance=log_variance)
     if log_variance.ndim == 0:
         raise ShapeError("variance_kl: expected log_variance [*B, D], got a scalar; add the coordinate dimension")
-    if isinstance(prior_variance, Tensor) and prior_variance.numel() != 1:
-        raise ShapeError(
-            f"variance_kl: expected one prior_variance, got {list(prior_variance.shape)}; call once a prior"
-        )
-    value = float(prior_variance.detach() if isinstance(prior_variance, Tensor) else prior_variance)
-    if not (math.isfinite(value) and value > 0):
-        raise NumericsError(f"variance_kl: prior_variance must be finite and > 0, got {value}; the paper's is 0.03")
-    _checks.finite("variance_kl", log_variance=log_variance)
+    value = _checks.positive("variance_kl", "prior_variance", prior_variance, "the paper's is 0.03")
     log_ratio = log_variance - (prior_variance.log() if isinstance(prior_variance, Tensor) else math.log(value))
     divergence = 0.5 * (torch.expm1(log_ratio) - log_ratio).sum(-1)
     _checks.finite("variance_kl", divergence=divergence)

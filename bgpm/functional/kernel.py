@@ -43,13 +43,14 @@ class FullPosterior:
 
     Raises:
         ShapeError: If the covariance is not square.
-        NumericsError: If it is not finite, not symmetric or has a negative variance.
+        NumericsError: If it is not finite, not symmetric, has a negative variance or is in half precision.
     """
 
     covariance: Tensor
     rows: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
+        _checks.at_least_single("FullPosterior", covariance=self.covariance)
         _checks.covariance("FullPosterior", covariance=self.covariance)
 
     @property
@@ -90,7 +91,8 @@ class KroneckerPosterior:
 
     Raises:
         ShapeError: If a factor is not square.
-        NumericsError: If a factor is not finite, not symmetric or has a negative variance.
+        NumericsError: If a factor is not finite, not symmetric, has a negative variance or is in half precision, or if
+            the two are of different dtypes.
     """
 
     output_cov: Tensor
@@ -98,7 +100,10 @@ class KroneckerPosterior:
     rows: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        _checks.covariance("KroneckerPosterior", output_cov=self.output_cov, input_cov=self.input_cov)
+        factors = {"output_cov": self.output_cov, "input_cov": self.input_cov}
+        _checks.at_least_single("KroneckerPosterior", **factors)
+        _checks.same_dtype("KroneckerPosterior", **factors)
+        _checks.covariance("KroneckerPosterior", **factors)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -150,7 +155,8 @@ class LowRankPosterior:
 
     Raises:
         ShapeError: If the shapes do not fit together.
-        NumericsError: If a number is not finite or a prior variance not positive.
+        NumericsError: If a number is not finite or a prior variance not positive, or if the dtypes differ or are half
+            precision.
     """
 
     prior_variance: Tensor
@@ -163,6 +169,9 @@ class LowRankPosterior:
 
     def __post_init__(self) -> None:
         where = "LowRankPosterior"
+        tensors = {name: getattr(self, name) for name in ("prior_variance", "a", "b", "phi_i", "phi_j", "cholesky")}
+        _checks.at_least_single(where, **tensors)
+        _checks.same_dtype(where, **tensors)
         if self.prior_variance.ndim != 2:
             raise ShapeError(
                 f"{where}: expected prior_variance [r, p], got {list(self.prior_variance.shape)}; one for each weight"
@@ -206,6 +215,7 @@ class LowRankPosterior:
         _checks.same_shape(where, phi_i=phi_i, phi_j=phi_j)
         _checks.expect(where, "weight", weight, (len(mean_i),), "one weight for each labelled pair")
         _checks.expect(where, "prior_variance", prior_variance, (a.shape[1], phi_i.shape[-1]), "one for each weight")
+        _checks.at_least_single(where, prior_variance=prior_variance)
         _checks.finite(where, weight=weight, phi_i=phi_i, phi_j=phi_j, prior_variance=prior_variance)
         _checks.non_negative(where, weight=weight, prior_variance=prior_variance)
         dtype = prior_variance.dtype
@@ -301,8 +311,10 @@ class LinearisedKernel:
         """Covariance of pair j with every pair, [N].
 
         Raises:
+            ArgumentError: If j is not a whole number.
             ShapeError: If j is not in 0..N-1.
         """
+        j = _checks.whole("pair_kernel", "a row", j)
         if not 0 <= j < len(self):
             raise ShapeError(f"pair_kernel: expected a row in 0..{len(self) - 1}, got {j}; rows are counted from 0")
         left, right = self._against(j)
@@ -316,7 +328,12 @@ class LinearisedKernel:
 
         Args:
             rows, columns: Numbers of pairs in 0..N-1, int64 [n] and [m].
+
+        Raises:
+            ArgumentError: If one is not a tensor.
+            ShapeError: If one is not int64 with one dimension, or a pair does not exist.
         """
+        _checks.row_numbers("pair_kernel", len(self), rows=rows, columns=columns)
         m, p = len(columns), self._phi[0].shape[1]
         out = self._a.new_empty((len(rows), m))
         if not m:
@@ -373,10 +390,12 @@ def pair_kernel(
         gates: Scale of each block, [N, D/2] or [D/2].
 
     Raises:
+        ArgumentError: If the posterior is none of the three or another argument no tensor.
         ShapeError: If D is odd or shapes do not fit each other or the posterior.
         NumericsError: If a number is not finite.
     """
     where = "pair_kernel"
+    _posterior(where, posterior)
     a, b = _gradients(where, mean_i, mean_j, gates, posterior.rows)
     _checks.same_shape(where, phi_i=phi_i, phi_j=phi_j)
     if phi_i.ndim != 2 or len(phi_i) != len(mean_i):
@@ -406,30 +425,29 @@ def indexed_pair_kernel(
         gates: Scale of each block for each *pair*, [N, D/2] or [D/2].
 
     Raises:
+        ArgumentError: If the posterior is none of the three or another argument no tensor.
         ShapeError: If D is odd, shapes do not fit each other or the posterior, or a row does not exist.
         NumericsError: If a number is not finite.
     """
     where = "indexed_pair_kernel"
+    _posterior(where, posterior)
+    _checks.floating(where, mean=mean, phi=phi)
     if phi.ndim != 2 or mean.ndim != 2 or len(phi) != len(mean):
         raise ShapeError(
             f"{where}: expected mean [R, D] and phi [R, p], got {list(mean.shape)} and {list(phi.shape)}; "
             "one row for each response"
         )
     _checks.same_shape(where, first=first, second=second)
-    for name, index in (("first", first), ("second", second)):
-        if index.dtype != torch.int64 or index.ndim != 1:
-            raise ShapeError(
-                f"{where}: expected {name} int64 [N], got {index.dtype} {list(index.shape)}; pass row numbers"
-            )
-        if len(index) and (index.min() < 0 or index.max() >= len(mean)):
-            raise ShapeError(
-                f"{where}: expected rows in 0..{len(mean) - 1}, got {name} from {int(index.min())} to "
-                f"{int(index.max())}; pairs and responses are of different tables"
-            )
+    _checks.row_numbers(where, len(mean), first=first, second=second)
     a, b = _gradients(where, mean[first], mean[second], gates, posterior.rows)
     _finite_features(where, phi)
     posterior.check(a.shape[1], phi.shape[1])
     return LinearisedKernel(a, b, (phi, phi), (first, second), posterior)
+
+
+def _posterior(where: str, posterior: object) -> None:
+    fix = "make one of them from the covariance; a name is not enough"
+    _checks.instance(where, "posterior", posterior, (FullPosterior, KroneckerPosterior, LowRankPosterior), fix)
 
 
 def _gradients(
@@ -443,7 +461,8 @@ def _gradients(
     a, b = apply_skew(mean_j, gates), -apply_skew(mean_i, gates)
     if rows is None:
         return a, b
-    dim = mean_i.shape[1]
+    _checks.instance(where, "rows", rows, (tuple, list), "pass the numbers of embedding coordinates")
+    rows, dim = tuple(_checks.whole(where, "a row", row) for row in rows), mean_i.shape[1]
     if len(set(rows)) != len(rows) or not all(0 <= row < dim for row in rows):
         raise ShapeError(f"{where}: expected distinct rows in 0..{dim - 1}, got {rows}; they are embedding coordinates")
     return a[:, list(rows)], b[:, list(rows)]

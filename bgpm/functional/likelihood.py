@@ -83,7 +83,7 @@ def pairwise_loss(
                 f"{where}: kind='regression' knows no wrong winner, got error_rate {error_rate}; set it to 0"
             )
         return ((score - (2 * label - 1) * margin) / tau).square()
-    if kind == "rao_kupper":
+    if tie_width is not None:
         return _rao_kupper(score, label, tau, tie_width, error_rate)
     lead = 0.0 if margin is None else margin
     first, second = _mistaken(logsigmoid((score - lead) / tau), logsigmoid((-score - lead) / tau), error_rate)
@@ -108,6 +108,7 @@ def fisher_curvature(score: Tensor, **options: Any) -> Tensor:
         raise ConfigError(
             "fisher_curvature: kind='regression' has no outcomes to draw from; its curvature is 2 / tau^2"
         )
+    _checks.finite("fisher_curvature", score=score)
     total = torch.zeros_like(score)
     with torch.enable_grad():
         score = score.detach().requires_grad_()
@@ -132,14 +133,10 @@ def _log_of_sum(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _rao_kupper(
-    score: Tensor, label: Tensor, tau: float | Tensor, tie_width: float | Tensor | None, error_rate: float
+    score: Tensor, label: Tensor, tau: float | Tensor, tie_width: float | Tensor, error_rate: float
 ) -> Tensor:
+    _checks.positive("pairwise_loss", "tie_width", tie_width, "without ties use 'logistic'")
     width = torch.as_tensor(tie_width, dtype=score.dtype, device=score.device)
-    if not (torch.isfinite(width).all() and (width > 0).all()):
-        raise NumericsError(
-            f"pairwise_loss: tie_width must be finite and > 0, got {width.detach().min().item()}; "
-            "without ties use 'logistic'"
-        )
     first, second = logsigmoid((score - width) / tau), logsigmoid((-score - width) / tau)
     # P(tie) = 1 - P(first) - P(second) = (e^(2 width / tau) - 1) P(first) P(second), without cancellation;
     # log(e^x - 1) = x + log(1 - e^-x) does not overflow.

@@ -32,6 +32,7 @@ import torch
 from torch import Tensor
 from torch.linalg import vecdot
 
+from bgpm.errors import NumericsError
 from bgpm.functional import _checks
 
 _WIDE = 1.25  # sd above which the fixed grid is the better rule
@@ -145,27 +146,51 @@ def fisher_weight(mean: Tensor, var: Tensor, tau: float | Tensor = 1.0, *, error
     return _integrate("fisher_weight", mean, var, tau, *_under("fisher_weight", error_rate, clean, noisy)) / tau**2
 
 
-def bernoulli_divergence(shift: Tensor, p: Tensor) -> Tensor:
-    """KL(p + shift || p) of two Bernoulli variables, in nats, without cancellation where the shift is small.
+def outcome_divergence(p: Tensor, shift: Tensor) -> Tensor:
+    """p h(shift / p), h(u) = (1 + u) log(1 + u) - u: what one outcome adds to KL(p + shift || p), >= 0 each, in nats.
 
-    The sum of p h(shift / p) and (1 - p) h(-shift / (1 - p)) with h(u) = (1 + u) log(1 + u) - u >= 0; 0 where p is 0.
+    Summed over all outcomes, whose shifts add up to 0, it is the divergence, without cancellation where shifts are
+    small. An outcome of probability 0 adds 0 and cannot be shifted: the divergence would be infinite.
 
     Args:
-        shift, p: Any shape; p and p + shift in [0, 1].
+        p: Probability of the outcome, any shape.
+        shift: What is added to it, same shape; p + shift is a probability up to rounding.
+
+    Raises:
+        ArgumentError: If one is not a tensor.
+        ShapeError: If shapes differ.
+        NumericsError: If a number is not finite, p or p + shift is not in [0, 1], or p is 0 and p + shift is not.
     """
-    return outcome_divergence(p, shift) + outcome_divergence(1 - p, -shift)
+    where = "outcome_divergence"
+    _checks.same_shape(where, p=p, shift=shift)
+    _checks.finite(where, p=p, shift=shift)
+    rounding = 8 * torch.finfo(torch.promote_types(p.dtype, shift.dtype)).eps
+    # Relative to p below, so that a tiny probability does not become a negative one.
+    left = (shift < -p * (1 + rounding)) | (p + shift > 1 + rounding)
+    for name, span, value, bad in (
+        ("p", "in [0, 1]", p, (p < 0) | (p > 1)),
+        ("p + shift", "in [0, 1]", p + shift, left),
+        ("shift", "0 where p is 0", shift, (p == 0) & (shift > rounding)),
+    ):
+        if bad.any():
+            raise NumericsError(
+                f"{where}: expected {name} {span}, got {value[bad][0].item()} at {_checks.first_bad(bad)}; "
+                "shift is a difference of two probabilities of one outcome"
+            )
+    return _outcome_divergence(p, shift)
 
 
-def outcome_divergence(p: Tensor, shift: Tensor) -> Tensor:
-    """p h(shift / p), h(u) = (1 + u) log(1 + u) - u: what one outcome adds to KL(p + shift || p), >= 0 each.
-
-    Summed over all outcomes, whose shifts add up to 0, it is the divergence, without cancellation.
-    """
+def _outcome_divergence(p: Tensor, shift: Tensor) -> Tensor:
     # Rounding, and in the last digits a rule's error, may leave what a probability allows: u >= -1 brings it back.
     u = torch.where(p > 0, shift / p.clamp(min=torch.finfo(p.dtype).tiny), torch.zeros_like(p)).clamp(min=-1.0)
     exact = torch.special.xlog1py(1 + u, u) - u
     series = u.square() * (0.5 - u / 6 + u.square() / 12)
     return p * torch.where(u.abs() < 1e-3, series, exact)
+
+
+def _bernoulli_divergence(shift: Tensor, p: Tensor) -> Tensor:
+    """KL(p + shift || p) of two Bernoulli variables, in nats; shapes may broadcast."""
+    return _outcome_divergence(p, shift) + _outcome_divergence(1 - p, -shift)
 
 
 # Narrow rules: mu <= 0 and sd [n, 1], nodes z and weights w [m], result [n]. With q = e^mu and e = expm1(sd z):
@@ -305,14 +330,14 @@ def _narrow_noisy_bald(e: float, mu: Tensor, sd: Tensor, z: Tensor, w: Tensor) -
     step = torch.expm1(sd * z)
     shift = step / (1 + mu.exp() * (1 + step))  # p(x) / p - 1
     rho = vecdot(shift, w)[:, None]
-    return vecdot(bernoulli_divergence((1 - 2 * e) * p * (shift - rho), _said(e, p * (1 + rho))), w)
+    return vecdot(_bernoulli_divergence((1 - 2 * e) * p * (shift - rho), _said(e, p * (1 + rho))), w)
 
 
 def _wide_noisy_bald(e: float, mu: Tensor, sd: Tensor, x: Tensor, weights: Tensor) -> Tensor:
     # E KL(q || E q): the divergence goes to a constant at either end, so a scaled Phi is subtracted from it too.
     c, mean = 1 - 2 * e, _wide_probability(mu, sd, x, weights)[:, None]
-    low, high = (bernoulli_divergence(c * (end - mean), _said(e, mean)) for end in (0.0, 1.0))
-    rest = bernoulli_divergence(c * (torch.sigmoid(x) - mean), _said(e, mean)) - low - (high - low) * _phi(x / _PROBIT)
+    low, high = (_bernoulli_divergence(c * (end - mean), _said(e, mean)) for end in (0.0, 1.0))
+    rest = _bernoulli_divergence(c * (torch.sigmoid(x) - mean), _said(e, mean)) - low - (high - low) * _phi(x / _PROBIT)
     known = low + (high - low) * _phi(mu / (_PROBIT**2 + sd.square()).sqrt())
     return known[:, 0] + vecdot(weights, rest)
 

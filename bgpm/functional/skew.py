@@ -30,8 +30,10 @@ def apply_skew(v: Tensor, gates: Tensor | None = None) -> Tensor:
 
     Raises:
         ShapeError: If D is odd or the gates do not fit.
+        NumericsError: If a number is NaN or infinite.
     """
     _checks.embeddings("apply_skew", gates, v=v)
+    _checks.finite("apply_skew", v=v, **({} if gates is None else {"gates": gates}))
     return _skew(v, gates)
 
 
@@ -140,6 +142,8 @@ def joint_score_moments(
     for name, matrix in (("cov_i", cov_i), ("cov_j", cov_j), ("cov_ij", cov_ij)):
         _checks.expect(where, name, matrix, (*mean_i.shape, mean_i.shape[-1]), "one D x D matrix for each pair")
     _checks.covariance(where, cov_i=cov_i, cov_j=cov_j)
+    _checks.finite(where, mean_i=mean_i, mean_j=mean_j, cov_ij=cov_ij)
+    _checks.same_dtype(where, mean_i=mean_i, mean_j=mean_j, cov_i=cov_i, cov_j=cov_j, cov_ij=cov_ij)
     rows = None if gates is None else gates[..., None, :]
     # For a matrix X, _skew(X) acts on each row: X A^T.
     skew_i, skew_j, skew_ij = _skew(cov_i, rows), _skew(cov_j, rows), _skew(cov_ij, rows)
@@ -203,6 +207,8 @@ def last_layer_score_variance(
     _checks.covariance(where, output_cov=output_cov)
     _checks.finite(where, mean_i=mean_i, mean_j=mean_j, k_ii=k_ii, k_jj=k_jj, k_ij=k_ij)
     _checks.non_negative(where, k_ii=k_ii, k_jj=k_jj)
+    more = {} if gates is None else {"gates": gates}
+    _checks.same_dtype(where, mean_i=mean_i, mean_j=mean_j, output_cov=output_cov, **more)
     a, b = _skew(mean_j, gates), -_skew(mean_i, gates)
     ua, ub = a @ output_cov, b @ output_cov
     # tr(A U A^T U) = L^T Q L with L the gates repeated twice, so no D x D matrix per pair.

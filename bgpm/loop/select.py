@@ -32,7 +32,8 @@ def select(
         selection = TopK()  # a uniform draw stays uniform
     pairs = pool.pairs.take(scores["pair"])
     offer = candidates(pool, scores, lambda: model().kernel(pool.features, pairs))
-    batch = selection(offer, scores["value"], min(k, len(pairs)), generator=generator)
+    wanted = min(k, len(pairs))  # selectors refuse to pick more than there are; a campaign ends with the pool
+    batch = selection(offer, scores["value"], wanted, generator=generator)
     picked = where(scores, batch.rows)
     return {
         "rank": np.arange(len(batch.rows)),

@@ -32,8 +32,6 @@ class MapSettings(Posterior):
             sigmoid(s / tau). A number, or ``heldout`` to choose it by cross-validated likelihood. Labels that
             contradict a large score then pull on it less; ``regression`` knows no wrong winner.
         folds: Folds of every cross-validation, by prompt.
-        off_variance: Prior variance, in logits squared, that the free blocks which are switched off give to the
-            score of the average labelled pair: what is left to explore of cyclic preferences. 0 for none.
     """
 
     prior_precision: Literal["evidence", "heldout"] | Positive = "heldout"
@@ -43,7 +41,6 @@ class MapSettings(Posterior):
     tie_width: Positive = 0.5
     error_rate: Literal["heldout"] | Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     folds: int = Field(default=5, ge=2)
-    off_variance: float = Field(default=0.1, ge=0)
 
     @model_validator(mode="after")
     def _the_loss_and_the_margin_agree(self) -> MapSettings:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Ensemble(MapSettings):
-    """Settings of the ensemble, beside those of `MapSettings`; ``off_variance`` plays no part.
+    """Settings of the ensemble, beside those of `MapSettings`.
 
     Attributes:
         members: How many; the rank of the covariance between pairs is one less.

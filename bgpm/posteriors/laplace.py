@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from pydantic import Field
+
 from bgpm.posteriors import Fitted
 from bgpm.posteriors._settings import MapSettings
 from bgpm.types import Comparisons, Features
@@ -23,10 +25,13 @@ class Laplace(MapSettings):
     Attributes:
         structure: ``full`` or ``low_rank`` (over the labels), both exact; ``kronecker``, an approximation
             except for Bradley-Terry; ``auto`` takes the smaller exact one, or Kronecker where neither is small.
+        off_variance: Prior variance, in logits squared, that the free blocks which are switched off give to the
+            score of the average labelled pair: what is left to explore of cyclic preferences. 0 for none.
     """
 
     kind: Literal["laplace"] = "laplace"
     structure: Literal["auto", "full", "low_rank", "kronecker"] = "auto"
+    off_variance: float = Field(default=0.1, ge=0)
 
     def fit(self, head: Head, features: Features, data: Comparisons, *, seed: int) -> Fitted:
         from bgpm.posteriors._gaussian import fit_laplace

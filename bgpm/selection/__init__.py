@@ -7,13 +7,14 @@ there is a model, is `seed_set`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
 
-from bgpm.errors import ShapeError
-from bgpm.keys import require_finite, uniform_by_key
+from bgpm.errors import ArgumentError, ShapeError
+from bgpm.keys import require_finite, require_generator, require_numbers, uniform_by_key
 from bgpm.registry import Component
 from bgpm.selection._quota import Quota
 from bgpm.selection._reordered import reordered
@@ -52,26 +53,33 @@ class Selection(Component):
     max_per_prompt: int | None = Field(default=None, ge=1)
 
     def __call__(self, candidates: Candidates, values: np.ndarray, k: int, *, generator: np.random.Generator) -> Batch:
-        """Pick k candidates (all of them if there are fewer), values [N] from an acquisition function.
+        """Pick k candidates, values [N] from an acquisition function.
 
         Raises:
-            ShapeError: If there is not one value a pair, or k is negative.
+            ArgumentError: If values are not an array of numbers, k is not a whole number, or the generator is not one
+                of numpy's.
+            ShapeError: If there is not one value a pair, or k is negative or more than there are candidates.
             NumericsError: If a number the selector reads is not finite; names the pair's key.
             ConfigError: If the selector needs covariances between pairs and the posterior has none.
         """
         n = len(candidates)
-        if values.shape != (n,):
-            raise ShapeError(f"{self.kind}: expected values of shape ({n},), one for each pair, got {values.shape}")
+        require_numbers(f"{self.kind}: values", values, n)
+        require_generator(self.kind, generator)
+        if not isinstance(k, Integral):
+            raise ArgumentError(f"{self.kind}: expected a batch of a whole number of pairs, got {k!r}; pass an int")
         if k < 0:
             raise ShapeError(f"{self.kind}: expected a batch of k >= 0 pairs, got {k}; mend batch_size")
+        if k > n:
+            left = f"the {n} that are left to label" if n else "none: every pair of the pool is labelled"
+            raise ShapeError(f"{self.kind}: expected a batch of at most {left}, got k = {k}; ask for fewer")
         require_finite("acquisition value", values, candidates.keys)
-        if min(k, n) == 0:
+        if k == 0:
             return Batch(np.empty(0, np.int64), np.empty(0))
         # Members see the candidates in an order that belongs to the keys: the first of equals is then a fair draw,
         # and neither the order of the file nor that of a pair's answers can matter.
         order = np.argsort(uniform_by_key(candidates.keys, generator), kind="stable")
         quota = Quota(candidates.pairs.prompt[order], self.max_per_prompt)
-        batch = self.pick(reordered(candidates, order), values[order], min(k, n), quota, generator=generator)
+        batch = self.pick(reordered(candidates, order), values[order], int(k), quota, generator=generator)
         return Batch(order[batch.rows], batch.gains)
 
     def pick(

@@ -63,9 +63,10 @@ def _doptimal(features: Features, pairs: Pairs, k: int, generator: np.random.Gen
     scale = variance.mean() if variance.any() else 1.0
     rows, _ = F.greedy_logdet(
         variance / scale,
-        lambda rows, columns: apart[rows] @ apart[columns].T / scale,
+        lambda j: apart @ apart[j] / scale,
         torch.full_like(variance, 0.25),
         k,
-        priority=torch.tensor(generator.random(len(pairs))),
+        torch.Generator().manual_seed(int(generator.integers(2**63))),
+        block=lambda rows, columns: apart[rows] @ apart[columns].T / scale,
     )
     return rows.numpy()

@@ -35,10 +35,10 @@ class ConditionalBald(Selection):
     def pick(
         self, candidates: Candidates, values: np.ndarray, k: int, quota: Quota, *, generator: np.random.Generator
     ) -> Batch:
-        mean, variance, covariance, weight = joint_moments(candidates)
+        mean, variance, kernel, weight = joint_moments(candidates)
 
         def bald(rows: Tensor, left: Tensor) -> Tensor:
             return F.bald(mean[rows], left, candidates.tau, error_rate=candidates.error_rate)
 
-        rows, gains = F.greedy_conditional(variance, covariance, weight, k, bald, quota=quota)
+        rows, gains = F.greedy_conditional(variance, kernel.row, weight, k, bald, block=kernel.block, quota=quota)
         return Batch(rows.numpy(), gains.numpy())

@@ -31,6 +31,6 @@ class Logdet(Selection):
     def pick(
         self, candidates: Candidates, values: np.ndarray, k: int, quota: Quota, *, generator: np.random.Generator
     ) -> Batch:
-        _, variance, covariance, weight = joint_moments(candidates)
-        rows, gains = F.greedy_logdet(variance, covariance, weight, k, quota=quota)
+        _, variance, kernel, weight = joint_moments(candidates)
+        rows, gains = F.greedy_logdet(variance, kernel.row, weight, k, block=kernel.block, quota=quota)
         return Batch(rows.numpy(), gains.numpy())

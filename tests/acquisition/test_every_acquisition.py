@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from bgpm.acquisition import Acquisition
-from bgpm.errors import ConfigError, NumericsError, ShapeError
+from bgpm.errors import ArgumentError, ConfigError, NumericsError, ShapeError
 from bgpm.registry import build, kinds
+from bgpm.types import Features
 
 KINDS = kinds(Acquisition)
 NEEDS_COVARIANCES = {"epig"}
@@ -118,6 +119,31 @@ def test_moments_of_another_length_are_refused(make_pool):
     candidates = make_pool().candidates()
     with pytest.raises(ShapeError, match=r"candidates.mean: expected shape \(72,\), got \(71,\)"):
         values("mv", replace(candidates, mean=candidates.mean[1:]))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "says"),
+    [
+        ({"mean": [0.0] * 72}, ArgumentError, "candidates.mean: expected a numpy array of numbers, got list"),
+        ({"variance": np.ones((72, 1))}, ShapeError, r"candidates.variance: expected shape \(72,\), got \(72, 1\)"),
+        ({"keys": np.arange(71)}, ShapeError, r"candidates.keys: expected shape \(72,\), got \(71,\)"),
+        ({"tau": 0.0}, NumericsError, "candidates.tau: expected finite and > 0, got 0.0"),
+        ({"tau": np.nan}, NumericsError, "candidates.tau"),
+        ({"error_rate": 0.5}, NumericsError, r"candidates.error_rate: expected in \[0, 0.5\), got 0.5"),
+        ({"features": Features(np.ones((47, 6)), np.ones((12, 6)))}, ShapeError, r"second in 0\.\.46, .* got 1 to 47"),
+        ({"features": Features(np.ones((48, 6)), np.ones((11, 6)))}, ShapeError, r"prompt in 0\.\.10, .* got 0 to 11"),
+    ],
+)
+def test_candidates_that_do_not_fit_together_are_refused(change, error, says, make_pool):
+    with pytest.raises(error, match=says):
+        replace(make_pool().candidates(), **change)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("bad", [7, None])
+def test_a_seed_in_place_of_a_generator_is_refused(kind, bad, make_pool):
+    with pytest.raises(ArgumentError, match=f"{kind}: expected generator to be a numpy Generator"):
+        build(Acquisition, kind, {})(make_pool().candidates(), generator=bad)
 
 
 def test_reading_settings_and_drawing_at_random_need_no_torch():

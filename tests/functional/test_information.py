@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bgpm import functional as F
-from bgpm.errors import NumericsError, ShapeError
+from bgpm.errors import ArgumentError, NumericsError, ShapeError
 
 N, DIM = 14, 8
 
@@ -48,12 +48,21 @@ class Problem:
         return (self.g @ torch.linalg.inv(precision) * self.g).sum(-1)
 
     def greedy(self, k: int, **keywords):
-        return F.greedy_logdet(self.k.diagonal(), blocks(self.k), self.weight, k, **keywords)
+        return F.greedy_logdet(self.k.diagonal(), self.k.__getitem__, self.weight, k, **keywords)
 
 
-def test_picks_and_gains_are_those_of_brute_force_greedy() -> None:
+def unused(j: int) -> torch.Tensor:
+    raise AssertionError("a row was asked for where there are blocks")
+
+
+@pytest.mark.parametrize("by", ["rows", "blocks"])
+def test_picks_and_gains_are_those_of_brute_force_greedy(by: str) -> None:
     problem = Problem()
-    picks, gains = problem.greedy(6)
+    if by == "rows":
+        picks, gains = problem.greedy(6)
+    else:
+        k = problem.k
+        picks, gains = F.greedy_logdet(k.diagonal(), unused, problem.weight, 6, block=blocks(k))
     chosen: list[int] = []
     for pick, gain in zip(picks.tolist(), gains.tolist(), strict=True):
         worth = {j: problem.worth([*chosen, j]) for j in range(N) if j not in chosen}
@@ -81,7 +90,7 @@ def test_the_variances_asked_about_are_those_of_the_refitted_posterior(n: int) -
         seen.append((rows.clone(), left.clone()))
         return left * problem.weight[rows]
 
-    picks, _ = F.greedy_conditional(problem.k.diagonal(), blocks(problem.k), problem.weight, 7, value)
+    picks, _ = F.greedy_conditional(problem.k.diagonal(), problem.k.__getitem__, problem.weight, 7, value)
     refitted = torch.stack([problem.refitted(picks[:t].tolist()) for t in range(7)])
     for rows, left in seen:
         apart = (refitted[:, rows] - left).abs().amax(1)
@@ -98,7 +107,7 @@ def test_few_values_are_computed_anew_and_no_pick_differs_from_those_of_all_of_t
         asked.append(len(rows) * len(columns))
         return whole(rows, columns)
 
-    picks, gains = F.greedy_logdet(problem.k.diagonal(), counted, problem.weight, 8)
+    picks, gains = F.greedy_logdet(problem.k.diagonal(), unused, problem.weight, 8, block=counted)
     open_ = torch.ones(4000, dtype=torch.bool)
     for t, (pick, gain) in enumerate(zip(picks.tolist(), gains.tolist(), strict=True)):
         all_gains = 0.5 * torch.log1p(problem.weight * problem.refitted(picks[:t].tolist()))
@@ -138,12 +147,17 @@ def test_a_quota_is_kept_and_what_it_has_taken_is_known() -> None:
         assert gain == pytest.approx(worth[pick].item(), rel=1e-10)
 
 
+def test_a_quota_that_ends_before_the_batch_is_refused() -> None:
+    with pytest.raises(ShapeError, match="expected 11 picks, got a quota used up after 8"):
+        Problem(30, seed=80).greedy(11, quota=CappedQuota(30, [4, 19]))
+
+
 def test_conditional_bald_picks_the_most_informative_pair_of_the_refitted_posterior() -> None:
     problem, mean, tau = Problem(seed=30), 2 * draw(N, seed=33), 0.8
     weight = F.fisher_weight(mean, problem.k.diagonal(), tau)
     problem.weight = weight
     picks, gains = F.greedy_conditional(
-        problem.k.diagonal(), blocks(problem.k), weight, 5, lambda rows, left: F.bald(mean[rows], left, tau)
+        problem.k.diagonal(), problem.k.__getitem__, weight, 5, lambda rows, left: F.bald(mean[rows], left, tau)
     )
     for t in range(5):
         earlier = picks[:t].tolist()
@@ -163,16 +177,29 @@ def test_greedy_is_close_to_the_best_batch_and_better_than_the_best_single_pairs
         assert problem.worth(picks.tolist()) >= problem.worth(top) - 1e-12
 
 
-def test_a_kernel_on_demand_gives_the_picks_of_its_dense_matrix() -> None:
+def test_a_kernel_on_demand_gives_the_picks_of_its_dense_matrix_by_rows_and_by_blocks() -> None:
     mean_i, mean_j, phi_i, phi_j = draw(40, 4, seed=1), draw(40, 4, seed=2), draw(40, 3, seed=3), draw(40, 3, seed=4)
     root = draw(12, 12, seed=5)
     kernel = F.pair_kernel(mean_i, mean_j, phi_i, phi_j, F.FullPosterior(root @ root.T))
     dense = torch.stack([kernel.row(j) for j in range(40)])
     weight = draw(40, seed=6).abs()
-    lazy = F.greedy_logdet(kernel.diagonal(), kernel.block, weight, 12)
-    full = F.greedy_logdet(dense.diagonal(), blocks(dense), weight, 12)
-    assert torch.equal(lazy[0], full[0])
-    torch.testing.assert_close(lazy[1], full[1], rtol=1e-9, atol=0)
+    full = F.greedy_logdet(dense.diagonal(), dense.__getitem__, weight, 12)
+    by_rows = F.greedy_logdet(kernel.diagonal(), kernel.row, weight, 12)
+    by_blocks = F.greedy_logdet(kernel.diagonal(), kernel.row, weight, 12, block=kernel.block)
+    for picks, gains in (by_rows, by_blocks):
+        assert torch.equal(picks, full[0])
+        torch.testing.assert_close(gains, full[1], rtol=1e-9, atol=0)
+
+
+def test_each_row_of_the_kernel_is_asked_for_once_at_most_and_only_for_a_pick() -> None:
+    problem, asked = Problem(300, seed=90), []
+
+    def row(j: int) -> torch.Tensor:
+        asked.append(j)
+        return problem.k[j]
+
+    picks, _ = F.greedy_logdet(problem.k.diagonal(), row, problem.weight, 9)
+    assert asked == picks.tolist()
 
 
 def twins() -> tuple[torch.Tensor, torch.Tensor]:
@@ -182,18 +209,20 @@ def twins() -> tuple[torch.Tensor, torch.Tensor]:
     return g @ g.T, torch.ones(12, dtype=torch.float64)
 
 
-def test_ties_go_to_the_lower_row_without_a_priority() -> None:
+def test_ties_go_to_the_lower_row_without_a_generator() -> None:
     k, weight = twins()
-    picks, _ = F.greedy_logdet(k.diagonal(), blocks(k), weight, 4)
+    picks, _ = F.greedy_logdet(k.diagonal(), k.__getitem__, weight, 4)
     assert (picks % 3 == 0).all()
 
 
-def test_ties_are_broken_by_the_priority_alone() -> None:
+@pytest.mark.parametrize("by", ["rows", "blocks"])
+def test_ties_are_broken_by_a_key_from_the_generator_alone(by: str) -> None:
     k, weight = twins()
 
     def run(seed: int) -> list[int]:
-        priority = torch.rand(12, generator=torch.Generator().manual_seed(seed))
-        return F.greedy_logdet(k.diagonal(), blocks(k), weight, 4, priority=priority)[0].tolist()
+        generator = torch.Generator().manual_seed(seed)
+        block = blocks(k) if by == "blocks" else None
+        return F.greedy_logdet(k.diagonal(), k.__getitem__, weight, 4, generator, block=block)[0].tolist()
 
     assert run(3) == run(3)
     runs = [run(seed) for seed in range(60)]
@@ -202,16 +231,6 @@ def test_ties_are_broken_by_the_priority_alone() -> None:
     for place in range(4):
         copies = [picks[place] % 3 for picks in runs]
         assert all(8 <= copies.count(c) <= 32 for c in range(3))  # 20 expected, 3.65 standard deviation
-
-
-def test_ties_broken_by_a_priority_do_not_depend_on_the_order_of_rows() -> None:
-    k, weight = twins()
-    priority = torch.rand(12, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    picks, _ = F.greedy_logdet(k.diagonal(), blocks(k), weight, 6, priority=priority)
-    order = torch.randperm(12, generator=torch.Generator().manual_seed(2))
-    shuffled = k[order][:, order]
-    again, _ = F.greedy_logdet(shuffled.diagonal(), blocks(shuffled), weight[order], 6, priority=priority[order])
-    assert order[again].tolist() == picks.tolist()
 
 
 def test_swapping_answers_changes_neither_picks_nor_gains() -> None:
@@ -261,20 +280,27 @@ def test_none_asked_none_given() -> None:
         ({"weight": torch.full((N,), torch.nan)}, NumericsError, "weight must be finite"),
         ({"variance": -torch.ones(N).double()}, NumericsError, "variance must be >= 0"),
         ({"variance": torch.ones(N, 1).double(), "weight": torch.ones(N, 1).double()}, ShapeError, r"variance \[N\]"),
-        ({"priority": torch.ones(3).double()}, ShapeError, r"priority \[3\]"),
+        ({"k": 2.5}, ArgumentError, "expected k to be a whole number, got 2.5"),
+        ({"kernel_row": torch.eye(N).double()}, ArgumentError, "expected kernel_row of type Callable, got Tensor"),
+        ({"weight": [1.0] * N}, ArgumentError, "expected weight of type Tensor, got list"),
+        ({"generator": 7}, ArgumentError, "expected generator of type Generator, got int 7"),
+        ({"variance": torch.ones(N).bfloat16()}, NumericsError, "variance in float32 or float64, got torch.bfloat16"),
+        ({"kernel_row": lambda j: Problem().k[j, 1:]}, ShapeError, r"kernel_row\(\d+\) \[14\], got \[13\]"),
+        ({"kernel_row": lambda j: Problem().k[j].float()}, NumericsError, "float64, the covariance torch.float32"),
+        ({"kernel_row": lambda j: Problem().k[j] * torch.nan}, NumericsError, "covariance must be finite"),
         (
             {"variance": torch.full((N,), 40.0).double()},
             NumericsError,
             r"covariance of pair 12 with itself to be variance\[12\] = 40",
         ),
         (
-            {"covariance": lambda r, c: Problem().k[r][:, [0, *c]][:, len(r) < 5 :]},
+            {"block": lambda r, c: Problem().k[r][:, [0, *c]][:, len(r) < 5 :]},
             ShapeError,
             r"\[13, 1\], got \[13, 2\]",
         ),
-        ({"covariance": lambda r, c: Problem().k[r][:, c] / (r[:, None] == c)}, NumericsError, "must be finite"),
+        ({"block": lambda r, c: Problem().k[r][:, c] / (r[:, None] == c)}, NumericsError, "must be finite"),
         (
-            {"covariance": lambda r, c: Problem().k[r][:, c] * torch.where(r[:, None] == c, 1, 9)},
+            {"block": lambda r, c: Problem().k[r][:, c] * torch.where(r[:, None] == c, 1, 9)},
             NumericsError,
             "not positive semi-definite",
         ),
@@ -283,7 +309,7 @@ def test_none_asked_none_given() -> None:
 def test_an_argument_that_cannot_be_right_is_refused_by_name(change, error, says) -> None:
     problem = Problem()
     arguments = {
-        "variance": problem.k.diagonal(), "covariance": blocks(problem.k), "weight": problem.weight, "k": 5,
+        "variance": problem.k.diagonal(), "kernel_row": problem.k.__getitem__, "weight": problem.weight, "k": 5,
     }  # fmt: skip
     with pytest.raises(error, match=says):
         F.greedy_logdet(**{**arguments, **change})

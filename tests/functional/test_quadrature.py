@@ -16,7 +16,7 @@ from scipy.integrate import quad
 from scipy.special import expit, log_expit
 
 from bgpm import functional as F
-from bgpm.errors import NumericsError, ShapeError
+from bgpm.errors import ArgumentError, NumericsError, ShapeError
 
 NAMES = [
     "expected_probability", "predictive_logit", "predictive_entropy", "expected_entropy", "bald", "fisher_weight",
@@ -160,7 +160,28 @@ def test_the_divergence_of_two_coins_keeps_its_precision_where_they_hardly_diffe
             q, r = mpmath.mpf(p) + mpmath.mpf(shift), mpmath.mpf(p)
             terms = [a * mpmath.log(a / b) for a, b in ((q, r), (1 - q, 1 - r)) if a > 0]
             truth = float(mpmath.fsum(terms))
-        assert F.bernoulli_divergence(t64(shift), t64(p)).item() == pytest.approx(truth, rel=1e-9, abs=0), (p, shift)
+        found = F.outcome_divergence(t64(p), t64(shift)) + F.outcome_divergence(t64(1 - p), t64(-shift))
+        assert found.item() == pytest.approx(truth, rel=1e-9, abs=0), (p, shift)
+
+
+@pytest.mark.parametrize(
+    ("p", "shift", "error", "says"),
+    [
+        (t64(0.2, 0.5), t64(0.1, -0.9), NumericsError, r"expected p \+ shift in \[0, 1\], got -0\.4 at \[1\]"),
+        (t64(0.7), t64(0.4), NumericsError, r"p \+ shift in \[0, 1\], got 1\.1"),
+        (t64(1e-20), t64(-1.1e-20), NumericsError, r"p \+ shift in \[0, 1\], got -1"),
+        (t64(1.5), t64(-0.9), NumericsError, r"expected p in \[0, 1\], got 1\.5"),
+        (t64(-0.1), t64(0.1), NumericsError, r"expected p in \[0, 1\], got -0\.1"),
+        (t64(0.0), t64(0.1), NumericsError, "expected shift 0 where p is 0, got 0.1"),
+        (t64(math.nan), t64(0.0), NumericsError, "p must be finite, got nan"),
+        (t64(0.5), t64(math.nan), NumericsError, "shift must be finite, got nan"),
+        (t64(0.5, 0.5), t64(0.1), ShapeError, r"p \[2\], shift \[1\]"),
+        (0.5, t64(0.1), ArgumentError, "expected p of type Tensor, got float 0.5"),
+    ],
+)
+def test_a_shift_that_no_two_probabilities_have_between_them_is_refused(p, shift, error, says) -> None:
+    with pytest.raises(error, match=says):
+        F.outcome_divergence(p, shift)
 
 
 @pytest.mark.parametrize("tau", [1.0, 0.1])
@@ -357,7 +378,7 @@ def test_an_argument_that_cannot_be_right_is_refused_by_name(name: str) -> None:
         (torch.tensor([1]), torch.tensor([1]), 1.0, NumericsError, "mean must be a floating tensor, got torch.int64"),
         (t64(1), t64(1), 0.0, NumericsError, r"tau must be finite and > 0, got 0\.0"),
         (t64(1), t64(1), math.inf, NumericsError, "tau must be finite and > 0, got inf"),
-        (t64(1), t64(1), t64(1, 2), ShapeError, "one temperature tau"),
+        (t64(1), t64(1), t64(1, 2), ShapeError, r"expected one tau, got a tensor \[2\]"),
         (t64(1e300), t64(1), 1e-20, NumericsError, "mean / tau must be finite, got -inf"),
     ):
         with pytest.raises(error, match=says):

@@ -176,3 +176,10 @@ def test_an_ensembles_moments_are_those_of_its_members(problem):
 
 def _sides(p):
     return [torch.from_numpy(p.features.responses[rows]).double() for rows in (p.test.first, p.test.second)]
+
+
+@pytest.mark.parametrize("kind", ["point", "ensemble"])
+def test_what_switched_off_blocks_leave_open_is_an_option_of_laplace_alone(kind):
+    with pytest.raises(ConfigError, match=rf"{kind}\.off_variance: unknown key; known here: prior"):
+        build(Posterior, kind, {"off_variance": 0.1}, "posteriors")
+    assert build(Posterior, "laplace", {"off_variance": 0.2}, "posteriors") == Laplace(off_variance=0.2)

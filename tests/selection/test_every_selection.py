@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bgpm.errors import ConfigError, NumericsError, ShapeError
+from bgpm.errors import ArgumentError, ConfigError, NumericsError, ShapeError
 from bgpm.registry import build, kinds
 from bgpm.selection import Selection
 
@@ -88,19 +88,51 @@ def test_among_equal_pairs_the_seed_and_not_the_row_decides(kind, make_pool):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_more_than_there_are_means_all_of_them(kind, make_pool):
+def test_all_there_are_can_be_asked_for_and_no_more(kind, make_pool):
     candidates = make_pool(prompts=3).candidates()
-    batch = select(kind, candidates, some_values(len(candidates)), 1000)
-    assert sorted(batch.rows.tolist()) == list(range(len(candidates)))
+    values = some_values(len(candidates))
+    batch = select(kind, candidates, values, 18)
+    assert sorted(batch.rows.tolist()) == list(range(18))
+    with pytest.raises(ShapeError, match=f"{kind}: expected a batch of at most the 18 that are left .* got k = 19"):
+        select(kind, candidates, values, 19)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_nothing_asked_or_nothing_there_is_an_empty_batch(kind, make_pool):
+def test_a_batch_from_a_pool_that_is_all_labelled_is_refused(kind, make_pool):
+    none = make_pool().permuted(np.empty(0, np.int64)).candidates()
+    with pytest.raises(ShapeError, match="none: every pair of the pool is labelled, got k = 1"):
+        select(kind, none, np.empty(0), 1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_asked_is_an_empty_batch(kind, make_pool):
     pool = make_pool()
     none = pool.permuted(np.empty(0, np.int64)).candidates()
-    for batch in (select(kind, pool.candidates(), some_values(72), 0), select(kind, none, np.empty(0), 5)):
+    for batch in (select(kind, pool.candidates(), some_values(72), 0), select(kind, none, np.empty(0), 0)):
         assert batch.rows.shape == batch.gains.shape == (0,)
         assert batch.rows.dtype == np.int64
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_array_no_number_and_no_generator_is_refused(kind, make_pool):
+    candidates, values, rng = make_pool().candidates(), some_values(72), np.random.default_rng(0)
+    selection = build(Selection, kind, {})
+    for bad, found in ((values.tolist(), "list"), (values.astype(str), "<U"), (values > 0.5, "bool array")):
+        with pytest.raises(ArgumentError, match=f"{kind}: values: expected a numpy array of numbers, got {found}"):
+            selection(candidates, bad, 5, generator=rng)
+    with pytest.raises(ArgumentError, match="expected a batch of a whole number of pairs"):
+        selection(candidates, values, 2.5, generator=rng)
+    with pytest.raises(ArgumentError, match="numpy Generator, got int"):
+        selection(candidates, values, 5, generator=7)
+
+
+@pytest.mark.parametrize("kind", sorted(NEEDS_COVARIANCES))
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -1.0])
+def test_a_variance_that_is_none_is_refused_with_the_pairs_key(kind, bad, make_pool):
+    candidates = make_pool().candidates()
+    candidates.variance[11] = bad
+    with pytest.raises(NumericsError, match=f"posterior variance of pair '{candidates.keys[11]}'"):
+        select(kind, candidates, some_values(72), 5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -159,7 +191,7 @@ def test_features_that_are_not_finite_are_refused_with_the_pairs_key(kind, bad, 
 @pytest.mark.parametrize("kind", KINDS)
 def test_values_of_another_length_and_negative_sizes_are_refused(kind, make_pool):
     candidates = make_pool().candidates()
-    with pytest.raises(ShapeError, match=r"expected values of shape \(72,\)"):
+    with pytest.raises(ShapeError, match=r"values: expected shape \(72,\), got \(71,\)"):
         select(kind, candidates, some_values(71), 5)
     with pytest.raises(ShapeError, match="k >= 0"):
         select(kind, candidates, some_values(72), -1)
