@@ -35,21 +35,26 @@ def report(tables: Mapping[str, str], when: datetime.date, command: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def command_of(module: str, scale: float) -> list[str]:
+    """What runs one module."""
+    return [sys.executable, "-m", f"benchmarks.{module}", *(["--scale", str(scale)] if module in SCALED else [])]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("modules", nargs="*", default=MODULES, help=f"which of {', '.join(MODULES)}; all by default")
     parser.add_argument("--scale", type=float, default=1.0, help="of the sizes; less than 1 to try the command out")
     parser.add_argument("--output", type=Path, default=REPORT)
     options = parser.parse_args()
-    tables: dict[str, str] = {}
-    for module in options.modules:
-        scale = ["--scale", str(options.scale)] if module in SCALED else []
-        command = [sys.executable, "-m", f"benchmarks.{module}", *scale]
-        tables[module] = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-        print(f"\n## benchmarks.{module}\n\n{tables[module]}", flush=True)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     said = " ".join(["python -m benchmarks", *sys.argv[1:]])
-    options.output.write_text(report(tables, datetime.date.today(), said), encoding="utf-8")
+    tables: dict[str, str] = {}
+    for module in options.modules:
+        command = command_of(module, options.scale)
+        tables[module] = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        print(f"\n## benchmarks.{module}\n\n{tables[module]}", flush=True)
+        # After each, so that one that fails takes nothing with it.
+        options.output.write_text(report(tables, datetime.date.today(), said), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Would the tests notice? One-character errors in the maths, each made on a copy, each expected to fail a test.
 
 ``python -m benchmarks.mutate`` prints a table and exits with 1 when an error survives. The repository itself is
-never changed. For each error the tests of its own module run first, then the rest of tests/functional.
+never changed. For each error the tests of its own module run first, then the rest of tests/functional. An error that
+keeps the tests from being imported is noticed by none of them: it counts as one that survives.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = Path("bgpm/functional")
 TESTS = Path("tests/functional")
+NOT_IMPORTED = "**nobody**: the tests cannot be imported"
 
 MUTATIONS: list[tuple[str, str, str]] = [
     ("skew.py", "v_j[..., 1::2] - v_i[..., 1::2] * v_j", "v_j[..., 1::2] + v_i[..., 1::2] * v_j"),
@@ -59,12 +61,15 @@ MUTATIONS: list[tuple[str, str, str]] = [
     ("quadrature.py", "return floor + vecdot", "return floor - vecdot"),
     ("quadrature.py", "(1 - p, -shift)", "(1 - p, +shift)"),
     ("quadrature.py", "(0.5 - u / 6", "(0.5 - u / 5"),
+    ("quadrature.py", "(p + shift > 1", "(p - shift > 1"),
     ("information.py", "(1 / self._weight[j] + left", "(2 / self._weight[j] + left"),
     ("information.py", "block = block - self._rows", "block = block + self._rows"),
     ("information.py", "now - self._age[rows]", "now + self._age[rows]"),
     ("information.py", "0.5 * torch.log1p(values)", "0.6 * torch.log1p(values)"),
     ("information.py", "[part] - self._rows[part, :now].square()", "[part] + self._rows[part, :now].square()"),
     ("information.py", "(current + slack >= best)", "(current - slack >= best)"),
+    ("information.py", "key = -torch.arange(n", "key = +torch.arange(n"),
+    ("information.py", "for j in columns.tolist()], dim=1)", "for j in columns.tolist()], dim=0)"),
     ("likelihood.py", "return x - logsigmoid(x - y)", "return x - logsigmoid(x + y)"),
     ("likelihood.py", "exp() * slope.square()", "exp() + slope.square()"),
     ("likelihood.py", "math.log1p(-error_rate)", "math.log1p(+error_rate)"),
@@ -98,10 +103,11 @@ def broken(text: str, old: str, new: str) -> str:
 
 
 def first_failure(copy: Path, module: str) -> str | None:
-    """Name of the first test that fails in this copy, None when all pass."""
-    own = copy / TESTS / f"test_{Path(module).stem}.py"
+    """Name of the first test that fails in this copy, None when all pass; `NOT_IMPORTED` when none could say."""
+    own = copy / TESTS / f"test_{Path(module).stem.lstrip('_')}.py"
     rest = sorted(path for path in (copy / TESTS).glob("test_*.py") if path != own)
     environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    imported = True
     for files in ([own] if own.exists() else [], rest):
         if not files:
             continue
@@ -110,8 +116,10 @@ def first_failure(copy: Path, module: str) -> str | None:
         if done.returncode == 0:
             continue
         found = re.search(r"^(?:FAILED|ERROR) \S*?::(\w+)", done.stdout, re.M)
-        return found.group(1) if found else "the tests cannot be imported"
-    return None
+        if found:
+            return found.group(1)
+        imported = False
+    return None if imported else NOT_IMPORTED
 
 
 def change(old: str, new: str) -> str:
@@ -140,7 +148,7 @@ def main() -> int:
             began = time.perf_counter()
             failure = first_failure(copy, module)
             path.write_text(text, encoding="utf-8")
-            noticed += failure is not None
+            noticed += failure not in (None, NOT_IMPORTED)
             print(
                 f"| {module} | {change(old, new)} | {failure or '**nobody**'} | {time.perf_counter() - began:.0f} |",
                 flush=True,

@@ -7,6 +7,7 @@ so CPU seconds of all processes stand beside it; memory is the largest stage's p
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -46,6 +47,7 @@ def copy_of_the_tree(folder: Path) -> None:
 
 def main() -> None:
     """Print the table."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": "",

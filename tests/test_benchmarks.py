@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import functional, laplace, selection
+from benchmarks import __main__ as command
+from benchmarks import functional, laplace, mutate, selection
 from benchmarks.__main__ import report
 from bgpm.heads.gpm import Gpm
 from bgpm.posteriors._data import labelled
@@ -41,6 +42,55 @@ def test_the_report_has_a_section_for_each_module_in_order() -> None:
         "## benchmarks.one", "| a |", "## benchmarks.two", "| b |",
     ]  # fmt: skip
     assert "`python -m benchmarks` on 2026-01-02" in text
+
+
+def test_each_table_is_in_the_report_before_the_next_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output, first = tmp_path / "benchmarks.md", "print('| a |')"
+    second = f"import sys; sys.exit('| a |' in open({str(output)!r}).read())"
+    monkeypatch.setattr(
+        command, "command_of", lambda module, _: [sys.executable, "-c", {"1": first, "2": second}[module]]
+    )
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "1", "2", "--output", str(output)])
+    with pytest.raises(subprocess.CalledProcessError, match="exit status 1"):
+        command.main()
+    assert output.read_text(encoding="utf-8").endswith("## benchmarks.1\n\n| a |\n")
+
+
+@pytest.mark.parametrize("module", command.MODULES)
+def test_every_module_takes_the_arguments_that_the_command_gives_it(module: str) -> None:
+    known = command.command_of(module, 0.5)
+    done = subprocess.run([*known, "--never-heard-of"], cwd=ROOT, check=False, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.endswith("error: unrecognized arguments: --never-heard-of\n")
+    assert ("--scale" in known) == (module in command.SCALED)
+
+
+@pytest.mark.parametrize(("module", "old", "new"), mutate.MUTATIONS)
+def test_every_deliberate_error_is_one_character_in_one_place(module: str, old: str, new: str) -> None:
+    text = (ROOT / mutate.PACKAGE / module).read_text(encoding="utf-8")
+    assert mutate.broken(text, old, new) != text
+
+
+@pytest.mark.parametrize(
+    ("own", "rest", "noticed"),
+    [
+        ("def test_sum(): assert 1 + 1 == 3", "def test_other(): pass", "test_sum"),
+        ("def test_sum(): pass", "def test_other(): assert False", "test_other"),
+        ("def test_sum(): pass", "def test_other(): pass", None),
+        ("raise ValueError", "def test_other(): assert False", "test_other"),
+        ("raise ValueError", "def test_other(): pass", mutate.NOT_IMPORTED),
+        ("def test_sum(): pass", "raise ValueError", mutate.NOT_IMPORTED),
+    ],
+)
+def test_an_error_is_noticed_by_a_test_that_fails_and_by_nothing_else(
+    own, rest, noticed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # half of the time that a run takes
+    tests = tmp_path / mutate.TESTS
+    tests.mkdir(parents=True)
+    (tests / "test_checks.py").write_text(own, encoding="utf-8")
+    (tests / "test_other.py").write_text(rest, encoding="utf-8")
+    assert mutate.first_failure(tmp_path, "_checks.py") == noticed
 
 
 @pytest.mark.parametrize("case", sorted(functional.CASES))
