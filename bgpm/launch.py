@@ -10,12 +10,14 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +27,7 @@ from bgpm.errors import ConfigError, LaunchError
 from bgpm.registry import Settings
 
 GRACE = 60  # seconds that ranks have to end after they were told to
+STAGE = "BGPM_STAGE"  # environment variable: the process id of the stage that ranks of this machine belong to
 
 
 class LauncherSettings(Settings):
@@ -109,14 +112,18 @@ def process_group() -> Iterator[Any]:
 def launch(settings: LauncherSettings, module: str, args: Sequence[str]) -> None:
     """Run ``python -m module args`` as so many processes and wait until all have ended.
 
-    A process that fails ends the others. So does the end of this one, by Ctrl-C or SIGTERM.
+    A process that fails ends the others. So does the end of this one, by Ctrl-C or SIGTERM; where ranks call
+    `end_with_stage`, by whatever ends it.
 
     Raises:
         ConfigError: If settings do not go together, or the hostfile is not one.
         LaunchError: If a process failed; its own message stands above.
     """
     command = command_line(settings, module, args)
-    process = subprocess.Popen(command, env=_environment(os.environ))
+    environment = _environment(os.environ)
+    if settings.hostfile is None:  # on another machine this id is nobody's, or somebody else's
+        environment[STAGE] = str(os.getpid())
+    process = subprocess.Popen(command, env=environment)
     before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         code = process.wait()
@@ -128,6 +135,21 @@ def launch(settings: LauncherSettings, module: str, args: Sequence[str]) -> None
             f"launcher: {module} failed on at least one of {settings.processes} processes started by {settings.kind} "
             f"(exit code {code}); the first error above says why"
         )
+
+
+def end_with_stage() -> None:
+    """Have this rank end once its stage has, even by `kill -9`; its launcher then ends for want of ranks.
+
+    On one Linux machine; elsewhere it does nothing.
+    """
+    if STAGE in os.environ and hasattr(os, "pidfd_open"):
+        threading.Thread(target=_await_stage, args=(int(os.environ[STAGE]),), daemon=True).start()
+
+
+def _await_stage(process_id: int) -> None:
+    with suppress(ProcessLookupError):  # it has ended already
+        select.select([os.pidfd_open(process_id)], [], [])
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -10,7 +10,15 @@ from bgpm.backbones import BackboneSettings
 from bgpm.backbones.embedding import embed, load_backbone, on_disk
 from bgpm.data.tables import read_table
 from bgpm.errors import LaunchError
-from bgpm.launch import LauncherSettings, is_launched, launch, local_rank_world, must_launch, process_group
+from bgpm.launch import (
+    LauncherSettings,
+    end_with_stage,
+    is_launched,
+    launch,
+    local_rank_world,
+    must_launch,
+    process_group,
+)
 from bgpm.registry import parse
 from bgpm.stage import DATA, EMBEDDINGS, read_params, run, setting, whole_folder, write_json
 
@@ -19,6 +27,7 @@ def main(which: str, folder: str | None = None) -> None:
     """``python -m stages.embed pool``; processes that a launcher starts are given the folder to write into."""
     params = read_params()
     if folder is not None:
+        end_with_stage()
         return work(params, which, Path(folder))
     launcher = parse(LauncherSettings, setting(params, "launcher"), "launcher")
     if is_launched():

@@ -8,15 +8,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from conftest import Project
 
 from benchmarks import __main__ as command
-from benchmarks import functional, laplace, mutate, selection
+from benchmarks import finetune, functional, laplace, mutate, selection
 from benchmarks.__main__ import report
 from bgpm.heads.gpm import Gpm
 from bgpm.posteriors._data import labelled
 from bgpm.posteriors.laplace import Laplace
+from stages import evaluate, offline, train
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -121,3 +124,28 @@ def test_the_reference_of_the_laplace_fit_finds_the_same_scores() -> None:
         theirs = laplace.module_of(weight)(data.first, data.second)
     torch.testing.assert_close(theirs, ours, rtol=0, atol=0.02)
     assert theirs.std() > 1
+
+
+def test_the_frozen_row_of_the_fine_tuning_table_is_what_the_offline_pipeline_measures(
+    finished_project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = finished_project.clone(tmp_path / "project")
+    project.run("python", "-m", "benchmarks.finetune", "--seeds", "2", "--epochs", "1", "--mode", "full")
+    text = project.read("reports/finetune.md").decode()
+    assert "`OMP_NUM_THREADS=1 python -m benchmarks.finetune --seeds 2 --epochs 1 --mode full`" in text
+    header, _, *rows = (line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|"))
+    assert tuple(header) == finetune.COLUMNS
+    frozen, full = (dict(zip(header, row, strict=True)) for row in rows)
+    monkeypatch.chdir(project.folder)
+    offline.main()
+    train.main("offline")
+    evaluate.main("offline")
+    curve = [line.split(",") for line in project.read("data/offline/evaluation/curve.csv").decode().splitlines()]
+    for metric, column in (("accuracy", "held-out accuracy"), ("nll", "NLL, nats"), ("ece", "ECE")):
+        values = [float(value) for *_, value in (row for row in curve if row[3:6] == ["heldout", "all", metric])]
+        assert len(values) == 2
+        assert frozen[column] == f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
+    assert f"{curve[1][2]} labels on" in text
+    assert frozen["updates (kept)"] == "none"
+    assert int(full["updates (kept)"].partition(" ")[0]) > 0
+    assert full["NLL, nats"] != frozen["NLL, nats"]

@@ -28,10 +28,12 @@ LAUNCHERS = [
 ]
 PROBE = """
 import json, os, pathlib, sys, time
-from bgpm.launch import is_launched, local_rank_world, process_group, rank_world
+from bgpm.launch import end_with_stage, is_launched, local_rank_world, process_group, rank_world
+
+end_with_stage()
 
 def note(name, value):
-    part = pathlib.Path(name + ".part")
+    part = pathlib.Path(f"{name}.{os.getpid()}")
     part.write_text(json.dumps(value))
     part.rename(name)
 
@@ -47,6 +49,7 @@ def gather():
 if sys.argv[1] == "gather":
     gather()
 note(f"pid-{rank}", os.getpid())
+note("pid-l", os.getppid())  # the launcher
 if sys.argv[1] == "fail" and rank == 1:
     while not pathlib.Path("pid-0").exists():
         time.sleep(0.05)
@@ -74,11 +77,19 @@ def gone(folder: Path, seconds: float = 20) -> bool:
     end = time.monotonic() + seconds
     pids = [json.loads(path.read_text()) for path in folder.glob("pid-?")]
     assert len(pids) >= 1
-    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+    while any(_runs(pid) for pid in pids):
         if time.monotonic() > end:
             return False
         time.sleep(0.1)
     return True
+
+
+def _runs(pid: int) -> bool:
+    """Whether there is such a process and it has not ended, though nobody may have asked for its exit code yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 @pytest.mark.distributed
@@ -101,16 +112,17 @@ def test_a_rank_that_fails_ends_the_others_and_is_an_error(folder: Path, kind: s
 
 @pytest.mark.distributed
 @pytest.mark.slow
-def test_the_end_of_the_stage_ends_its_ranks(folder: Path) -> None:
-    code = (
-        "from bgpm.launch import *\nlaunch(LauncherSettings(kind='torchrun', processes=2), 'probe_of_launch', ['wait'])"
-    )
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("kind", LAUNCHERS)
+def test_the_end_of_the_stage_ends_its_launcher_and_ranks(folder: Path, kind: str, number: signal.Signals) -> None:
+    settings = f"LauncherSettings(kind={kind!r}, processes=2)"
+    code = f"from bgpm.launch import *\nlaunch({settings}, 'probe_of_launch', ['wait'])"
     stage = subprocess.Popen([sys.executable, "-c", code])
     while not all((folder / f"pid-{rank}").exists() for rank in (0, 1)):
         assert stage.poll() is None
         time.sleep(0.1)
-    stage.send_signal(signal.SIGTERM)
-    assert stage.wait(90) == 128 + signal.SIGTERM
+    stage.send_signal(number)
+    assert stage.wait(90) == (-number if number == signal.SIGKILL else 128 + number)
     assert gone(folder)
 
 

@@ -24,7 +24,7 @@ from bgpm.backbones.embedding import embed, on_disk
 from bgpm.backbones.reduction import Reduction
 from bgpm.data.tables import as_pairs, read_table, where
 from bgpm.heads import Head
-from bgpm.launch import local_rank_world, process_group, rank_world
+from bgpm.launch import end_with_stage, local_rank_world, process_group, rank_world
 from bgpm.posteriors import Posterior
 from bgpm.registry import build, parse
 from bgpm.sources import fingerprint
@@ -180,7 +180,8 @@ def _without_kind(settings: dict[str, object]) -> dict[str, object]:
 
 
 def main(step: str, told: str) -> None:
-    """As a rank of a launcher, and never longer than it: two runs would write the same checkpoints."""
+    """As a rank of a launcher, and never longer than it or the stage: two runs would write the same checkpoints."""
+    end_with_stage()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     run(step, parse(Task, json.loads(Path(told).read_text(encoding="utf-8")), "", told))
