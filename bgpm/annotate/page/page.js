@@ -148,12 +148,14 @@ async function flush() {
 }
 
 async function refresh() {
-  const before = heard;
+  const [before, name] = [heard, annotator];
   try {
-    const reply = await ask(`/api/state?annotator=${encodeURIComponent(annotator)}${more ? "&more=1" : ""}`);
+    const reply = await ask(`/api/state?annotator=${encodeURIComponent(name)}${more ? "&more=1" : ""}`);
+    if (name !== annotator) return; // somebody else sits here now
     if (heard === before) accept(reply); // what an answer's own reply said meanwhile is newer
     if (!unsaved.length) trouble = "";
   } catch (error) {
+    if (name !== annotator) return;
     trouble = reason(error);
   }
   paint();
