@@ -2,11 +2,11 @@
 adapters, and with every weight trained.
 
 ``python -m benchmarks.finetune [POOL.jsonl.gz ...]`` writes reports/finetune.md, first for the pool of params.yaml (the
-shipped corpus), then for each file given. It runs the stages of `offline/dvc.yaml` in a temporary project, with
-params.yaml but for section ``training``, and measures on held-out prompts. What is equal between the modes: held-out
-prompts, each seed's labels (a draw of ``--labels`` of the pool's, or all), model, posterior and the map to features. A
-trained backbone stops early by `training.holdout` of the labelled prompts, and never sees a held-out one; the posterior
-is then fitted on all labels, in every mode.
+shipped corpus), then for each file given. It runs the stages of `offline/pipeline.yaml` in a temporary project, with
+params.yaml but for section ``training`` and without a benchmark, and measures on held-out prompts. What is equal
+between the modes: held-out prompts, each seed's labels (a draw of ``--labels`` of the pool's, or all), model, posterior
+and the map to features. A trained backbone stops early by `training.holdout` of the labelled prompts, and never sees a
+held-out one; the posterior is then fitted on all labels, in every mode.
 
 Learning rates are `RATES`, those usual for encoders of this size; neither they nor the number of epochs were chosen by
 what is reported. The spread is the standard deviation over seeds. The interval is that of the report: seeds and
@@ -38,6 +38,7 @@ import yaml
 
 from benchmarks._table import seconds
 from bgpm.data.tables import concatenate, read_table, rows_of, where, write_table
+from bgpm.errors import BgpmError
 from bgpm.reporting.inputs import Arm, read_arm
 from bgpm.reporting.savings import aulc_difference, resample
 from bgpm.stage import OFFLINE, POOL, TIMINGS, TRUTH, generator, read_params
@@ -152,8 +153,8 @@ def section(name: str, params: Mapping[str, Any], modes: Sequence[str], labels: 
     lines = [
         f"## {name}",
         "",
-        f"{trials.labels[-1]:.0f} labels on {(split == 'pool').sum()} prompts; measured on {trials.pairs.sum():.0f} "
-        f"pairs of {len(trials.pairs)} held-out prompts, of which the length rule gets "
+        f"{trials.labels[-1]:.0f} labels a seed, of a pool of {(split == 'pool').sum()} prompts; measured on "
+        f"{trials.pairs.sum():.0f} pairs of {len(trials.pairs)} held-out prompts, of which the length rule gets "
         f"{spread(frozen.metric('length_rule'))} right. Embedding the pool with the frozen backbone: "
         f"{wall:.1f} s ({cpu:.1f} CPU s), once.",
         "",
@@ -198,6 +199,8 @@ def main() -> None:
     parser.add_argument("--mode", action="append", choices=sorted(RATES), help="beside frozen; all by default")
     parser.add_argument("--output", type=Path, default=REPORT)
     given = parser.parse_args()
+    if given.labels < 1 or given.seeds < 1:
+        parser.error(f"--labels {given.labels} --seeds {given.seeds}: expected 1 or more of each")
     params, modes = read_params(), given.mode or list(RATES)
     params["seeds"] = list(range(given.seeds))
     params["training"] |= {"epochs": given.epochs, "steps": None, "bf16": given.bf16}
@@ -205,12 +208,12 @@ def main() -> None:
     for part in (params["pool"], params["backbone"]):
         if Path(part["path"]).exists():  # relative to the folder that this runs in
             part["path"] = str(Path(part["path"]).absolute())
-    pools = {params["pool"]["hub"] or Path(params["pool"]["path"]).name: params["pool"]}
+    pools = [(params["pool"]["hub"] or Path(params["pool"]["path"]).name, params["pool"])]
     for path in given.pools:  # held-out prompts are the study's
-        pools[path.name] = {**params["pool"], "path": str(path.absolute()), "hub": None, "seed": POOL_SEED}
+        pools.append((path.name, {**params["pool"], "path": str(path.absolute()), "hub": None, "seed": POOL_SEED}))
     output, text = given.output.absolute(), heading(params, modes)
     output.parent.mkdir(parents=True, exist_ok=True)
-    for name, pool in pools.items():
+    for name, pool in pools:
         with tempfile.TemporaryDirectory() as folder, chdir(folder):
             text += ["", *section(name, {**params, "pool": pool}, modes, given.labels)]
         output.write_text("\n".join(text) + "\n", encoding="utf-8")
@@ -218,4 +221,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except BgpmError as error:
+        sys.exit(f"error: {error}")

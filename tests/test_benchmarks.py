@@ -145,7 +145,7 @@ def test_the_frozen_row_of_the_fine_tuning_table_is_what_the_offline_pipeline_me
         values = [float(value) for *_, value in (row for row in curve if row[3:6] == ["heldout", "all", metric])]
         assert len(values) == 2
         assert frozen[column] == f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
-    assert f"{curve[1][2]} labels on" in text
+    assert f"{curve[1][2]} labels a seed, of" in text
     assert frozen["updates (kept)"] == "none"
     assert int(full["updates (kept)"].partition(" ")[0]) > 0
     assert full["NLL, nats"] != frozen["NLL, nats"]
