@@ -154,7 +154,7 @@ def load_backbone(settings: BackboneSettings) -> Backbone:
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
-    device = _device(settings.device)
+    device = own_device(settings.device)
     where: Any = {"local_files_only": Path(folder).is_dir(), "trust_remote_code": settings.trust_remote_code}
     with _loading(settings.path):
         config = AutoConfig.from_pretrained(folder, **where)
@@ -197,8 +197,12 @@ def load_backbone(settings: BackboneSettings) -> Backbone:
     return Backbone(model, tokenizer, pooling, room)
 
 
-def _device(asked: str) -> str:
-    """The device of this process: of several on one machine each has its own GPU."""
+def own_device(asked: str) -> str:
+    """The device of this process for ``backbone.device``: of several on one machine each has its own GPU.
+
+    Raises:
+        ConfigError: If there is no GPU for it where one is asked for.
+    """
     import torch
 
     rank, _ = local_rank_world()

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bgpm.backbones.embedding import embed, on_disk
+from bgpm.backbones.embedding import embed, on_disk, own_device
 from bgpm.backbones.reduction import Reduction
 from bgpm.data.tables import as_pairs, read_table, where
 from bgpm.heads import Head
@@ -98,6 +98,7 @@ def train(task: Task) -> None:
         examples,
         [(-1, int(row)) for row in np.flatnonzero(out)],
         _side_folder(task),
+        on_gpu=own_device(task.backbone.device) != "cpu",
         seed=seed,
     )
     if rank_world()[0] == 0:

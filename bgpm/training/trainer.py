@@ -42,6 +42,7 @@ def fit(
     heldout: list[Example],
     folder: Path,
     *,
+    on_gpu: bool,
     seed: int,
 ) -> tuple[dict[str, Tensor], dict[str, float | int | str]]:
     """Train, from a checkpoint in ``folder`` where there is one.
@@ -50,6 +51,7 @@ def fit(
         model: Of `bgpm.training.model.prepare`.
         examples: Labels in the order they are seen, ``batch_size`` an update.
         heldout: Labels to stop early by; empty for none.
+        on_gpu: Whether this process computes on a GPU of its own.
 
     Returns:
         Trainable weights by name, on the CPU: the best held-out ones, or the last. And what happened, in numbers.
@@ -67,8 +69,7 @@ def fit(
             f"params.yaml: training.batch_size: {settings.batch_size} labels cannot be shared by {world} processes in "
             f"{settings.accumulation} passes; make it a multiple of {world * settings.accumulation}"
         )
-    on_gpu = next(model.parameters()).is_cuda
-    arguments = TrainingArguments(
+    arguments = _OneDevice(
         output_dir=str(folder),
         per_device_train_batch_size=passes,
         per_device_eval_batch_size=passes,
@@ -130,6 +131,18 @@ def fit(
     if heldout:
         summary["stopping_loss"] = float(state["best_metric"])
     return weights, summary
+
+
+class _OneDevice(TrainingArguments):
+    """Arguments of a process that works on one device, however many it can see.
+
+    Trainer would lay `torch.nn.DataParallel` over all of them, which multiplies the batch and cuts its rows, first
+    answers and then second ones, into pieces that are no pairs.
+    """
+
+    @property
+    def n_gpu(self) -> int:
+        return min(super().n_gpu, 1)
 
 
 class PreferenceTrainer(Trainer):

@@ -255,6 +255,17 @@ def test_a_pairwise_head_and_a_regulariser_train_too(qwen: Workspace) -> None:
     assert restore(folder / "backbone", qwen.backbone).backbone.model.config.model_type == "qwen2"
 
 
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true:UserWarning")  # there is no GPU in truth
+def test_a_process_without_a_launcher_uses_one_of_the_gpus_it_sees(
+    qwen: Workspace, lora: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bgpm.training.run.own_device", lambda asked: "cuda:0")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    task = qwen.task("seen", mode="lora")
+    run("train", task)
+    assert files_of(Path(task.out) / "backbone") == files_of(lora / "backbone")
+
+
 def test_divergence_is_one_clear_error(qwen: Workspace) -> None:
     with pytest.raises(NumericsError, match=r"diverged|finite"):
         run("train", qwen.task("diverged", mode="full", learning_rate=1e30, max_grad_norm=1e30, warmup=0.0))
