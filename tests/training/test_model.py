@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 from tasks import Workspace
 
 from bgpm.backbones.reduction import Reduction
@@ -152,6 +153,44 @@ def test_four_bits_are_refused_without_a_gpu(qwen: Workspace) -> None:
         load_base(qwen.task("unused", mode="qlora").training, qwen.backbone)
 
 
+@pytest.mark.parametrize(
+    ("settings", "kind"),
+    [
+        ({"mode": "lora"}, "AutoModel"),
+        ({"mode": "qlora"}, "AutoModel"),
+        ({"mode": "qlora", "regulariser": {"kind": "sft"}}, "AutoModelForCausalLM"),
+        ({"mode": "full", "regulariser": {"kind": "sft"}}, "AutoModelForCausalLM"),
+    ],
+)
+def test_weights_are_read_once_in_the_form_that_is_trained(
+    qwen: Workspace, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], kind: str
+) -> None:
+    four_bits = settings["mode"] == "qlora"
+    reads = []
+
+    def record(auto: Any) -> None:
+        real = auto.from_pretrained
+
+        def from_pretrained(path: str, **options: Any) -> Any:
+            place = {name: options.pop(name) for name in ("device_map", "quantization_config") if name in options}
+            bits = place.pop("quantization_config", None)
+            reads.append((auto.__name__, place, bits is not None and bits.load_in_4bit))
+            return real(path, **options)
+
+        monkeypatch.setattr(auto, "from_pretrained", from_pretrained)
+
+    record(transformers.AutoModel)
+    record(transformers.AutoModelForCausalLM)
+    if four_bits:  # nothing is moved there afterwards: it would fail, there is none
+        for module in ("bgpm.training.model", "bgpm.backbones.embedding"):
+            monkeypatch.setattr(f"{module}.own_device", lambda asked: "cuda:0")
+    backbone, net = load_base(
+        qwen.task("unused", **settings).training, qwen.backbone.model_copy(update={"attention": "sdpa"})
+    )
+    assert reads == [(kind, {"device_map": {"": "cuda:0"}} if four_bits else {}, four_bits)]
+    assert backbone.model is (net.model if kind == "AutoModelForCausalLM" else net)
+
+
 def test_bfloat16_reaches_the_backbone_and_stops_before_the_head(qwen: Workspace) -> None:
     root, model, collator, _ = build(qwen, mode="full")
     root.eval()
@@ -232,7 +271,9 @@ def test_a_regulariser_of_an_encoder_or_without_the_words_head_is_refused(
         load_base(settings, bert.backbone)
     AutoModel.from_pretrained(qwen.backbone.path).save_pretrained(tmp_path)
     AutoTokenizer.from_pretrained(qwen.backbone.path).save_pretrained(tmp_path)
-    with pytest.raises(WeightsError, match=r"has no weights for lm_head\.weight"):
+    with pytest.raises(
+        WeightsError, match=r"lacks 1 weights of its model, the first is lm_head\.weight; training\.reg"
+    ):
         load_base(settings, qwen.backbone.model_copy(update={"path": str(tmp_path)}))
 
 
