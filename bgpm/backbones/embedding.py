@@ -220,8 +220,14 @@ def load_backbone(settings: BackboneSettings) -> Backbone:
     return source.backbone(source.read(dtype=settings.dtype).to(source.device))
 
 
-def open_source(settings: BackboneSettings) -> Source:
+def open_source(
+    settings: BackboneSettings, *, computes: str | None = None, narrower: str = "set backbone.dtype to bfloat16"
+) -> Source:
     """Configuration and tokeniser of a model, checked, and the attention it is to run with.
+
+    Args:
+        computes: What it computes in, where that is not ``backbone.dtype``: attention has to know that.
+        narrower: As in `resolve_attention`.
 
     Raises:
         ConfigError: If a GPU or an attention is asked for that cannot be, or the model is neither encoder nor decoder.
@@ -244,7 +250,9 @@ def open_source(settings: BackboneSettings) -> Source:
             "take an encoder or a decoder"
         )
     kind = MODEL_MAPPING.get(type(config), None)
-    attention, why = resolve_attention(settings.attention, kind, device=device, dtype=settings.dtype)
+    attention, why = resolve_attention(
+        settings.attention, kind, device=device, dtype=computes or settings.dtype, narrower=narrower
+    )
     log.info("attention: %s (%s)", attention, why)
     with _loading(settings.path):
         tokenizer = AutoTokenizer.from_pretrained(folder, **place)

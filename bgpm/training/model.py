@@ -215,7 +215,7 @@ def load_base(settings: TrainingSettings, where: BackboneSettings) -> tuple[Back
         where = where.model_copy(update={"dtype": "float32"})
     if settings.mode == "qlora" and own_device(where.device) == "cpu":
         raise ConfigError("params.yaml: training.mode: qlora computes in 4 bits on a GPU, and there is none; use lora")
-    source = open_source(where)
+    source = open_source(where, computes="bfloat16" if settings.bf16 else None, narrower="set training.bf16 to true")
     regular = settings.regulariser.kind
     if regular != "none" and not is_causal(source):
         raise ConfigError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 import transformers
 from tasks import Workspace
 
+from bgpm.backbones.embedding import Source
 from bgpm.backbones.reduction import Reduction
 from bgpm.errors import ConfigError, WeightsError
 from bgpm.heads import Head
@@ -189,6 +191,42 @@ def test_weights_are_read_once_in_the_form_that_is_trained(
     )
     assert reads == [(kind, {"device_map": {"": "cuda:0"}} if four_bits else {}, four_bits)]
     assert backbone.model is (net.model if kind == "AutoModelForCausalLM" else net)
+
+
+class _Read(Exception):
+    """The attention that weights would be read for."""
+
+
+@pytest.mark.parametrize("mode", ["full", "lora"])
+def test_attention_goes_by_what_training_computes_in_and_not_by_the_weights(
+    qwen: Workspace, monkeypatch: pytest.MonkeyPatch, mode: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def read(source: Source, **options: Any) -> None:
+        raise _Read(source.attention)
+
+    known = importlib.util.find_spec
+    monkeypatch.setattr(Source, "read", read)
+    monkeypatch.setattr("bgpm.backbones.embedding.own_device", lambda asked: "cuda:0")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *of: object() if name == "flash_attn" else known(name)
+    )
+    caplog.set_level("INFO", "bgpm")
+    for asked, bf16, expected in (
+        ("auto", True, "flash_attention_2"),
+        ("flash", True, "flash_attention_2"),
+        ("auto", False, "sdpa"),
+    ):
+        with pytest.raises(_Read, match=expected):
+            load_base(
+                qwen.task("unused", mode=mode, bf16=bf16).training,
+                qwen.backbone.model_copy(update={"attention": asked}),
+            )
+    assert [line.split()[1] for line in caplog.messages] == ["flash_attention_2", "flash_attention_2", "sdpa"]
+    with pytest.raises(
+        ConfigError, match=r"flash-attention is asked for, but it knows no float32; set training\.bf16 to"
+    ):
+        load_base(qwen.task("unused", mode=mode).training, qwen.backbone.model_copy(update={"attention": "flash"}))
 
 
 def test_bfloat16_reaches_the_backbone_and_stops_before_the_head(qwen: Workspace) -> None:
