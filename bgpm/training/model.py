@@ -20,6 +20,7 @@ from bgpm.backbones.embedding import Backbone, is_causal, open_source, own_devic
 from bgpm.backbones.reduction import Reduction
 from bgpm.errors import ConfigError
 from bgpm.heads import Head
+from bgpm.launch import is_launched
 from bgpm.posteriors import Fitted, Posterior
 from bgpm.posteriors._amortized import AmortizedModel
 from bgpm.posteriors._data import Labelled
@@ -205,7 +206,8 @@ def starting_head(
 def load_base(settings: TrainingSettings, where: BackboneSettings) -> tuple[Backbone, Any]:
     """The base to train: tokeniser and backbone, and the network around it (the same, or a language model).
 
-    The weights are read once, in the form that is trained.
+    The weights are read once, in the form that is trained. Where DeepSpeed is to divide them they stay on the CPU until
+    it does; 4 bits are made on the GPU.
 
     Raises:
         ConfigError: If 4 bits are asked for without a GPU, or a regulariser of a backbone that is no decoder.
@@ -238,7 +240,7 @@ def load_base(settings: TrainingSettings, where: BackboneSettings) -> tuple[Back
         )  # fmt: skip
         options["device_map"] = {"": source.device}
     net = source.read(dtype=where.dtype, **options)
-    if settings.mode != "qlora":
+    if settings.mode != "qlora" and not (settings.deepspeed and is_launched()):
         net = net.to(source.device)
     backbone = source.backbone(net.base_model if regular != "none" else net)
     if getattr(backbone.model, "pooler", None) is not None:

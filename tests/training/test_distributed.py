@@ -96,6 +96,25 @@ def test_two_processes_train_what_one_trains(
     assert (one - other).abs().max() < 1e-3 * one.abs().max()
 
 
+def test_two_processes_share_every_weight_and_train_the_adapters_that_one_trains(
+    qwen: Workspace, extensions: Path
+) -> None:
+    """ZeRO-3, where a frozen base is divided too."""
+    found = {}
+    for name, deepspeed in (("lora-alone", None), ("lora-zero3", str(CONFIGS / "zero3.json"))):
+        task = qwen.task(name, mode="lora", deepspeed=deepspeed)
+        if deepspeed is None:
+            run("train", task)
+        else:
+            finish(qwen, task, extensions)
+        found[name] = load_file(backbone(task) / "adapter_model.safetensors")
+    one, other = found.values()
+    assert set(one) == set(other)
+    apart = sum(float((one[name] - other[name]).double().square().sum()) for name in one)
+    moved = sum(float(one[name].double().square().sum()) for name in one if "lora_B" in name)  # from 0
+    assert (apart / moved) ** 0.5 < 0.02
+
+
 def test_a_killed_run_of_two_processes_goes_on_and_ends_as_an_undisturbed_one(
     qwen: Workspace, zero2: Task, extensions: Path
 ) -> None:

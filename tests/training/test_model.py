@@ -193,6 +193,20 @@ def test_weights_are_read_once_in_the_form_that_is_trained(
     assert backbone.model is (net.model if kind == "AutoModelForCausalLM" else net)
 
 
+def test_weights_wait_on_the_cpu_for_deepspeed_to_divide_them(qwen: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bgpm.backbones.embedding.own_device", lambda asked: "cuda:0")
+    settings = qwen.task("unused", mode="full", deepspeed="configs/deepspeed/zero3.json").training
+    where = qwen.backbone.model_copy(update={"attention": "sdpa"})
+    moved = []
+    monkeypatch.setattr(torch.nn.Module, "to", lambda module, device: moved.append(device) or module)
+    load_base(settings, where)
+    assert moved == ["cuda:0"]
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    load_base(settings, where)
+    assert moved == ["cuda:0"]
+
+
 class _Read(Exception):
     """The attention that weights would be read for."""
 

@@ -354,6 +354,7 @@ def test_weights_are_put_back_whole_or_not_at_all() -> None:
     model[0].requires_grad_(False)
     weights = trainable(model)
     assert set(weights) == {"1.weight", "1.bias"}
+    assert trainable(model, keep=False) == {}  # another process writes them
     with torch.no_grad():
         model[1].weight.zero_()
     load_trainable(model, weights)
