@@ -109,6 +109,12 @@ def test_the_loss_is_the_mean_of_the_pairs_and_padding_changes_nothing(qwen: Wor
     assert together["loss"].item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_the_length_of_a_pair_is_that_of_its_longer_text(qwen: Workspace) -> None:
+    _, _, collator, data = build(qwen, mode="full")
+    for row in range(len(data.label)):
+        assert collator.length(row) == collator([(0, row)])["input_ids"].shape[1]
+
+
 def test_adapters_and_the_head_learn_and_nothing_else_does(qwen: Workspace) -> None:
     root, model, collator, _ = build(qwen, mode="lora")
     learning = {name for name, parameter in root.named_parameters() if parameter.requires_grad}

@@ -25,7 +25,7 @@ from bgpm.posteriors import load
 from bgpm.posteriors.amortized import Amortized
 from bgpm.posteriors.laplace import Laplace
 from bgpm.training import Task, TrainingSettings, drop_weights
-from bgpm.training.batches import held_out, order
+from bgpm.training.batches import alike, held_out, order
 from bgpm.training.checkpoint import restore
 from bgpm.training.run import _labels, run
 from bgpm.training.trainer import latest, load_trainable, trainable
@@ -376,6 +376,21 @@ def test_every_label_is_seen_as_often_as_the_others_and_updates_are_whole() -> N
     assert counts.max() <= 3
     assert len(order(rows, 2.0, 7, 8, seed=0)) == 56
     assert order(rows, 2.0, None, 8, seed=0) == seen != order(rows, 2.0, None, 8, seed=1)
+
+
+def test_labels_of_like_length_share_a_pass_and_every_update_keeps_its_labels() -> None:
+    length = np.random.default_rng(0).integers(10, 400, 50)
+    seen = order(np.arange(50), 3.0, None, 16, seed=0)
+    ordered = alike(seen, lambda row: int(length[row]), 16)
+
+    def padded(examples: list[tuple[int, int]]) -> int:  # in passes of 4 labels
+        return sum(4 * max(int(length[row]) for _, row in examples[n : n + 4]) for n in range(0, len(examples), 4))
+
+    useful = sum(int(length[row]) for _, row in seen)
+    assert padded(seen) > 1.5 * useful
+    assert padded(ordered) < 1.2 * useful
+    for start in range(0, len(seen), 16):
+        assert sorted(ordered[start : start + 16]) == sorted(seen[start : start + 16])
 
 
 def test_held_out_labels_are_those_of_whole_prompts_and_never_all() -> None:
