@@ -170,6 +170,11 @@ class PreferenceTrainer(Trainer):
         out = model(**inputs)  # the engine where there is one, never what it wraps
         return (out["loss"], out) if return_outputs else out["loss"]
 
+    def _prepare_input(self, data: Any) -> Any:
+        """To the device as it is: under DeepSpeed the base class would round pooling weights, labels, margins and noise
+        to the backbone's precision."""
+        return data.to(self.args.device) if isinstance(data, Tensor) else super()._prepare_input(data)
+
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
     ) -> tuple[Tensor, None, None]:
