@@ -55,7 +55,9 @@ def add_rank(parser: argparse.ArgumentParser) -> None:
 def add_export(parser: argparse.ArgumentParser) -> None:
     """Options of ``bgpm export``."""
     _common(parser, "prompt, responses: a prompt and two or more answers")
-    parser.add_argument("--format", choices=["dpo"], required=True, help="dpo: prompt, chosen, rejected, as TRL reads")
+    parser.add_argument(
+        "--format", choices=["dpo"], required=True, help="dpo: prompt, chosen, rejected, as TRL reads; and probability"
+    )
     parser.add_argument(
         "--pairs", choices=["best-worst", "all"], default="best-worst",
         help="of a row's answers: the first against the last by mean probability, or every pair; default: %(default)s",
@@ -120,7 +122,9 @@ def rank(given: argparse.Namespace) -> None:
 
 
 def export(given: argparse.Namespace) -> None:
-    """Preference pairs as the model has them, in TRL's format; how many were left out is said on standard error.
+    """Preference pairs as the model has them, in TRL's format with one more column: ``probability``, that the chosen
+    answer is the better one. GPO and soft labels read it, DPO drops it. How many pairs were left out is said on
+    standard error.
 
     Texts where every prompt of the file is text, conversations where one is a list of messages: a file has one form.
 
@@ -141,7 +145,7 @@ def export(given: argparse.Namespace) -> None:
             places = [(i, j) if matrix.mean[i, j] > 0 else (j, i) for n, i in enumerate(order) for j in order[n + 1 :]]
         offered += len(places)
         pairs += [
-            _preference(entry, i, j, chat=chat)
+            _preference(entry, i, j, chat=chat) | {"probability": float(matrix.probability[i, j])}
             for i, j in places
             if matrix.mean[i, j] > 0 and matrix.probability[i, j] >= least
         ]

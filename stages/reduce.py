@@ -20,7 +20,7 @@ def main() -> None:
     responses = read_table(POOL / "responses.parquet", ["prompt", "text"])
     split = read_table(POOL / "prompts.parquet", ["split"])["split"]
     unlabelled = np.flatnonzero(split[responses["prompt"]] == "pool")
-    reduction = Reduction.fit(settings, states[unlabelled], list(responses["text"][unlabelled]))
+    reduction = Reduction.fit(settings, states, list(responses["text"]), unlabelled)
     for which in ("pool", "benchmark"):
         with whole_folder(FEATURES / which) as folder:
             for name in ("responses", "prompts"):

@@ -217,7 +217,9 @@ def test_export_is_trls_preference_format(
     order, p = model.rank(PROMPT, ANSWERS).order, model.matrix(PROMPT, ANSWERS).probability
     apply(finished_project, "export", texts, "--format", "dpo")
     best = {"prompt": PROMPT, "chosen": ANSWERS[order[0]], "rejected": ANSWERS[order[-1]]}
-    assert lines(capsys.readouterr().out) == [best]
+    (row,) = lines(capsys.readouterr().out)
+    assert row.pop("probability") == pytest.approx(p[order[0], order[-1]], abs=1e-5)
+    assert row == best
 
     least = float(np.median(p[p > 0.5]))
     apply(finished_project, "export", texts, "--format", "dpo", "--pairs", "all", "--min-probability", str(least))
@@ -226,12 +228,17 @@ def test_export_is_trls_preference_format(
     strict = {(int(i), int(j)) for i, j in np.argwhere(p > least + 1e-5)}
     assert strict <= got <= {(int(i), int(j)) for i, j in np.argwhere(p > least - 1e-5)}
     assert 0 < len(got) < 6
+    for row in lines(said.out):
+        expected = p[ANSWERS.index(row["chosen"]), ANSWERS.index(row["rejected"])]
+        assert row["probability"] == pytest.approx(expected, abs=1e-5)
     assert f"{6 - len(got)} of 6 pairs left out" in said.err
 
     chat = [{"role": "system", "content": "be brief"}, {"role": "user", "content": PROMPT}]
     rows = [{"prompt": chat, "responses": ANSWERS[:2]}, {"prompt": PROMPT, "responses": ANSWERS}]
     apply(finished_project, "export", write_jsonl(tmp_path / "g.jsonl", rows), "--format", "dpo")
     first, second = lines(capsys.readouterr().out)
+    assert 0.5 < first["probability"] <= 1
+    assert second.pop("probability") == pytest.approx(p[order[0], order[-1]], abs=1e-5)
     assert first["prompt"] == chat
     assert {first["chosen"][0]["content"], first["rejected"][0]["content"]} == set(ANSWERS[:2])
     assert second == {

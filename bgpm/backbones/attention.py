@@ -12,7 +12,12 @@ INSTALL = "pip install --no-build-isolation '.[flash-attn]'"
 
 
 def resolve_attention(
-    asked: Literal["auto", "flash", "sdpa", "eager"], model: Any, *, device: str, dtype: str
+    asked: Literal["auto", "flash", "sdpa", "eager"],
+    model: Any,
+    *,
+    device: str,
+    dtype: str,
+    narrower: str = "set backbone.dtype to bfloat16",
 ) -> tuple[str, str]:
     """transformers' name of the attention to load a model with, and why it is that one.
 
@@ -20,12 +25,13 @@ def resolve_attention(
         asked: ``backbone.attention``; ``auto`` takes the first of flash, sdpa and eager that there can be.
         model: The model's class, whose flags say what it supports; None if only its own code knows it.
         device: ``cpu`` or ``cuda``, with or without a number.
-        dtype: ``float32`` or ``bfloat16``.
+        dtype: What it computes in, ``float32`` or ``bfloat16``; weights may be wider.
+        narrower: How it would compute in bfloat16.
 
     Raises:
         ConfigError: If flash or sdpa is asked for and cannot be; says what to do.
     """
-    no_flash = _no_flash(model, device, dtype) if asked in ("auto", "flash") else None
+    no_flash = _no_flash(model, device, dtype, narrower) if asked in ("auto", "flash") else None
     no_sdpa = None
     if model is not None and not model._supports_sdpa:
         no_sdpa = f"{model.__name__} has none", "set it to eager or auto"
@@ -41,7 +47,7 @@ def resolve_attention(
     return "eager", f"no flash-attention: {no_flash[0]}; no sdpa: {no_sdpa[0]}"
 
 
-def _no_flash(model: Any, device: str, dtype: str) -> tuple[str, str] | None:
+def _no_flash(model: Any, device: str, dtype: str, narrower: str) -> tuple[str, str] | None:
     """Why there can be no flash-attention and what to do about it; None if there can."""
     import torch
 
@@ -55,5 +61,5 @@ def _no_flash(model: Any, device: str, dtype: str) -> tuple[str, str] | None:
     if model is None or not model._supports_flash_attn:
         return "the model has none", otherwise
     if dtype != "bfloat16":
-        return f"it knows no {dtype}", "set backbone.dtype to bfloat16"
+        return f"it knows no {dtype}", narrower
     return None

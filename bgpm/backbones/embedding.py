@@ -138,67 +138,144 @@ def on_disk(path: Path, shape: tuple[int, ...]) -> np.memmap:
     return out
 
 
+@dataclass(frozen=True)
+class Source:
+    """A model before its weights are read, which may be more than memory holds twice.
+
+    Attributes:
+        settings: Where it comes from and how it is read.
+        folder: Folder or hub id.
+        config, tokenizer: As transformers reads them.
+        device: Of this process.
+        attention: transformers' name of the attention it is to run with.
+    """
+
+    settings: BackboneSettings
+    folder: str
+    config: Any
+    tokenizer: Any
+    device: str
+    attention: str
+
+    def read(
+        self,
+        *,
+        dtype: str,
+        language_model: bool = False,
+        advice: str = "config.json and weights are not of one model",
+        **options: Any,
+    ) -> Any:
+        """The frozen model in evaluation mode, on the CPU where ``options`` name no other place.
+
+        Args:
+            dtype: Of the weights.
+            language_model: With the head that predicts words.
+            advice: What to say where weights are missing.
+            options: More for ``from_pretrained``.
+
+        Raises:
+            WeightsError: If it cannot be loaded, or if weights are missing, for which `transformers` would take random
+                or empty ones.
+        """
+        import torch
+        from transformers import AutoModel, AutoModelForCausalLM
+
+        auto = AutoModelForCausalLM if language_model else AutoModel
+        with _loading(self.settings.path):
+            model, loading = auto.from_pretrained(
+                self.folder, dtype=getattr(torch, dtype), attn_implementation=self.attention, output_loading_info=True,
+                **_place(self.settings, self.folder), **options,
+            )  # fmt: skip
+        random = sorted(name for name in loading["missing_keys"] if "pooler" not in name)  # a pooler is never read
+        if random:
+            raise WeightsError(
+                f"backbone.path: {self.settings.path!r} lacks {len(random)} weights of its model, the first is "
+                f"{random[0]}; {advice}"
+            )
+        return model.eval().requires_grad_(False)
+
+    def backbone(self, model: Any) -> Backbone:
+        """The model with its tokeniser and how to pool its states."""
+        encoder = not is_causal(self)
+        pooling = self.settings.pooling if self.settings.pooling != "auto" else ("mean" if encoder else "last")
+        # Both: a RoBERTa has two position embeddings more than it has positions.
+        positions = getattr(self.config.get_text_config(), "max_position_embeddings", None)
+        limits = positions, self.tokenizer.model_max_length
+        room = min(self.settings.max_tokens, *(limit for limit in limits if limit))
+        name = type(model).__name__
+        log.info("backbone %s: %s, %s pooling, at most %d tokens", self.settings.path, name, pooling, room)
+        if not encoder and not getattr(self.tokenizer, "chat_template", None):
+            log.info("no chat template: turns read `Human: ...` and `Assistant: ...`")
+        return Backbone(model, self.tokenizer, pooling, room)
+
+
 def load_backbone(settings: BackboneSettings) -> Backbone:
     """The frozen model, in evaluation mode, on this process's GPU if there is one.
 
     Raises:
+        ConfigError: As `open_source`.
+        WeightsError: As `open_source`, and as `Source.read`.
+    """
+    source = open_source(settings)
+    return source.backbone(source.read(dtype=settings.dtype).to(source.device))
+
+
+def open_source(
+    settings: BackboneSettings, *, computes: str | None = None, narrower: str = "set backbone.dtype to bfloat16"
+) -> Source:
+    """Configuration and tokeniser of a model, checked, and the attention it is to run with.
+
+    Args:
+        computes: What it computes in, where that is not ``backbone.dtype``: attention has to know that.
+        narrower: As in `resolve_attention`.
+
+    Raises:
         ConfigError: If a GPU or an attention is asked for that cannot be, or the model is neither encoder nor decoder.
-        WeightsError: If it cannot be found or loaded, if its weights are not the promised ones, or if weights or the
-            tokeniser's vocabulary are missing, for which `transformers` would take random or empty ones.
+        WeightsError: If it cannot be found, if its weights are not the promised ones, or if the tokeniser's vocabulary
+            is missing, for which `transformers` would take an empty one.
     """
     folder = resolve(settings.path)
     if settings.sha256 is not None:
         verify(folder, settings.sha256)
-    import torch
-    from transformers import MODEL_MAPPING, AutoConfig, AutoModel, AutoTokenizer
+    from transformers import MODEL_MAPPING, AutoConfig, AutoTokenizer
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
-    device = _device(settings.device)
-    where: Any = {"local_files_only": Path(folder).is_dir(), "trust_remote_code": settings.trust_remote_code}
+    device, place = own_device(settings.device), _place(settings, folder)
     with _loading(settings.path):
-        config = AutoConfig.from_pretrained(folder, **where)
+        config = AutoConfig.from_pretrained(folder, **place)
     if config.is_encoder_decoder:
         raise ConfigError(
             f"params.yaml: backbone.path: {settings.path!r} is a {config.model_type}, an encoder with a decoder; "
             "take an encoder or a decoder"
         )
     kind = MODEL_MAPPING.get(type(config), None)
-    attention, why = resolve_attention(settings.attention, kind, device=device, dtype=settings.dtype)
-    dtype = getattr(torch, settings.dtype)
+    attention, why = resolve_attention(
+        settings.attention, kind, device=device, dtype=computes or settings.dtype, narrower=narrower
+    )
+    log.info("attention: %s (%s)", attention, why)
     with _loading(settings.path):
-        tokenizer = AutoTokenizer.from_pretrained(folder, **where)
-        model, loading = AutoModel.from_pretrained(
-            folder, dtype=dtype, attn_implementation=attention, output_loading_info=True, **where
-        )
-    random = sorted(name for name in loading["missing_keys"] if "pooler" not in name)  # a pooler is never read
-    if random:
-        raise WeightsError(
-            f"backbone.path: {settings.path!r} lacks {len(random)} weights of its model, the first is {random[0]}; "
-            "config.json and weights are not of one model"
-        )
-    words = model.config.get_text_config().vocab_size
+        tokenizer = AutoTokenizer.from_pretrained(folder, **place)
+    words = config.get_text_config().vocab_size
     if 2 * len(tokenizer) < words:
         raise WeightsError(
             f"backbone.path: the tokeniser of {settings.path!r} knows {len(tokenizer)} tokens, its model {words}; "
             "add the tokeniser's files (tokenizer.json) to the folder"
         )
-    model.eval().requires_grad_(False)
-    model.to(device)
-    encoder = not is_causal(model)
-    pooling = settings.pooling if settings.pooling != "auto" else ("mean" if encoder else "last")
-    # Both: a RoBERTa has two position embeddings more than it has positions.
-    limits = getattr(model.config.get_text_config(), "max_position_embeddings", None), tokenizer.model_max_length
-    room = min(settings.max_tokens, *(limit for limit in limits if limit))
-    log.info("backbone %s: %s, %s pooling, at most %d tokens", settings.path, type(model).__name__, pooling, room)
-    log.info("attention: %s (%s)", attention, why)
-    if not encoder and not getattr(tokenizer, "chat_template", None):
-        log.info("no chat template: turns read `Human: ...` and `Assistant: ...`")
-    return Backbone(model, tokenizer, pooling, room)
+    return Source(settings, folder, config, tokenizer, device, attention)
 
 
-def _device(asked: str) -> str:
-    """The device of this process: of several on one machine each has its own GPU."""
+def _place(settings: BackboneSettings, folder: str) -> dict[str, Any]:
+    """What every loader of transformers is told."""
+    return {"local_files_only": Path(folder).is_dir(), "trust_remote_code": settings.trust_remote_code}
+
+
+def own_device(asked: str) -> str:
+    """The device of this process for ``backbone.device``: of several on one machine each has its own GPU.
+
+    Raises:
+        ConfigError: If there is no GPU for it where one is asked for.
+    """
     import torch
 
     rank, _ = local_rank_world()

@@ -1,6 +1,7 @@
 """From stored states of every layer to features: standardise, reduce, scale.
 
-What is fitted is fitted on the answers of the unlabelled pool, never on held-out or benchmark texts.
+What is fitted is fitted on the answers of the unlabelled pool, never on held-out or benchmark texts. Every layer of a
+large model's states is more than memory holds: of many texts a sample is fitted on, and chunks are reduced in turn.
 """
 
 from __future__ import annotations
@@ -14,6 +15,11 @@ import numpy as np
 
 from bgpm.backbones import FeatureSettings
 from bgpm.errors import NumericsError, StateError
+
+# In float64 numbers. 200,000 answers in the layers of a small encoder, or 4,000 in those of a decoder of eight billion
+# weights: many times the dimensions that PCA keeps.
+FITTED = 2**29  # that a map is fitted on, 4 GiB; takes about three times that
+CHUNK = 2**26  # that are reduced at a time
 
 
 class Reduction:
@@ -31,19 +37,34 @@ class Reduction:
         self.arrays = arrays
 
     @classmethod
-    def fit(cls, settings: FeatureSettings, states: np.ndarray, texts: Sequence[str]) -> Reduction:
+    def fit(
+        cls, settings: FeatureSettings, states: np.ndarray, texts: Sequence[str], rows: np.ndarray | None = None
+    ) -> Reduction:
         """Fit on the pool's answers.
+
+        Args:
+            states: [n, layers, width]; of a memory map nothing is read but what is fitted on.
+            texts: The n answers.
+            rows: Those to fit on; None for all. Where their states are more than `FITTED` numbers, a sample of them
+                is taken, the same each time; `text_statistics` take all.
 
         Raises:
             NumericsError: If a state is not finite; names the row.
         """
-        flat = _flat(settings, states)
-        mean, scale = _standardisation(flat)
-        standard = (flat - mean) / scale
+        rows = np.arange(len(states)) if rows is None else rows
+        most = max(1, FITTED // _width(settings, states))
+        taken = rows if len(rows) <= most else np.sort(np.random.default_rng(0).choice(rows, most, replace=False))
+        standard = _flat(settings, states, taken)
+        _refuse(taken[~np.isfinite(standard).all(1)])
+        mean, scale = _standardisation(standard)
+        standard -= mean
+        standard /= scale
         components = np.ones(()) if settings.pca is None else _principal(standard, settings.pca, settings.whiten)
         spread = np.sqrt(np.mean(_project(standard, components) ** 2))
         components = components / max(float(spread), 1e-12)
-        counts = text_statistics(texts) if settings.text_statistics else np.zeros((len(flat), 0))
+        del standard
+        spoken = [texts[row] for row in rows]
+        counts = text_statistics(spoken) if settings.text_statistics else np.zeros((len(spoken), 0))
         statistics_mean, statistics_scale = _standardisation(counts)
         return cls(
             settings,
@@ -68,11 +89,23 @@ class Reduction:
         Raises:
             NumericsError: If a state is not finite; names the row.
         """
-        a = self.arrays
-        features = _project((_flat(self.settings, states) - a["mean"]) / a["scale"], a["components"])
+        a, rows, bad = self.arrays, max(1, CHUNK // _width(self.settings, states)), []
+        out = np.empty((len(states), self.dim), np.float32)
+        for start in range(0, len(states), rows):
+            chunk = slice(start, start + rows)
+            flat = _flat(self.settings, states, chunk)
+            broken = np.flatnonzero(~np.isfinite(flat).all(1))
+            flat[broken] = 0.0  # all of them are refused at the end
+            bad.append(start + broken)
+            flat -= a["mean"]
+            flat /= a["scale"]
+            features = _project(flat, a["components"])
+            out[chunk, : features.shape[1]] = features
+        _refuse(np.concatenate([np.empty(0, int), *bad]))
         if self.settings.text_statistics:
-            features = np.hstack([features, (text_statistics(texts) - a["statistics_mean"]) / a["statistics_scale"]])
-        return features.astype(np.float32)
+            counts = (text_statistics(texts) - a["statistics_mean"]) / a["statistics_scale"]
+            out[:, self.dim - counts.shape[1] :] = counts
+        return out
 
     def save(self, path: Path) -> None:
         """Write the fitted arrays as ``.npz``."""
@@ -108,14 +141,20 @@ def text_statistics(texts: Sequence[str]) -> np.ndarray:
     return np.array(rows, np.float64).reshape(len(texts), 7)
 
 
-def _flat(settings: FeatureSettings, states: np.ndarray) -> np.ndarray:
-    """[n, layers * width] of the layers asked for, finite."""
-    chosen = states if settings.layers == "all" else states[:, -1:]
-    flat = np.ascontiguousarray(chosen, np.float64).reshape(len(states), -1)
-    bad = np.flatnonzero(~np.isfinite(flat).all(1))
+def _width(settings: FeatureSettings, states: np.ndarray) -> int:
+    """Numbers of a text that count."""
+    return states.shape[2] * (states.shape[1] if settings.layers == "all" else 1)
+
+
+def _flat(settings: FeatureSettings, states: np.ndarray, rows: np.ndarray | slice) -> np.ndarray:
+    """Of these rows the layers asked for, float64 [n, layers * width], a copy."""
+    chosen = states[rows] if settings.layers == "all" else states[rows, -1]
+    return np.array(chosen, np.float64, order="C").reshape(len(chosen), _width(settings, states))
+
+
+def _refuse(bad: np.ndarray) -> None:
     if len(bad):
         raise NumericsError(f"embeddings: {len(bad)} texts have states that are not finite, the first is row {bad[0]}")
-    return flat
 
 
 def _standardisation(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -41,7 +41,7 @@ def fit_reduction(settings: FeatureSettings, tables: Tables, states: dict[str, n
     """The reduction fitted on the answers to the pool's own prompts."""
     responses, split = tables["responses"], tables["prompts"]["split"]
     rows = np.flatnonzero(split[responses["prompt"]] == "pool")
-    return Reduction.fit(settings, states["responses"][rows], list(responses["text"][rows]))
+    return Reduction.fit(settings, states["responses"], list(responses["text"]), rows)
 
 
 def write_features(folder: Path, reduction: Reduction, tables: Tables, states: dict[str, np.ndarray]) -> None:

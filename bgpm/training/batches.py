@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,6 +124,11 @@ class Collator:
             batch["noise"] = np.stack(drawn, 1).astype(np.float32)
         return {name: torch.from_numpy(array) for name, array in batch.items()}
 
+    def length(self, row: int) -> int:
+        """Tokens of the longer answer to a pair, its prompt included."""
+        pairs = self.data.pairs
+        return max(len(self.of_response[int(side[row])].ids) for side in (pairs.first, pairs.second))
+
     def _noise(self, position: int) -> np.ndarray:
         return generator("training noise", self.seed, position).standard_normal((2, self.noise_dim))
 
@@ -152,3 +157,17 @@ def order(rows: np.ndarray, epochs: float, steps: int | None, batch_size: int, *
     drawn = generator("training order", seed)
     passes = [drawn.permutation(rows) for _ in range(math.ceil(total / len(rows)))]
     return list(enumerate(np.concatenate(passes)[:total].tolist()))
+
+
+def alike(examples: Sequence[Example], length: Callable[[int], int], batch_size: int) -> list[Example]:
+    """The same labels in each update, ordered by length.
+
+    Passes and processes take an update's labels in this order, so that little of a padded batch is padding. The update
+    is the mean over all of them, however they are dealt out.
+
+    Args:
+        length: Of a row.
+        batch_size: Labels an update.
+    """
+    updates = (examples[start : start + batch_size] for start in range(0, len(examples), batch_size))
+    return [seen for update in updates for seen in sorted(update, key=lambda seen: (length(seen[1]), seen[0]))]

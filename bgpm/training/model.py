@@ -6,7 +6,6 @@ p features. Whatever the backbone computes in, everything after it is float32.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -17,10 +16,11 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from bgpm.backbones import BackboneSettings
-from bgpm.backbones.embedding import Backbone, is_causal, load_backbone, resolve
+from bgpm.backbones.embedding import Backbone, is_causal, open_source, own_device
 from bgpm.backbones.reduction import Reduction
-from bgpm.errors import ConfigError, WeightsError
+from bgpm.errors import ConfigError
 from bgpm.heads import Head
+from bgpm.launch import is_launched
 from bgpm.posteriors import Fitted, Posterior
 from bgpm.posteriors._amortized import AmortizedModel
 from bgpm.posteriors._data import Labelled
@@ -206,40 +206,31 @@ def starting_head(
 def load_base(settings: TrainingSettings, where: BackboneSettings) -> tuple[Backbone, Any]:
     """The base to train: tokeniser and backbone, and the network around it (the same, or a language model).
 
+    The weights are read once, in the form that is trained. Where DeepSpeed is to divide them they stay on the CPU until
+    it does; 4 bits are made on the GPU.
+
     Raises:
         ConfigError: If 4 bits are asked for without a GPU, or a regulariser of a backbone that is no decoder.
         WeightsError: As `load_backbone`, and if a regulariser needs a language-model head that the weights lack.
     """
-    if settings.mode == "qlora" and (where.device == "cpu" or not torch.cuda.is_available()):
-        raise ConfigError("params.yaml: training.mode: qlora computes in 4 bits on a GPU, and there is none; use lora")
     if settings.mode == "full":  # updates of 1e-5 vanish in bfloat16 weights
         where = where.model_copy(update={"dtype": "float32"})
-    backbone = load_backbone(where)
-    net = backbone.model
-    decoder = is_causal(net)
-    if settings.regulariser.kind != "none" and not decoder:
+    if settings.mode == "qlora" and own_device(where.device) == "cpu":
+        raise ConfigError("params.yaml: training.mode: qlora computes in 4 bits on a GPU, and there is none; use lora")
+    source = open_source(where, computes="bfloat16" if settings.bf16 else None, narrower="set training.bf16 to true")
+    regular = settings.regulariser.kind
+    if regular != "none" and not is_causal(source):
         raise ConfigError(
-            f"params.yaml: training.regulariser.kind: {settings.regulariser.kind} needs a decoder with its "
-            f"language-model head, and {where.path} is an encoder; set it to none"
+            f"params.yaml: training.regulariser.kind: {regular} needs a decoder with its language-model head, and "
+            f"{where.path} is an encoder; set it to none"
         )
-    if settings.mode == "qlora" or settings.regulariser.kind != "none":
-        net = _load_again(settings, where, like=backbone.model)
-        backbone = dataclasses.replace(backbone, model=net.base_model if hasattr(net, "lm_head") else net)
-    if getattr(backbone.model, "pooler", None) is not None:
-        backbone.model.pooler = None  # never read: it would have no gradient
-    return backbone, net
-
-
-def _load_again(settings: TrainingSettings, where: BackboneSettings, *, like: Any) -> Any:
-    """The network in 4 bits, or with its language-model head; device and attention as in ``like``."""
-    from transformers import AutoModel, AutoModelForCausalLM
-
-    auto = AutoModel if settings.regulariser.kind == "none" else AutoModelForCausalLM
-    options: dict[str, Any] = {
-        "dtype": getattr(torch, where.dtype),
-        "attn_implementation": like.config._attn_implementation,
-        "trust_remote_code": where.trust_remote_code,
-    }
+    options: dict[str, Any] = {}
+    if regular != "none":
+        options["language_model"] = True
+        options["advice"] = (
+            "training.regulariser needs the language-model head; set training.regulariser.kind to none, or take a "
+            "backbone that has one"
+        )
     if settings.mode == "qlora":
         from transformers import BitsAndBytesConfig
 
@@ -247,18 +238,14 @@ def _load_again(settings: TrainingSettings, where: BackboneSettings, *, like: An
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=torch.bfloat16,
         )  # fmt: skip
-        options["device_map"] = {"": like.device}
-    try:
-        net, loading = auto.from_pretrained(resolve(where.path), output_loading_info=True, **options)
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
-        raise WeightsError(f"backbone.path: {where.path!r} cannot be loaded as {auto.__name__}: {error}") from error
-    random = sorted(name for name in loading["missing_keys"] if "pooler" not in name)
-    if random:
-        raise WeightsError(
-            f"backbone.path: {where.path!r} has no weights for {random[0]}: training.regulariser needs the "
-            "language-model head; set training.regulariser.kind to none, or take a backbone that has one"
-        )
-    return net if settings.mode == "qlora" else net.to(like.device)
+        options["device_map"] = {"": source.device}
+    net = source.read(dtype=where.dtype, **options)
+    if settings.mode != "qlora" and not (settings.deepspeed and is_launched()):
+        net = net.to(source.device)
+    backbone = source.backbone(net.base_model if regular != "none" else net)
+    if getattr(backbone.model, "pooler", None) is not None:
+        backbone.model.pooler = None  # never read: it would have no gradient
+    return backbone, net
 
 
 def prepare(model: PreferenceModel, settings: TrainingSettings) -> Any:

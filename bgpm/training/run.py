@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bgpm.backbones.embedding import embed, on_disk
+from bgpm.backbones.embedding import embed, on_disk, own_device
 from bgpm.backbones.reduction import Reduction
 from bgpm.data.tables import as_pairs, read_table, where
 from bgpm.heads import Head
@@ -31,7 +31,7 @@ from bgpm.sources import fingerprint
 from bgpm.stage import generator
 from bgpm.stage import run as run_stage
 from bgpm.training import WHERE, Task
-from bgpm.training.batches import Collator, TextSet, held_out, order
+from bgpm.training.batches import Collator, TextSet, alike, held_out, order
 from bgpm.training.checkpoint import export, restore
 from bgpm.training.model import PreferenceModel, ScoreHead, load_base, prepare, starting_head
 from bgpm.training.trainer import fit
@@ -90,6 +90,7 @@ def train(task: Task) -> None:
         seed=seed,
     )
     examples = order(np.flatnonzero(~out), settings.epochs, settings.steps, settings.batch_size, seed=seed)
+    examples = alike(examples, collator.length, settings.batch_size)
     weights, summary = fit(
         root,
         settings,
@@ -98,6 +99,7 @@ def train(task: Task) -> None:
         examples,
         [(-1, int(row)) for row in np.flatnonzero(out)],
         _side_folder(task),
+        on_gpu=own_device(task.backbone.device) != "cpu",
         seed=seed,
     )
     if rank_world()[0] == 0:

@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.integrations import is_deepspeed_zero3_enabled
 
 from bgpm.errors import ConfigError, NumericsError
 from bgpm.launch import is_launched, rank_world
@@ -42,6 +43,7 @@ def fit(
     heldout: list[Example],
     folder: Path,
     *,
+    on_gpu: bool,
     seed: int,
 ) -> tuple[dict[str, Tensor], dict[str, float | int | str]]:
     """Train, from a checkpoint in ``folder`` where there is one.
@@ -50,9 +52,11 @@ def fit(
         model: Of `bgpm.training.model.prepare`.
         examples: Labels in the order they are seen, ``batch_size`` an update.
         heldout: Labels to stop early by; empty for none.
+        on_gpu: Whether this process computes on a GPU of its own.
 
     Returns:
-        Trainable weights by name, on the CPU: the best held-out ones, or the last. And what happened, in numbers.
+        Trainable weights by name, on the CPU: the best held-out ones, or the last; the first process alone has them.
+        And what happened, in numbers.
 
     Raises:
         ConfigError: If the processes cannot share a batch evenly.
@@ -67,8 +71,7 @@ def fit(
             f"params.yaml: training.batch_size: {settings.batch_size} labels cannot be shared by {world} processes in "
             f"{settings.accumulation} passes; make it a multiple of {world * settings.accumulation}"
         )
-    on_gpu = next(model.parameters()).is_cuda
-    arguments = TrainingArguments(
+    arguments = _OneDevice(
         output_dir=str(folder),
         per_device_train_batch_size=passes,
         per_device_eval_batch_size=passes,
@@ -98,6 +101,8 @@ def fit(
         remove_unused_columns=False,
         dataloader_pin_memory=on_gpu,
     )
+    if is_deepspeed_zero3_enabled() and settings.mode != "qlora":
+        _divide(model, arguments)
     patience = settings.patience * interval if heldout else None
     trainer = PreferenceTrainer(
         model=model,
@@ -119,6 +124,11 @@ def fit(
         done, state = trainer.state.global_step, {"best_global_step": trainer.state.best_global_step}
         state["best_metric"] = trainer.state.best_metric
     chosen = (state.get("best_global_step") or done) if heldout else done
+    summary: dict[str, float | int | str] = {"mode": settings.mode, "updates": done, "updates_kept": chosen}
+    if heldout:
+        summary["stopping_loss"] = float(state["best_metric"])
+    if rank_world()[0] != 0:
+        return {}, summary
     weights = load_file(folder / f"checkpoint-{chosen}" / WEIGHTS)
     bad = [name for name, value in weights.items() if not torch.isfinite(value).all()]
     if bad:
@@ -126,10 +136,19 @@ def fit(
             f"training diverged: {bad[0]} is not finite after {done} updates; "
             f"lower training.learning_rate, now {settings.learning_rate}"
         )
-    summary: dict[str, float | int | str] = {"mode": settings.mode, "updates": done, "updates_kept": chosen}
-    if heldout:
-        summary["stopping_loss"] = float(state["best_metric"])
     return weights, summary
+
+
+class _OneDevice(TrainingArguments):
+    """Arguments of a process that works on one device, however many it can see.
+
+    Trainer would lay `torch.nn.DataParallel` over all of them, which multiplies the batch and cuts its rows, first
+    answers and then second ones, into pieces that are no pairs.
+    """
+
+    @property
+    def n_gpu(self) -> int:
+        return min(super().n_gpu, 1)
 
 
 class PreferenceTrainer(Trainer):
@@ -151,6 +170,11 @@ class PreferenceTrainer(Trainer):
         out = model(**inputs)  # the engine where there is one, never what it wraps
         return (out["loss"], out) if return_outputs else out["loss"]
 
+    def _prepare_input(self, data: Any) -> Any:
+        """To the device as it is: under DeepSpeed the base class would round pooling weights, labels, margins and noise
+        to the backbone's precision."""
+        return data.to(self.args.device) if isinstance(data, Tensor) else super()._prepare_input(data)
+
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
     ) -> tuple[Tensor, None, None]:
@@ -160,7 +184,7 @@ class PreferenceTrainer(Trainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         folder = Path(output_dir or self.args.output_dir)
-        weights = trainable(self.model)
+        weights = trainable(self.model, keep=self.args.should_save)
         if self.args.should_save:
             folder.mkdir(parents=True, exist_ok=True)
             save_file(weights, folder / WEIGHTS)
@@ -203,13 +227,17 @@ def latest(folder: Path) -> Path | None:
     return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
 
-def trainable(model: nn.Module) -> dict[str, Tensor]:
-    """Weights that are trained, whole, on the CPU; every process has to call this together."""
+def trainable(model: nn.Module, *, keep: bool = True) -> dict[str, Tensor]:
+    """Weights that are trained, whole, on the CPU.
+
+    Every process has to call this together; one that does not ``keep`` them holds one at a time and gets none.
+    """
     weights = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             with _whole(parameter):
-                weights[name] = parameter.detach().to("cpu", copy=True).contiguous()
+                if keep:
+                    weights[name] = parameter.detach().to("cpu", copy=True).contiguous()
     return weights
 
 
@@ -222,6 +250,23 @@ def load_trainable(model: nn.Module, weights: dict[str, Tensor]) -> None:
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(weights[name])
+
+
+def _divide(model: nn.Module, arguments: TrainingArguments) -> None:
+    """Under ZeRO-3: of each weight in turn, keep this process's share where DeepSpeed's configuration puts it.
+
+    DeepSpeed would do so too, but after it has moved the whole model to each GPU.
+    """
+    import deepspeed
+
+    config = arguments.hf_deepspeed_config
+    if config.dtype() != torch.float32:
+        for parameter in model.parameters():
+            parameter.data = parameter.data.to(config.dtype())
+    for buffer in model.buffers():
+        buffer.data = buffer.data.to(arguments.device)
+    deepspeed.init_distributed()  # on a GPU the arguments have done it
+    deepspeed.zero.Init(module=model, config_dict_or_path=config.config)
 
 
 def _whole(parameter: nn.Parameter) -> Any:

@@ -447,8 +447,8 @@ def test_each_process_takes_its_own_gpu_and_more_processes_than_gpus_are_refused
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     for name, value in {"RANK": "3", "WORLD_SIZE": "6", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "3"}.items():
         monkeypatch.setenv(name, value)
-    assert embedding._device("auto") == embedding._device("cuda") == "cuda:1"
-    assert embedding._device("cpu") == "cpu"
+    assert embedding.own_device("auto") == embedding.own_device("cuda") == "cuda:1"
+    assert embedding.own_device("cpu") == "cpu"
     monkeypatch.setenv("LOCAL_RANK", "2")
     with pytest.raises(ConfigError, match=r"launcher\.processes: process 2 of this machine has no GPU .* there are 2"):
         load_backbone(BackboneSettings(path=bert.tokenizer.name_or_path))

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import json
 import logging
+import shutil
 import sys
 import types
 from collections.abc import Callable
@@ -18,6 +19,7 @@ import pytest
 import torch
 from backbone_models import DECODERS, TEXTS, WINDOW, Text, embedded, user
 from conftest import write_tiny_bert
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel
 
 from bgpm.backbones import BackboneSettings, packing
@@ -190,6 +192,53 @@ def test_a_model_whose_packed_texts_come_out_differently_is_read_in_padded_batch
     monkeypatch.setattr(packing, "attend", leaky)
     for name in ("bert", "llama"):
         assert found(loaded(name)) == (None, "packed texts come out differently")
+
+
+def with_outliers(folder: Path, dtype: str, source: Backbone) -> Backbone:
+    """A Llama that carries one coordinate of a thousand through all layers, as large models do, and lives in the rest:
+    every norm shrinks the rest, and its weights make up for it."""
+    shutil.copytree(source.tokenizer.name_or_path, folder)
+    state = load_file(folder / "model.safetensors")
+    for name, value in state.items():
+        if name.endswith("norm.weight"):
+            value.mul_(1000 / 32**0.5)
+            if name != "norm.weight":
+                value[3] = 0.0  # of the last layer's output it stays
+        elif name.endswith(("o_proj.weight", "down_proj.weight")):
+            value[3] = 0.0
+        elif name.endswith("embed_tokens.weight"):
+            value[:, 3] = 1000.0
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    return load_backbone(BackboneSettings(path=str(folder), dtype=dtype))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_coordinate_that_dwarfs_the_others_hides_no_difference(
+    loaded: Callable[[str], Backbone], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str
+) -> None:
+    backbone = with_outliers(tmp_path / "model", dtype, loaded("llama"))
+    with torch.inference_mode():
+        states = backbone.model(input_ids=torch.arange(9)[None] + 40, output_hidden_states=True).hidden_states
+    assert all(s[0].abs().max() > 100 * s[0].abs().median() for s in states)
+    assert found(backbone) == (packing.Packing(0, share=True), "")
+    right = packing.attend
+    rounding, wrong = {"float32": (1e-6, 1e-3), "bfloat16": (2**-8, 0.3)}[dtype]
+    for size, expected in ((rounding, packing.Packing(0, share=True)), (wrong, None)):
+
+        def blurred(module: Any, *given: Any, size: float = size, **others: Any) -> Any:
+            out, weights = right(module, *given, **others)
+            noise = torch.randn(out.shape, generator=torch.Generator().manual_seed(0))
+            return out * (1 + size * noise).to(out.dtype), weights
+
+        monkeypatch.setattr(packing, "attend", blurred)
+        assert found(backbone)[0] == expected
+
+
+@pytest.mark.parametrize("name", ["bert", *DECODERS])
+def test_what_is_right_is_packed_in_bfloat16_too(loaded: Callable[[str], Backbone], name: str) -> None:
+    folder = loaded(name).tokenizer.name_or_path
+    how, why = found(load_backbone(BackboneSettings(path=folder, dtype="bfloat16")))
+    assert how is not None or why == "attention is eager"
 
 
 # flash-attention's slot, with a slow stand-in for its kernel.

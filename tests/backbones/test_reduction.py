@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bgpm.backbones import FeatureSettings
+from bgpm.backbones import reduction as reducing
 from bgpm.backbones.reduction import Reduction, text_statistics
 from bgpm.errors import NumericsError, StateError
 
@@ -65,6 +67,61 @@ def test_only_the_rows_given_are_fitted_on() -> None:
     for name, array in once.arrays.items():
         np.testing.assert_array_equal(array, twice.arrays[name])
     np.testing.assert_array_equal(once(everything, texts)[unlabelled], once(everything[unlabelled], texts[unlabelled]))
+
+
+def test_rows_of_a_larger_array_are_fitted_as_they_are_alone() -> None:
+    everything, rows = states(100), np.arange(0, 100, 2)
+    texts = [f"text {n} " * (n % 5) for n in range(100)]
+    settings = FeatureSettings(pca=6, text_statistics=True)
+    alone = Reduction.fit(settings, everything[rows], [texts[row] for row in rows])
+    among = Reduction.fit(settings, everything, texts, rows)
+    for name, array in alone.arrays.items():
+        np.testing.assert_array_equal(among.arrays[name], array)
+    everything[10, 0, 0], everything[11] = np.nan, np.nan  # row 11 is not fitted on
+    with pytest.raises(NumericsError, match="1 texts have states that are not finite, the first is row 10"):
+        Reduction.fit(settings, everything, texts, rows)
+
+
+@pytest.mark.parametrize("settings", [FeatureSettings(pca=6, text_statistics=True), FeatureSettings(pca=None)])
+def test_a_chunk_at_a_time_gives_the_features_of_all_at_once(
+    settings: FeatureSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reduction = Reduction.fit(settings, states(), TEXTS)
+    whole = reduction(states(), TEXTS)
+    monkeypatch.setattr(reducing, "CHUNK", 7 * LAYERS * WIDTH + 1)
+    np.testing.assert_allclose(reduction(states(), TEXTS), whole, atol=1e-6)
+    assert reduction(states(0), []).shape == (0, reduction.dim)
+    broken = states()
+    broken[[5, 50], 1, 2] = np.nan
+    with pytest.raises(NumericsError, match="2 texts have states that are not finite, the first is row 5"):
+        reduction(broken, TEXTS)
+
+
+def test_a_pool_beyond_memory_is_fitted_on_a_sample_and_reduced_in_chunks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count, numbers = 20_000, 400 * LAYERS * WIDTH
+    monkeypatch.setattr(reducing, "FITTED", numbers)
+    monkeypatch.setattr(reducing, "CHUNK", numbers)
+    np.save(tmp_path / "states.npy", states(count))
+    mapped = np.load(tmp_path / "states.npy", mmap_mode="r")
+    settings, texts = FeatureSettings(pca=6), [""] * count
+    Reduction.fit(settings, mapped[:10], texts[:10])(mapped[:10], texts[:10])  # imports count for nothing
+    tracemalloc.start()
+    reduction = Reduction.fit(settings, mapped, texts)
+    fitting = tracemalloc.get_traced_memory()[1]
+    tracemalloc.reset_peak()
+    features = reduction(mapped, texts)
+    chunked = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert fitting < 4 * 8 * numbers + 16 * count  # and not 8 bytes times 50 times the numbers; rows are numbered
+    assert chunked < 4 * 8 * numbers + features.nbytes
+    again = Reduction.fit(settings, mapped, texts)
+    assert all(np.array_equal(again.arrays[name], array) for name, array in reduction.arrays.items())
+    whole = states(count).reshape(count, -1).astype(np.float64)
+    error = (reduction.arrays["mean"] - whole.mean(0)) / (whole.std(0) / 400**0.5)
+    assert 0.5 < np.sqrt((error**2).mean()) < 2  # the mean of 400 rows, not of all and not of one corner
+    assert np.mean(features.astype(np.float64) ** 2) == pytest.approx(1, abs=0.1)
 
 
 def test_a_texts_features_do_not_depend_on_its_company() -> None:

@@ -96,6 +96,28 @@ def test_two_processes_train_what_one_trains(
     assert (one - other).abs().max() < 1e-3 * one.abs().max()
 
 
+def test_two_processes_share_a_base_in_bfloat16_and_train_the_adapters_that_one_trains(
+    qwen: Workspace, extensions: Path
+) -> None:
+    """ZeRO-3 divides the frozen base too; weights in bfloat16 here, and autocast from float32 there."""
+    found = {}
+    for name, deepspeed in (("lora-alone", None), ("lora-zero3", str(CONFIGS / "zero3.json"))):
+        task = qwen.task(name, mode="lora", bf16=True, deepspeed=deepspeed)
+        if deepspeed is None:
+            run("train", task)
+        else:
+            finish(qwen, task, extensions)
+        found[name] = load_file(backbone(task) / "adapter_model.safetensors")
+    one, other = found.values()
+    assert set(one) == set(other)
+    grown = [name for name in one if "lora_B" in name]  # from 0
+    apart, moved = (
+        sum(float(value.double().square().sum()) for value in values)
+        for values in ([one[name] - other[name] for name in grown], [one[name] for name in grown])
+    )
+    assert (apart / moved) ** 0.5 < 0.2
+
+
 def test_a_killed_run_of_two_processes_goes_on_and_ends_as_an_undisturbed_one(
     qwen: Workspace, zero2: Task, extensions: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 from tasks import Workspace
 
+from bgpm.backbones.embedding import Source
 from bgpm.backbones.reduction import Reduction
 from bgpm.errors import ConfigError, WeightsError
 from bgpm.heads import Head
@@ -106,6 +109,12 @@ def test_the_loss_is_the_mean_of_the_pairs_and_padding_changes_nothing(qwen: Wor
     assert together["loss"].item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_the_length_of_a_pair_is_that_of_its_longer_text(qwen: Workspace) -> None:
+    _, _, collator, data = build(qwen, mode="full")
+    for row in range(len(data.label)):
+        assert collator.length(row) == collator([(0, row)])["input_ids"].shape[1]
+
+
 def test_adapters_and_the_head_learn_and_nothing_else_does(qwen: Workspace) -> None:
     root, model, collator, _ = build(qwen, mode="lora")
     learning = {name for name, parameter in root.named_parameters() if parameter.requires_grad}
@@ -150,6 +159,94 @@ def test_a_target_that_matches_nothing_is_refused_with_what_there_is(qwen: Works
 def test_four_bits_are_refused_without_a_gpu(qwen: Workspace) -> None:
     with pytest.raises(ConfigError, match="qlora computes in 4 bits on a GPU, and there is none; use lora"):
         load_base(qwen.task("unused", mode="qlora").training, qwen.backbone)
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind"),
+    [
+        ({"mode": "lora"}, "AutoModel"),
+        ({"mode": "qlora"}, "AutoModel"),
+        ({"mode": "qlora", "regulariser": {"kind": "sft"}}, "AutoModelForCausalLM"),
+        ({"mode": "full", "regulariser": {"kind": "sft"}}, "AutoModelForCausalLM"),
+    ],
+)
+def test_weights_are_read_once_in_the_form_that_is_trained(
+    qwen: Workspace, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], kind: str
+) -> None:
+    four_bits = settings["mode"] == "qlora"
+    reads = []
+
+    def record(auto: Any) -> None:
+        real = auto.from_pretrained
+
+        def from_pretrained(path: str, **options: Any) -> Any:
+            place = {name: options.pop(name) for name in ("device_map", "quantization_config") if name in options}
+            bits = place.pop("quantization_config", None)
+            reads.append((auto.__name__, place, bits is not None and bits.load_in_4bit))
+            return real(path, **options)
+
+        monkeypatch.setattr(auto, "from_pretrained", from_pretrained)
+
+    record(transformers.AutoModel)
+    record(transformers.AutoModelForCausalLM)
+    if four_bits:  # nothing is moved there afterwards: it would fail, there is none
+        for module in ("bgpm.training.model", "bgpm.backbones.embedding"):
+            monkeypatch.setattr(f"{module}.own_device", lambda asked: "cuda:0")
+    backbone, net = load_base(
+        qwen.task("unused", **settings).training, qwen.backbone.model_copy(update={"attention": "sdpa"})
+    )
+    assert reads == [(kind, {"device_map": {"": "cuda:0"}} if four_bits else {}, four_bits)]
+    assert backbone.model is (net.model if kind == "AutoModelForCausalLM" else net)
+
+
+def test_weights_wait_on_the_cpu_for_deepspeed_to_divide_them(qwen: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bgpm.backbones.embedding.own_device", lambda asked: "cuda:0")
+    settings = qwen.task("unused", mode="full", deepspeed="configs/deepspeed/zero3.json").training
+    where = qwen.backbone.model_copy(update={"attention": "sdpa"})
+    moved = []
+    monkeypatch.setattr(torch.nn.Module, "to", lambda module, device: moved.append(device) or module)
+    load_base(settings, where)
+    assert moved == ["cuda:0"]
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    load_base(settings, where)
+    assert moved == ["cuda:0"]
+
+
+class _Read(Exception):
+    """The attention that weights would be read for."""
+
+
+@pytest.mark.parametrize("mode", ["full", "lora"])
+def test_attention_goes_by_what_training_computes_in_and_not_by_the_weights(
+    qwen: Workspace, monkeypatch: pytest.MonkeyPatch, mode: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def read(source: Source, **options: Any) -> None:
+        raise _Read(source.attention)
+
+    known = importlib.util.find_spec
+    monkeypatch.setattr(Source, "read", read)
+    monkeypatch.setattr("bgpm.backbones.embedding.own_device", lambda asked: "cuda:0")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *of: object() if name == "flash_attn" else known(name)
+    )
+    caplog.set_level("INFO", "bgpm")
+    for asked, bf16, expected in (
+        ("auto", True, "flash_attention_2"),
+        ("flash", True, "flash_attention_2"),
+        ("auto", False, "sdpa"),
+    ):
+        with pytest.raises(_Read, match=expected):
+            load_base(
+                qwen.task("unused", mode=mode, bf16=bf16).training,
+                qwen.backbone.model_copy(update={"attention": asked}),
+            )
+    assert [line.split()[1] for line in caplog.messages] == ["flash_attention_2", "flash_attention_2", "sdpa"]
+    with pytest.raises(
+        ConfigError, match=r"flash-attention is asked for, but it knows no float32; set training\.bf16 to"
+    ):
+        load_base(qwen.task("unused", mode=mode).training, qwen.backbone.model_copy(update={"attention": "flash"}))
 
 
 def test_bfloat16_reaches_the_backbone_and_stops_before_the_head(qwen: Workspace) -> None:
@@ -232,7 +329,9 @@ def test_a_regulariser_of_an_encoder_or_without_the_words_head_is_refused(
         load_base(settings, bert.backbone)
     AutoModel.from_pretrained(qwen.backbone.path).save_pretrained(tmp_path)
     AutoTokenizer.from_pretrained(qwen.backbone.path).save_pretrained(tmp_path)
-    with pytest.raises(WeightsError, match=r"has no weights for lm_head\.weight"):
+    with pytest.raises(
+        WeightsError, match=r"lacks 1 weights of its model, the first is lm_head\.weight; training\.reg"
+    ):
         load_base(settings, qwen.backbone.model_copy(update={"path": str(tmp_path)}))
 
 

@@ -25,7 +25,7 @@ from bgpm.posteriors import load
 from bgpm.posteriors.amortized import Amortized
 from bgpm.posteriors.laplace import Laplace
 from bgpm.training import Task, TrainingSettings, drop_weights
-from bgpm.training.batches import held_out, order
+from bgpm.training.batches import alike, held_out, order
 from bgpm.training.checkpoint import restore
 from bgpm.training.run import _labels, run
 from bgpm.training.trainer import latest, load_trainable, trainable
@@ -255,6 +255,17 @@ def test_a_pairwise_head_and_a_regulariser_train_too(qwen: Workspace) -> None:
     assert restore(folder / "backbone", qwen.backbone).backbone.model.config.model_type == "qwen2"
 
 
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true:UserWarning")  # there is no GPU in truth
+def test_a_process_without_a_launcher_uses_one_of_the_gpus_it_sees(
+    qwen: Workspace, lora: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bgpm.training.run.own_device", lambda asked: "cuda:0")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    task = qwen.task("seen", mode="lora")
+    run("train", task)
+    assert files_of(Path(task.out) / "backbone") == files_of(lora / "backbone")
+
+
 def test_divergence_is_one_clear_error(qwen: Workspace) -> None:
     with pytest.raises(NumericsError, match=r"diverged|finite"):
         run("train", qwen.task("diverged", mode="full", learning_rate=1e30, max_grad_norm=1e30, warmup=0.0))
@@ -343,6 +354,7 @@ def test_weights_are_put_back_whole_or_not_at_all() -> None:
     model[0].requires_grad_(False)
     weights = trainable(model)
     assert set(weights) == {"1.weight", "1.bias"}
+    assert trainable(model, keep=False) == {}  # another process writes them
     with torch.no_grad():
         model[1].weight.zero_()
     load_trainable(model, weights)
@@ -364,6 +376,21 @@ def test_every_label_is_seen_as_often_as_the_others_and_updates_are_whole() -> N
     assert counts.max() <= 3
     assert len(order(rows, 2.0, 7, 8, seed=0)) == 56
     assert order(rows, 2.0, None, 8, seed=0) == seen != order(rows, 2.0, None, 8, seed=1)
+
+
+def test_labels_of_like_length_share_a_pass_and_every_update_keeps_its_labels() -> None:
+    length = np.random.default_rng(0).integers(10, 400, 50)
+    seen = order(np.arange(50), 3.0, None, 16, seed=0)
+    ordered = alike(seen, lambda row: int(length[row]), 16)
+
+    def padded(examples: list[tuple[int, int]]) -> int:  # in passes of 4 labels
+        return sum(4 * max(int(length[row]) for _, row in examples[n : n + 4]) for n in range(0, len(examples), 4))
+
+    useful = sum(int(length[row]) for _, row in seen)
+    assert padded(seen) > 1.5 * useful
+    assert padded(ordered) < 1.2 * useful
+    for start in range(0, len(seen), 16):
+        assert sorted(ordered[start : start + 16]) == sorted(seen[start : start + 16])
 
 
 def test_held_out_labels_are_those_of_whole_prompts_and_never_all() -> None:
