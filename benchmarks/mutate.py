@@ -139,6 +139,7 @@ def main() -> int:
         if failure := first_failure(copy, "__init__.py"):
             print(f"the tests fail without any error: {failure}", file=sys.stderr)
             return 1
+        print("One-character errors made on purpose in bgpm/functional. Made by `make mutate`.\n")
         print("| module | error | noticed by | s |\n|---|---|---|---|")
         noticed = 0
         for module, old, new in MUTATIONS:
