@@ -185,7 +185,8 @@ def heading(params: Mapping[str, Any], modes: Sequence[str]) -> list[str]:
         "",
         f"Made by `{command}` on {cores} of {os.cpu_count()} cores, {platform.machine()}, Python "
         f"{platform.python_version()}, {versions}. Backbone {Path(backbone['path']).name}, {backbone['dtype']}, "
-        f"{backbone['max_tokens']} tokens, features {_spoken(params['features'])}; model {params['model']}, posterior {params['posterior']}; "
+        f"{backbone['max_tokens']} tokens, features {_spoken(params['features'])}; "
+        f"model {params['model']}, posterior {params['posterior']}; "
         f"seeds {', '.join(map(str, params['seeds']))}; learning rates {rates}; trained in "
         f"{'bfloat16' if training['bf16'] else 'float32'}, {training['epochs']:g} epochs of batches of "
         f"{training['batch_size']}, adapters of rank {training['lora']['rank']}, {training['holdout']:g} of the "
