@@ -170,6 +170,7 @@ def make_project(folder: Path) -> Project:
         batch_size=6,
         start__labels=8,
         features__pca=16,
+        features__text_statistics=False,
         report__resamples=200,
     )
     project.run("git", "init", "-q", "-b", "main")

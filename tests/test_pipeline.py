@@ -181,6 +181,7 @@ def test_a_stage_cut_off_while_it_writes_leaves_no_trace_in_the_results(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # it is ignored in the background
     ) as process:
         deadline = time.monotonic() + 120
         while not (others_open(part) if full is not None else part.exists() if half else running(project, "label")):

@@ -529,7 +529,8 @@ def test_the_stage_writes_what_other_stages_read_and_the_same_bytes_again(
     save(tmp_path / "pool.csv.gz", pool_records())
     save(tmp_path / "bench.parquet", benchmark_records())
     (tmp_path / "params.yaml").write_text(
-        "pool: {path: pool.csv.gz, heldout: 0.25}\nbenchmark: {path: bench.parquet}\noracle: recorded\n",
+        "pool: {path: pool.csv.gz, heldout: 0.25}\nbenchmark: {path: bench.parquet}\n"
+        "oracle: recorded\noracles: {human: {}}\n",
         encoding="utf-8",
     )
     monkeypatch.chdir(tmp_path)

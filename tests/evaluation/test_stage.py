@@ -23,6 +23,8 @@ from stages import baselines, evaluate, prepare
 PARAMS = """
 pool: {path: pool.jsonl, heldout: 0.3}
 benchmark: {path: benchmark.jsonl, xstest_weights: code}
+oracle: recorded
+oracles: {human: {}}
 """
 
 

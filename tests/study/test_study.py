@@ -177,7 +177,7 @@ def tiny_plan() -> dict[str, Any]:
         resamples=200,
         benchmark="benchmark.jsonl",
         backbone={"path": "tiny/backbone", "sha256": None},
-        features={"pca": 16, "text_statistics": True},
+        features={"pca": 16},
         processes=1,
     )
 
