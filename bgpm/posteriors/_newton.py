@@ -1,9 +1,9 @@
 """Models that are linear in their weights, s = X w: maximum a posteriori by damped Newton, and its prior.
 
 The problem is convex, so the damped iteration converges from anywhere; the undamped one diverges at weak
-priors and returns plausible nonsense. Where annotators err it is not convex: wherever the curvature is not positive,
-the size of each label's second derivative, at least its Fisher information, takes its place. Every step still goes
-down, and what is found is the minimum next to the start.
+priors and returns plausible nonsense. Where annotators err it is not convex: wherever the curvature is not positive
+the sizes of its eigenvalues take their place (Y. Dauphin et al., "Identifying and attacking the saddle point problem",
+NeurIPS 2014). Every step still goes down, and what is found is a minimum near the start.
 With fewer labels than features everything happens in the row space
 of X: outside of it the weights keep their prior.
 
@@ -38,6 +38,7 @@ STEP = 4.0
 
 MAX_STEPS, MAX_HALVINGS = 200, 40
 TOLERANCE = 1e-10  # nats: half the squared Newton decrement, before a last step that squares it
+FLAT = 1e-3  # of the prior precision: the least curvature that a step divides by
 ROUNDING = 1e-13  # of the objective, relative
 
 
@@ -111,9 +112,9 @@ class LinearProblem:
             gradient = self.x.T @ first + precision * z
             hessian = self._hessian(second, precision)
             root, failed = torch.linalg.cholesky_ex(hessian)
-            if failed and (fisher := _own_curvature(self.loss, self.offset + self.x @ z)) is not None:
-                second = torch.maximum(second.abs(), fisher)
-                hessian = self._hessian(second, precision)
+            if failed and _own_curvature(self.loss, self.offset + self.x @ z) is not None:
+                values, vectors = torch.linalg.eigh(hessian)
+                hessian = vectors * values.abs().clamp_min(FLAT * precision) @ vectors.T
                 root, failed = torch.linalg.cholesky_ex(hessian)
             if failed:
                 raise self._stuck(precision, "its curvature is not positive")

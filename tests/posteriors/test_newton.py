@@ -146,3 +146,32 @@ def test_derivatives_are_those_of_the_loss():
     torch.testing.assert_close(first, (prob - label) / 0.7)
     torch.testing.assert_close(second, prob * (1 - prob) / 0.7**2)
     torch.testing.assert_close(value, F.pairwise_loss(score, label, tau=0.7))
+
+
+def test_a_loss_with_saddles_is_minimised_in_a_few_steps_from_wherever_the_last_precision_ended() -> None:
+    class Erring:
+        def __init__(self, label: torch.Tensor) -> None:
+            self.options = {"tau": 1.0, "error_rate": 0.35}
+            self.label = label
+
+        def __call__(self, score: torch.Tensor) -> torch.Tensor:
+            return F.pairwise_loss(score, self.label, **self.options)
+
+        def curvature(self, score: torch.Tensor) -> torch.Tensor:
+            return F.fisher_curvature(score, **self.options)
+
+    generator = torch.Generator().manual_seed(10)  # steps by the sizes of the labels' own curvature never arrive here
+    x = 4 * torch.randn(320, 60, generator=generator, dtype=torch.float64)
+    weight = torch.randn(60, generator=generator, dtype=torch.float64)
+    label = (torch.rand(320, generator=generator, dtype=torch.float64) < torch.sigmoid(x @ weight)).double()
+    label = torch.where(torch.rand(320, generator=generator) < 0.3, 1 - label, label)
+    problem = LinearProblem(x, Erring(label))
+    for precision in (2.6, 10.0, 40.0, 2.6, 0.6, 2.6, 0.1, 2.6):
+        found = problem.solve(precision).weight.requires_grad_()
+        objective = problem.loss(x @ found).sum() + precision / 2 * found.square().sum()
+        (gradient,) = torch.autograd.grad(objective, found)
+        assert gradient.norm() < 1e-3
+        hessian = torch.autograd.functional.hessian(
+            lambda w, a=precision: problem.loss(x @ w).sum() + a / 2 * w.square().sum(), found.detach()
+        )
+        assert torch.linalg.eigvalsh(hessian).min() > 0
