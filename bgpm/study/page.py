@@ -44,9 +44,9 @@ def draw_curves(outcomes: Sequence[Outcome], arms: Sequence[str], stem: Path) ->
         "random": BASELINE
     }
     with mpl.rc_context(RC):
-        figure, axes = plt.subplots(
-            rows, columns, figsize=(4.2 * columns, 3.1 * rows), squeeze=False, layout="constrained"
-        )
+        across = 2 * columns + (columns == 1)  # names in a row of the legend
+        size = (max(6.4, 4.2 * columns), 3.1 * rows + 0.6 * (columns == 1) + 0.25 * math.ceil(len(arms) / across))
+        figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
         for axis, pool in zip(axes.flat, pools, strict=False):
             for o in (found[pool, arm] for arm in arms):
                 mean, half = band(100 * o.trials.curves)
@@ -66,7 +66,7 @@ def draw_curves(outcomes: Sequence[Outcome], arms: Sequence[str], stem: Path) ->
             name: line for axis in axes.flat for line, name in zip(*axis.get_legend_handles_labels(), strict=True)
         }
         figure.legend(
-            handles.values(), handles.keys(), loc="outside lower center", ncols=min(6, len(handles)), frameon=False
+            handles.values(), handles.keys(), loc="outside lower center", ncols=min(across, len(handles)), frameon=False
         )
         save(figure, stem)
 
