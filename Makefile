@@ -2,6 +2,7 @@
 PYTHON ?= python3.11
 VENV   := .venv
 BIN    := $(VENV)/bin
+WORKERS ?= 2
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_DISABLE_TELEMETRY := 1
 
@@ -46,8 +47,6 @@ check: install-dev  ## lint, types, import directions, the pipeline's own checks
 	pyright
 	lint-imports --no-cache
 	python -m pytest -q tests/test_dvc_yaml.py
-
-WORKERS ?= 2
 
 test: check  ## every test, with the reasons of skipped ones: WORKERS=2 processes
 	OMP_NUM_THREADS=1 python -m pytest -n $(WORKERS) --dist worksteal

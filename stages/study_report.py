@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
-
 import numpy as np
 
 from bgpm.data.tables import concatenate, read_table, write_table
+from bgpm.reporting.tables import csv_text
 from bgpm.stage import REPORTS, STUDY, read_params, run, write_text
 from bgpm.study import PARAMS, read_plan
 from bgpm.study.page import as_markdown, draw_curves, draw_savings
@@ -19,11 +17,8 @@ OUT = REPORTS / "study"
 def main() -> None:
     plan = read_plan(read_params(PARAMS))
     found = list(outcomes(plan, STUDY))
-    savings = io.StringIO()
-    writer = csv.writer(savings, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(row(o, c).values() for o in found if o.arm != o.plan.baseline for c in o.comparisons)
-    write_text(OUT / "savings.csv", savings.getvalue())
+    savings = (row(o, c).values() for o in found if o.arm != o.plan.baseline for c in o.comparisons)
+    write_text(OUT / "savings.csv", csv_text(COLUMNS, savings))
     curves = []
     for o in found:
         table = read_table(STUDY / "loops" / o.pool / o.arm / "curve.parquet")

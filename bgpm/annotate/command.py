@@ -7,7 +7,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from bgpm.annotate.batches import Texts, heldout, named, waiting
+from bgpm.annotate.batches import Batch, Texts, heldout, named, waiting
 from bgpm.annotate.desk import Desk, store_path
 from bgpm.annotate.overview import overview
 from bgpm.annotate.server import Server, access, serve
@@ -55,7 +55,7 @@ def run(given: argparse.Namespace) -> None:
     elif given.batch:
         look = partial(list, [named(given.batch)])
     else:
-        look = lambda: waiting(_now()[0])  # noqa: E731
+        look = _waiting
     allowed = access(given.address, given.token, given.host)
     with LabelStore(store_path(folder)).writer() as store:
         desk = Desk(texts, look, store, lambda: _now()[1])
@@ -64,6 +64,10 @@ def run(given: argparse.Namespace) -> None:
             print(f"{current.title}: {len(desk.open_pairs(current))} pairs wait" if current else "no batch waits yet")
             print(f"label at {server.url} (Ctrl-C ends it); answers go to {store.path}", flush=True)
             serve(server)
+
+
+def _waiting() -> list[Batch]:
+    return waiting(_now()[0])
 
 
 def _now() -> tuple[dict[str, Any], Human]:

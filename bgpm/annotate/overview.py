@@ -20,7 +20,7 @@ from bgpm.oracles import Answer
 from bgpm.oracles._store import folder_by_pair, paid
 from bgpm.reporting.charts import Series, line_chart
 from bgpm.reporting.inputs import Arm, read_arm
-from bgpm.reporting.outlook import kept_words, reach_cells
+from bgpm.reporting.outlook import kept_words, reach_cells, round_cells
 from bgpm.reporting.savings import band
 from bgpm.stage import ANNOTATIONS, HELDOUT_ANNOTATIONS, START, generator, round_dir, setting
 
@@ -174,10 +174,7 @@ def _forecast(arm: Arm) -> str:
     found = outlook(arm.labels, curve, generator("campaign", arm.name, len(arm.labels)))
     if "missing" in found:
         return f'<p class="soft">{escape(arm.name)}: {escape(found["missing"])}.</p>'
-    rounds = [
-        [f"{r['labels']:,} labels", f"{100 * r['accuracy']:.1f}%", f"{100 * r['low']:.1f}% to {100 * r['high']:.1f}%"]
-        for r in found["rounds"]
-    ]
+    rounds = [[f"{r['labels']:,} labels", *round_cells(r)] for r in found["rounds"]]
     reach = [[f"{100 * r['target']:.1f}%", *reach_cells(r)] for r in found["reach"]]
     return "\n".join(
         [

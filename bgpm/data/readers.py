@@ -67,7 +67,7 @@ def rows_of_record(record: Record) -> Iterator[Row]:
     split = name_of(columns.get("split"))
     if split not in ("", "train", "pool", "heldout"):
         raise DataError(f"{place}: split {split!r}: expected 'pool', 'heldout', nothing or 'train', or no such column")
-    common["split"] = split.replace("train", "")  # as data sets name what holds all rows: it decides nothing
+    common["split"] = "" if split == "train" else split  # as data sets name what holds all rows: it decides nothing
     id = name_of(columns.get("id"))
     if "responses" in given or "completions" in given:
         yield from (encodable(row) for row in _many(columns, place, id, common))

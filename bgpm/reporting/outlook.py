@@ -27,10 +27,7 @@ def expectations(result: Result, outlook: Mapping[str, Any]) -> str:
             notes.append(f"{name}: {escape(found['missing'])}.")
             continue
         charts.append(_carried_on(arm, style, found))
-        rows = [
-            row(f"{count(r['labels'])} labels", [percent(r["accuracy"], 1), ends(r["low"], r["high"], 1)])
-            for r in found["rounds"]
-        ]
+        rows = [row(f"{count(r['labels'])} labels", round_cells(r)) for r in found["rounds"]]
         tables.append(table([f'<span class="{style}">{name}</span>', "held-out accuracy", "95% interval"], rows))
         rows = [row(f"{percent(r['target'], 1)}, {100 * r['gain']:.0f} more", reach_cells(r)) for r in found["reach"]]
         tables.append(table([f'<span class="{style}">{name}</span>', "labels left", "95% interval", "chance"], rows))
@@ -68,6 +65,11 @@ def out_of_reach(outlook: Mapping[str, Any]) -> str:
         f" Out of reach is what takes more than {max(horizons):.0f} times the labels bought so far; chance is that of "
         "getting there before."
     )
+
+
+def round_cells(ahead: Mapping[str, Any]) -> list[str]:
+    """Accuracy expected of a round to come and its interval, as text."""
+    return [percent(ahead["accuracy"], 1), ends(ahead["low"], ahead["high"], 1)]
 
 
 def reach_cells(reach: Mapping[str, Any]) -> list[str]:

@@ -5,25 +5,23 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bgpm.reporting.inputs import COLUMNS, Arm
-from bgpm.reporting.outlook import kept_words, out_of_reach, reach_cells
+from bgpm.reporting.outlook import kept_words, out_of_reach, reach_cells, round_cells
 from bgpm.reporting.result import Result, caveats, count, ends, percent, sentence, share_words, verdict
 from bgpm.reporting.savings import Comparison, Difference, Interval, aulc, band, isotonic
 
 
 def as_csv(arms: Iterable[Arm]) -> str:
     """Every measured number of every arm, tidy; an empty value was not measured."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["arm", *COLUMNS])
-    for arm in arms:
-        for row in arm.rows:
-            values = [getattr(row, name) for name in COLUMNS]
-            writer.writerow([arm.name, *values[:-1], "" if math.isnan(row.value) else repr(row.value)])
-    return out.getvalue()
+    rows = (
+        [arm.name, *(getattr(row, name) for name in COLUMNS[:-1]), "" if math.isnan(row.value) else repr(row.value)]
+        for arm in arms
+        for row in arm.rows
+    )
+    return csv_text(["arm", *COLUMNS], rows)
 
 
 def plot_csv(arm: Arm) -> str:
@@ -33,11 +31,17 @@ def plot_csv(arm: Arm) -> str:
         for split, section, metric in arm.values
         if section == "all" and split != "model"
     }
+    rows = (
+        [labels, *("" if c is None else number(c[:, at].mean()) for c in curves.values())]
+        for at, labels in enumerate(arm.labels.tolist())
+    )
+    return csv_text(["labels", *curves], rows)
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
+    """A table as csv, a line feed after each row."""
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["labels", *curves])
-    for at, labels in enumerate(arm.labels.tolist()):
-        writer.writerow([labels, *("" if c is None else number(c[:, at].mean()) for c in curves.values())])
+    csv.writer(out, lineterminator="\n").writerows([columns, *rows])
     return out.getvalue()
 
 
@@ -177,10 +181,7 @@ def _outlook(result: Result, outlook: Mapping[str, Any]) -> list[str]:
             "| labels | held-out accuracy | 95% interval |",
             "|---:|---:|---:|",
         ]
-        lines += [
-            f"| {count(r['labels'])} | {percent(r['accuracy'], 1)} | {ends(r['low'], r['high'], 1)} |"
-            for r in found["rounds"]
-        ]
+        lines += [f"| {count(r['labels'])} | {' | '.join(round_cells(r))} |" for r in found["rounds"]]
         lines += ["", "| accuracy | labels left | 95% interval | chance |", "|---:|---:|---:|---:|"]
         lines += [f"| {percent(r['target'], 1)} | {' | '.join(reach_cells(r))} |" for r in found["reach"]]
         lines.append("")
