@@ -12,8 +12,8 @@ from tqdm import tqdm
 from bgpm.data.tables import concatenate, write_table
 from bgpm.loop.pool import read_labelled, read_pool
 from bgpm.oracles.recorded import Recorded
-from bgpm.stage import STUDY, read_params, run, whole_folder
-from bgpm.study import PARAMS, StudyPlan, read_plan
+from bgpm.stage import STUDY, generator, read_params, run, whole_folder
+from bgpm.study import PARAMS, StudyPlan, fitted, read_plan
 from bgpm.study.pools import answers
 from bgpm.study.run import Components, Run
 from bgpm.study.run import run as loop
@@ -47,6 +47,10 @@ def one(plan: StudyPlan, name: str, arm: str, seed: int) -> Run:
     measured = read_labelled(benchmark, benchmark / "truth-benchmark.parquet", features / "benchmark")
     arm_plan = plan.arm_plans[arm]
     truth = answers(tables, pool, Recorded(noise=arm_plan.noise), seed)
+    if plan.pool_plans[name].labels == "fitted":
+        world = fitted.fit(pool, truth)
+        truth = fitted.drawn(world, pool, generator("fitted", seed))
+        heldout = fitted.favoured(world, heldout)
     return loop(arm_plan, pool, truth, heldout, measured, seed=seed, start_labels=plan.start, budget=plan.budgets[name])
 
 

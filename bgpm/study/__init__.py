@@ -8,7 +8,7 @@ is compared with its baseline as the report compares two arms (`table`, `page`).
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -50,11 +50,15 @@ class PoolPlan(Settings):
         sources: Files; with more than one, accuracy is the plain mean over the sources.
         heldout: Share of prompts kept for the learning curve.
         redundancy: None, or easy near-duplicates in excess.
+        labels: ``recorded``, those of the files; or ``fitted``, labels of a world in which the model is right: drawn
+            from Bradley-Terry as all recorded labels fit it, and on held-out pairs the side that it favours
+            (`bgpm.study.fitted`). What an arm saves there it saves where nothing is misspecified.
     """
 
     sources: list[Source] = Field(min_length=1)
     heldout: float = Field(gt=0, lt=1)
     redundancy: Redundancy | None = None
+    labels: Literal["recorded", "fitted"] = "recorded"
 
 
 class ArmPlan(Settings):
@@ -66,6 +70,7 @@ class ArmPlan(Settings):
         batch_size: Labels a round.
         baseline: The arm it is compared with: same model and posterior, uniform choice.
         noise: Share of the bought labels that are wrong (oracle `recorded`); held-out labels stay as they are.
+        start: How the seed labels are chosen, a design of `bgpm.selection.StartSettings`.
         default: Whether it is what params.yaml ships.
     """
 
@@ -77,6 +82,7 @@ class ArmPlan(Settings):
     batch_size: int = Field(default=32, ge=1)
     baseline: str = "random"
     noise: float = Field(default=0.0, ge=0.0, lt=0.5)
+    start: Literal["random", "doptimal"] = "random"
     default: bool = False
 
 
@@ -149,6 +155,11 @@ def read_plan(raw: dict[str, Any]) -> StudyPlan:
                 raise ConfigError(
                     f"{PARAMS}: arm {arm!r} is compared with {plan.arm_plans[arm].baseline!r}, which is not run on "
                     f"{pool!r}; add it to arms"
+                )
+            if plan.pool_plans[pool].labels == "fitted" and plan.arm_plans[arm].noise > 0:
+                raise ConfigError(
+                    f"{PARAMS}: arm {arm!r} makes recorded labels wrong, and those of {pool!r} are drawn from a fit; run "
+                    "it on other pools"
                 )
     if plan.headline not in plan.shares:
         raise ConfigError(f"{PARAMS}: headline: {plan.headline} is not among shares {plan.shares}")

@@ -32,6 +32,11 @@ HEADER = (
     "last accuracy",
 )
 
+FITTED = (
+    "**Simulated labels**: drawn from Bradley-Terry as all recorded labels fit it, and held-out pairs are labelled by the "
+    "side that this fit favours. What is saved here is saved where the model is right."
+)
+
 
 def draw_curves(outcomes: Sequence[Outcome], arms: Sequence[str], stem: Path) -> None:
     """Held-out accuracy against labels with 95% t-bands: a panel a pool that has all these arms, a line an arm."""
@@ -130,6 +135,7 @@ def as_markdown(plan: StudyPlan, outcomes: Sequence[Outcome]) -> str:
         out += [
             f"## {pool}",
             "",
+            *([FITTED, ""] if plan.pool_plans[pool].labels == "fitted" else []),
             f"Random goes from {_points(random.curves.baseline[0])} to {_points(random.curves.baseline[-1])} with "
             f"{random.curves.labels[-1]:.0f} labels"
             + (" and **stops climbing before the end** (saturated)." if random.saturated else "."),

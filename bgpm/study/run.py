@@ -78,11 +78,11 @@ def run(
 
     Args:
         truth: Recorded labels, label and margin of every row of the pool's table (NaN where unknown).
-        start_labels: Seed labels, chosen uniformly, the same for every arm.
+        start_labels: Seed labels, the same for every arm whose plan has the same `start`.
         budget: Labels in all; the last round stays at or below it.
     """
     parts = Components.of(plan)
-    rows = start(StartSettings(labels=start_labels), pool, generator=generator("start", seed))
+    rows = start(StartSettings(labels=start_labels, design=plan.start), pool, generator=generator("start", seed))
     curve: list[tuple[int, int, str, str, str, float]] = []
     prompts, bought = [], []
     known = np.empty(0, np.int64)
