@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
-MODULES = ("functional", "laplace", "selection", "embedding", "pipeline")
+MODULES = ("functional", "laplace", "selection", "embedding", "training", "pipeline")
 SCALED = ("functional", "laplace", "selection")  # the others have one size
 REPORT = Path("reports") / "benchmarks.md"
 

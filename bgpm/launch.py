@@ -40,12 +40,15 @@ class LauncherSettings(Settings):
         hostfile: Machines for ``deepspeed``, one a line as ``HOST slots=GPUS``, this one first; null for this one only.
         arguments: More arguments for the launcher's command line, such as ``[--master_port, "29501"]``; the last one
             given wins.
+        score_from: Pairs on offer from which `score` is divided too. A head reads some 100,000 pairs of cached features
+            a second, so that fewer are scored before several processes have started.
     """
 
     kind: Literal["none", "torchrun", "deepspeed"] = "none"
     processes: int = Field(default=1, ge=1)
     hostfile: str | None = None
     arguments: list[str] = Field(default=[])
+    score_from: int = Field(default=1_000_000, ge=1)
 
 
 def must_launch(settings: LauncherSettings) -> bool:
@@ -56,6 +59,22 @@ def must_launch(settings: LauncherSettings) -> bool:
 def is_launched() -> bool:
     """Whether a launcher started this process."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def refuse_launched() -> None:
+    """For a stage that starts its processes itself.
+
+    Raises:
+        LaunchError: If a launcher started this process.
+    """
+    if is_launched():
+        raise LaunchError("this stage starts its processes itself: run it alone, with launcher.kind in params.yaml")
+
+
+def own_cores() -> int:
+    """This process's share of the cores that this machine's processes may use, at least 1."""
+    mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    return max(1, mine // local_rank_world()[1])
 
 
 def rank_world() -> tuple[int, int]:

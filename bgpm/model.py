@@ -171,7 +171,7 @@ class PreferenceModel:
             backbone, reduction = whole.backbone, whole.reduction
         else:
             settings = parse(FeatureSettings, setting(params, "features"), "features")
-            reduction = Reduction.load(settings, root / FEATURES / "pool" / "reduction.npz")
+            reduction = Reduction.load(settings, root / FEATURES / "pool" / "reduction.safetensors")
             backbone = load_backbone(base)
         found = cls(fitted, backbone, reduction, bool(head["settings"].get("prompt_gates")))
         found._check(model, seed, head["in_features"], root)

@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 from bgpm.backbones import BackboneSettings
 from bgpm.backbones.embedding import embed, load_backbone, on_disk
 from bgpm.data.tables import read_table
 from bgpm.errors import LaunchError
-from bgpm.launch import (
-    LauncherSettings,
-    end_with_stage,
-    is_launched,
-    launch,
-    local_rank_world,
-    must_launch,
-    process_group,
-)
+from bgpm.launch import LauncherSettings, end_with_stage, launch, must_launch, own_cores, process_group, refuse_launched
 from bgpm.registry import parse
 from bgpm.stage import DATA, EMBEDDINGS, read_params, run, setting, whole_folder, write_json
 
@@ -30,8 +21,7 @@ def main(which: str, folder: str | None = None) -> None:
         end_with_stage()
         return work(params, which, Path(folder))
     launcher = parse(LauncherSettings, setting(params, "launcher"), "launcher")
-    if is_launched():
-        raise LaunchError("this stage starts its processes itself: run it alone, with launcher.kind in params.yaml")
+    refuse_launched()
     with whole_folder(EMBEDDINGS / which) as part:
         if not must_launch(launcher):
             return work(params, which, part)
@@ -46,7 +36,7 @@ def work(params: dict, which: str, folder: Path) -> None:
     """Embed, alone or as one of several processes, of which the first writes."""
     import torch
 
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // local_rank_world()[1]))
+    torch.set_num_threads(own_cores())
     backbone = load_backbone(parse(BackboneSettings, setting(params, "backbone"), "backbone"))
     prompts = read_table(DATA / which / "prompts.parquet", ["messages"])
     conversations = [json.loads(text) for text in prompts["messages"]]

@@ -7,8 +7,8 @@ import logging
 from bgpm.data.prepare import prepare
 from bgpm.data.schema import BenchmarkSettings, PoolSettings
 from bgpm.data.tables import write_table
-from bgpm.oracles import Oracle, mean_label
-from bgpm.oracles._store import check_pairs, folder_by_pair
+from bgpm.oracles import Oracle
+from bgpm.oracles._store import check_pairs
 from bgpm.oracles.human import Human
 from bgpm.registry import build, parse
 from bgpm.stage import BENCHMARK, HELDOUT_ANNOTATIONS, POOL, TRUTH, read_params, run, setting, whole_folder, write_json
@@ -20,24 +20,22 @@ def main() -> None:
     params = read_params()
     human = build(Oracle, "human", setting(params, "oracles.human"), "oracles")
     assert isinstance(human, Human)
-    answers = folder_by_pair(HELDOUT_ANNOTATIONS, "human")
-    enough = {pair_id: said for pair_id, said in answers.items() if len(said) >= human.annotators_per_pair}
-    few = sorted(answers.keys() - enough.keys())
+    labels, few = human.answered(HELDOUT_ANNOTATIONS)
     prepared = prepare(
         parse(PoolSettings, setting(params, "pool"), "pool"),
         parse(BenchmarkSettings, setting(params, "benchmark"), "benchmark"),
-        {pair_id: mean_label(tuple(said.values())) for pair_id, said in enough.items()},
+        labels,
         recorded=setting(params, "oracle") == "recorded",
     )
     check_pairs(HELDOUT_ANNOTATIONS, "human", set(prepared.pool["pairs"]["pair_id"]), "the pool")
-    if answers:
-        prepared.summary["held-out answers"] = {"pairs": len(answers), "too few people": few}
+    if labels or few:
+        prepared.summary["held-out answers"] = {"pairs": len(labels) + len(few), "too few people": few}
     if few:
         log.warning(
             "%s: %d of %d answered pairs wait for %d people each and do not count yet, the first is %s",
             HELDOUT_ANNOTATIONS,
             len(few),
-            len(answers),
+            len(labels) + len(few),
             human.annotators_per_pair,
             few[0],
         )
@@ -45,8 +43,8 @@ def main() -> None:
         with whole_folder(path) as folder:
             for name, table in tables.items():
                 write_table(folder / f"{name}.parquet", table)
-    for split, labels in prepared.truth.items():
-        write_table(TRUTH / f"{split}.parquet", labels)
+    for split, table in prepared.truth.items():
+        write_table(TRUTH / f"{split}.parquet", table)
     # Counts tell of labels, so they lie where scoring and selecting do not look.
     write_json(TRUTH / "summary.json", {"pool": prepared.summary, "benchmark": prepared.benchmark_summary})
 

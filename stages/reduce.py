@@ -28,7 +28,7 @@ def main() -> None:
                 states = np.load(EMBEDDINGS / which / f"{name}.npy", mmap_mode="r")
                 np.save(folder / f"{name}.npy", reduction(states, list(texts)))
             if which == "pool":
-                reduction.save(folder / "reduction.npz")
+                reduction.save(folder / "reduction.safetensors")
     # Only a trained backbone reads the benchmark's texts while it trains: another benchmark is to re-run that, and no
     # training on frozen features.
     frozen = setting(params, "training.mode") == "frozen"

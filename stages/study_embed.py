@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 
 from bgpm.backbones.embedding import embed, load_backbone, on_disk
 from bgpm.data.tables import write_table
+from bgpm.launch import own_cores
 from bgpm.stage import STUDY, read_params, run, whole_folder, write_json
 from bgpm.study import PARAMS, read_plan
 from bgpm.study.pools import texts
@@ -15,7 +14,7 @@ from bgpm.study.pools import texts
 
 def main() -> None:
     plan = read_plan(read_params(PARAMS))
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(own_cores())
     known = {}
     for folder in (STUDY / "benchmark", *(STUDY / "tables" / pool for pool in plan.pools)):
         known |= dict(zip(*texts(folder), strict=True))

@@ -77,7 +77,7 @@ class Workspace:
         (folder / "features").mkdir()
         np.save(folder / "features/responses.npy", reduction(states["responses"], list(texts.answers)))
         np.save(folder / "features/prompts.npy", reduction(states["prompts"], list(texts.questions)))
-        reduction.save(folder / "features/reduction.npz")
+        reduction.save(folder / "features/reduction.safetensors")
 
     def _tables(self, name: str, rows: list[dict[str, Any]]) -> None:
         prompts = list(dict.fromkeys(row["prompt"] for row in rows))

@@ -14,7 +14,7 @@ import torch
 from conftest import Project
 
 from benchmarks import __main__ as command
-from benchmarks import finetune, functional, laplace, mutate, selection
+from benchmarks import finetune, functional, laplace, mutate, selection, training
 from benchmarks.__main__ import report
 from bgpm.heads.gpm import Gpm
 from bgpm.posteriors._data import labelled
@@ -149,3 +149,16 @@ def test_the_frozen_row_of_the_fine_tuning_table_is_what_the_offline_pipeline_me
     assert frozen["updates (kept)"] == "none"
     assert int(full["updates (kept)"].partition(" ")[0]) > 0
     assert full["NLL, nats"] != frozen["NLL, nats"]
+
+
+def test_training_is_measured_on_the_same_gradients_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    load, read, what = training.CASES["decoder"]
+    monkeypatch.setattr(training, "BATCH", 3)
+    monkeypatch.setattr(training, "UPDATES", 1)
+    monkeypatch.setitem(training.CASES, "decoder", (load, lambda: read()[:5], what))
+    before = torch.get_num_threads()
+    found = training.measure("decoder")
+    torch.set_num_threads(before)
+    assert 0 < found["difference"] < 1e-4
+    assert found["rate"] > 0 < found["padded"]
+    assert re.search(r"1 updates of 3 labels, \d", found["what"])

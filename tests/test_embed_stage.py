@@ -35,7 +35,7 @@ def written(project: Project) -> dict[str, bytes]:
 def on_two(prepared: Project, folder: Path) -> Project:
     """Two processes with one thread each."""
     project = prepared.clone(folder / "project")
-    (project.folder / "sitecustomize.py").write_text("import os\nos.cpu_count = lambda: 2\n")
+    (project.folder / "sitecustomize.py").write_text("import os\nos.sched_getaffinity = lambda pid: {0, 1}\n")
     project.params(launcher__kind="torchrun", launcher__processes=2)
     return project
 
@@ -49,7 +49,7 @@ def test_two_processes_write_the_bytes_of_one(
     cost = json.loads(project.read(".timings/embed-pool.json"))
     assert cost["cpu_seconds"] > 1  # the stage itself only waits: what its processes used counts
     monkeypatch.chdir(project.folder)
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
     threads = torch.get_num_threads()
     project.params(launcher__kind="none")
     main("pool")

@@ -340,7 +340,7 @@ def test_a_model_of_other_features_or_of_another_backbone_is_refused(finished_pr
         PreferenceModel.load(FOLDER, root=project.folder)
     project.params(features__text_statistics=False)
 
-    reduction = project.folder / "data/features/pool/reduction.npz"
+    reduction = project.folder / "data/features/pool/reduction.safetensors"
     arrays = dict(np.load(reduction))
     np.savez(reduction, **{**arrays, "components": arrays["components"][:, :5]})
     with pytest.raises(StateError, match="reads 16 features and the map to them gives 5"):

@@ -453,7 +453,7 @@ def embed(
     packed, why = packing.find(backbone, causal=is_causal(backbone.model))
     if packed is not None:
         chunks = list(packing.packs(items, batch_tokens, share=packed.share))
-        how = "packed batches" + (", answers share their prompt" if packed.share else "")
+        how = packed.described
     else:
         chunks = list(batches([len(t.ids) for t in items], batch_tokens))
         how = f"padded batches: {why}"

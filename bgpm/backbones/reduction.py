@@ -7,11 +7,12 @@ large model's states is more than memory holds: of many texts a sample is fitted
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 
 from bgpm.backbones import FeatureSettings
 from bgpm.errors import NumericsError, StateError
@@ -108,16 +109,18 @@ class Reduction:
         return out
 
     def save(self, path: Path) -> None:
-        """Write the fitted arrays as ``.npz``."""
-        np.savez(path, **self.arrays)
+        """Write the fitted arrays as safetensors: the same bytes for the same arrays, whatever wrote them."""
+        save_file({name: np.asarray(array, order="C") for name, array in self.arrays.items()}, path)
 
     @classmethod
     def load(cls, settings: FeatureSettings, path: Path) -> Reduction:
         """The inverse of `save`."""
         try:
-            with path.open("rb") as file, np.load(file) as arrays:
-                return cls(settings, dict(arrays))
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            arrays = load_file(path)
+            # As `fit` holds them: products of the other order round differently.
+            arrays["components"] = np.asarray(arrays["components"], order="F")
+            return cls(settings, arrays)
+        except (OSError, KeyError, SafetensorError) as error:
             raise StateError(f"{path}: is not a fitted reduction ({error}); run `dvc repro reduce`") from error
 
 

@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import torch
+import torch.distributed as dist
 
 from bgpm.acquisition import Acquisition
 from bgpm.loop.pool import Pool, Table, candidates
 from bgpm.posteriors import Fitted
+from bgpm.posteriors._data import CHUNK
+from bgpm.types import Pairs, ScoreMoments
 
 
 def score(
-    acquisition: Acquisition, model: Fitted, pool: Pool, bought: np.ndarray, *, generator: np.random.Generator
+    acquisition: Acquisition,
+    model: Fitted,
+    pool: Pool,
+    bought: np.ndarray,
+    *,
+    generator: np.random.Generator,
+    moments: ScoreMoments | None = None,
 ) -> Table:
     """What a label for each pair that is neither held out nor bought would be worth.
+
+    Args:
+        moments: Of the scores of `on_offer`, where they are known already.
 
     Returns:
         Columns pair (row), mean, variance, tau, error_rate, value, uniform.
     """
-    rows = np.setdiff1d(pool.open, bought)
-    pairs = pool.pairs.take(rows)
-    moments = model.moments(pool.features, pairs)
+    rows, pairs = on_offer(pool, bought)
+    moments = moments or model.moments(pool.features, pairs)
     scores = {
         "pair": rows,
         "mean": moments.mean.numpy(),
@@ -30,3 +44,34 @@ def score(
     offer = candidates(pool, scores, lambda: model.kernel(pool.features, pairs), bought)
     values = acquisition(offer, generator=generator)
     return scores | {"value": values, "uniform": np.full(len(rows), acquisition.uniform)}
+
+
+def on_offer(pool: Pool, bought: np.ndarray) -> tuple[np.ndarray, Pairs]:
+    """Rows of the pairs that are neither held out nor bought, and the pairs."""
+    rows = np.setdiff1d(pool.open, bought)
+    return rows, pool.pairs.take(rows)
+
+
+def shared_moments(model: Fitted, pool: Pool, bought: np.ndarray, group: Any) -> ScoreMoments | None:
+    """Moments of the scores of all pairs on offer, computed by several processes, the same to the bit as by one.
+
+    Each takes a run of whole chunks, those that one process would compute at once; with as many threads each, the sums
+    are the same sums.
+
+    Args:
+        group: Of `bgpm.launch.process_group`.
+
+    Returns:
+        On the group's first process the moments, on the others None.
+    """
+    rank, world = dist.get_rank(group), dist.get_world_size(group)
+    _, pairs = on_offer(pool, bought)
+    chunks = -(-len(pairs) // CHUNK)
+    first, stop = (CHUNK * (chunks * n // world) for n in (rank, rank + 1))
+    mine = model.moments(pool.features, pairs.take(np.arange(first, min(stop, len(pairs)))))
+    parts: list[Any] | None = [None] * world if rank == 0 else None
+    dist.gather_object((mine.mean, mine.variance), parts, group=group, group_dst=0)
+    if parts is None:
+        return None
+    mean, variance = (torch.cat(column) for column in zip(*parts, strict=True))
+    return ScoreMoments(mean, variance, mine.tau, mine.error_rate)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -35,6 +36,13 @@ class Human(Oracle):
     price_per_label: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
     price_per_hour: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
     paid: ClassVar[bool] = True
+
+    def answered(self, folder: Path) -> tuple[dict[str, float], list[str]]:
+        """Labels by pair of a folder of annotations where enough people have answered, and the pairs, sorted, where
+        some have but too few."""
+        said = folder_by_pair(folder, "human")
+        enough = {pair: some for pair, some in said.items() if len(some) >= self.annotators_per_pair}
+        return {pair: mean_label(tuple(some.values())) for pair, some in enough.items()}, sorted(said.keys() - enough)
 
     def __call__(self, questions: Sequence[Question], files: OracleFiles) -> Verdicts:
         """See `Oracle`."""

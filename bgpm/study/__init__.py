@@ -158,8 +158,8 @@ def read_plan(raw: dict[str, Any]) -> StudyPlan:
                 )
             if plan.pool_plans[pool].labels == "fitted" and plan.arm_plans[arm].noise > 0:
                 raise ConfigError(
-                    f"{PARAMS}: arm {arm!r} makes recorded labels wrong, and those of {pool!r} are drawn from a fit; run "
-                    "it on other pools"
+                    f"{PARAMS}: arm {arm!r} makes recorded labels wrong, and those of {pool!r} are drawn from a fit; "
+                    "run it on other pools"
                 )
     if plan.headline not in plan.shares:
         raise ConfigError(f"{PARAMS}: headline: {plan.headline} is not among shares {plan.shares}")

@@ -33,8 +33,8 @@ HEADER = (
 )
 
 FITTED = (
-    "**Simulated labels**: drawn from Bradley-Terry as all recorded labels fit it, and held-out pairs are labelled by the "
-    "side that this fit favours. What is saved here is saved where the model is right."
+    "**Simulated labels**: drawn from Bradley-Terry as all recorded labels fit it, and held-out pairs are labelled by "
+    "the side that this fit favours. What is saved here is saved where the model is right."
 )
 
 

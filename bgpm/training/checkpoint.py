@@ -5,7 +5,7 @@
     adapter_model.safetensors, adapter_config.json    of `lora` and `qlora`, as PEFT reads them over the base
     model.safetensors, config.json, tokenizer.json    of `full`, as transformers reads them
     head.safetensors, head.json                       the head as it was trained, as `bgpm.posteriors.load` reads it
-    reduction.npz                                     the map from states to the head's features
+    reduction.safetensors                             the map from states to the head's features
     bgpm.json                                         which of these, and settings of the features
 """
 
@@ -33,7 +33,7 @@ from bgpm.stage import write_json
 from bgpm.training import TrainingSettings
 from bgpm.training.model import PreferenceModel, ScoreHead, load_base
 
-VERSION = 1
+VERSION = 2
 ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
@@ -94,7 +94,7 @@ def export(
         write_json(folder / ADAPTER_CONFIG, {k: sorted(v) if isinstance(v, set) else v for k, v in config.items()})
     head.load_state_dict(inner)
     head.fitted(summary).save(folder / "head")
-    reduction.save(folder / "reduction.npz")
+    reduction.save(folder / "reduction.safetensors")
     write_json(folder / "bgpm.json", {"version": VERSION, "mode": mode, "features": reduction.settings.model_dump()})
 
 
@@ -114,7 +114,7 @@ def restore(folder: Path, base: BackboneSettings) -> Trained:
             f"{folder}/bgpm.json: expected version {VERSION}, got {described.get('version')!r}; train again"
         )
     settings = parse(FeatureSettings, described["features"], "features", str(folder / "bgpm.json"))
-    reduction, head = Reduction.load(settings, folder / "reduction.npz"), load(folder / "head")
+    reduction, head = Reduction.load(settings, folder / "reduction.safetensors"), load(folder / "head")
     found, given = _json(folder / "head.json")["head"]["in_features"], reduction.dim
     if found != given:
         raise StateError(

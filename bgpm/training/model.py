@@ -1,13 +1,14 @@
 """Backbone, fixed map to features and preference head as one network that returns its loss.
 
-Shapes: B pairs, M texts of a batch (first answers, second answers, then prompts where the head reads them), T tokens,
-p features. Whatever the backbone computes in, everything after it is float32.
+Shapes: B pairs, N texts that they read (first answers, second answers, then prompts where the head reads them), M of
+them different, T tokens in a row, p features. A row is a text padded on the right, or there is one row that holds all,
+see `bgpm.backbones.packing`. Whatever the backbone computes in, everything after it is float32.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch.nn.functional import logsigmoid
 
 from bgpm.backbones import BackboneSettings
 from bgpm.backbones.embedding import Backbone, is_causal, open_source, own_device
+from bgpm.backbones.packing import Segment
 from bgpm.backbones.reduction import Reduction
 from bgpm.errors import ConfigError
 from bgpm.heads import Head
@@ -100,7 +102,7 @@ class ScoreHead(nn.Module):
 
 
 class PreferenceModel(nn.Module):
-    """Padded texts to scores and loss.
+    """Texts to scores and loss.
 
     Args:
         net: The backbone, or the language model around it.
@@ -108,6 +110,7 @@ class PreferenceModel(nn.Module):
         reduction: From states to features; it stays as it is.
         head: The preference model.
         regulariser: A loss on the language model's own predictions, or none.
+        varlen: flash-attention's function for packed texts, where `packing.own_attention` gave it.
     """
 
     is_gradient_checkpointing = False  # PEFT: nothing to prepare, `prepare` has done it
@@ -119,9 +122,10 @@ class PreferenceModel(nn.Module):
         reduction: Reduction,
         head: ScoreHead,
         regulariser: RegulariserSettings,
+        varlen: Callable[..., Tensor] | None = None,
     ) -> None:
         super().__init__()
-        self.net, self.preference, self.regulariser = net, head, regulariser
+        self.net, self.preference, self.regulariser, self.varlen = net, head, regulariser, varlen
         self.config = net.config  # DeepSpeed reads sizes from it
         self._backbone = [backbone]  # in a list: it is registered as (a part of) net already
         self.every_layer = reduction.settings.layers == "all"
@@ -139,54 +143,67 @@ class PreferenceModel(nn.Module):
     def forward(
         self,
         input_ids: Tensor,
-        attention_mask: Tensor,
         pooling: Tensor,
+        which: Tensor,
         label: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        segments: Sequence[Segment] | None = None,
         statistics: Tensor | None = None,
         margin: Tensor | None = None,
-        answer: Tensor | None = None,
+        spoken: Tensor | None = None,
         noise: Tensor | None = None,
         kl_weight: float = 0.0,
     ) -> dict[str, Tensor]:
         """Loss [] and scores [B], both float32.
 
         Args:
-            input_ids, attention_mask: [M, T], padded on the right.
+            input_ids: int64 [M, T], or [1, T] for packed texts.
             pooling: float32 [M, T], weight of each token's state in its text's; rows sum to 1.
-            statistics: float32 [M, s], features that are read off the texts.
-            answer: bool [M, T], tokens that belong to an answer; for a regulariser.
+            which: int64 [N], the text of each answer and prompt.
+            attention_mask: [M, T], of padded texts.
+            position_ids, segments: [1, T] and where texts lie in the row, of packed ones.
+            statistics: float32 [N, s], features that are read off the texts.
+            spoken: int64 [3, A], of every token of an answer: its id, where in the rows laid end to end it is
+                predicted, and the answer's number; for a regulariser.
             label, margin, noise, kl_weight: As in `ScoreHead.forward`.
         """
         cache = {"use_cache": False} if is_causal(self) else {}
-        out = self.net(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True, **cache)
+        layout = {"attention_mask": attention_mask}
+        if segments is not None:  # no mask: it would make the model look for texts in the row by itself
+            layout = {"position_ids": position_ids, "segments": segments, "varlen": self.varlen}
+        out = self.net(input_ids=input_ids, output_hidden_states=True, **layout, **cache)
         with torch.autocast(input_ids.device.type, enabled=False):
-            features = self.features(out.hidden_states, pooling, statistics)
+            features = self.features(out.hidden_states, pooling)[which]
+            if statistics is not None:
+                features = torch.cat([features, statistics], -1)
             first, second, *rest = features.split(len(label))
             loss, score = self.preference(first, second, rest[0] if rest else None, label, margin, noise, kl_weight)
-            if self.training and self.regulariser.kind != "none" and answer is not None:
-                loss = loss + self.regulariser.weight * self._regularisation(out.logits, input_ids, answer, label)
+            if self.training and self.regulariser.kind != "none" and spoken is not None:
+                loss = loss + self.regulariser.weight * self._regularisation(out.logits, spoken, label)
         return {"loss": loss, "score": score}
 
-    def features(self, states: Sequence[Tensor], pooling: Tensor, statistics: Tensor | None) -> Tensor:
-        """float32 [M, p] from one [M, T, width] a layer; the same numbers as `Reduction` of `embed` gives."""
+    def features(self, states: Sequence[Tensor], pooling: Tensor) -> Tensor:
+        """float32 [M, p] without statistics, from one [M, T, width] or [1, T, width] a layer; the same numbers as
+        `Reduction` of `embed` gives."""
         layers = states if self.every_layer else states[-1:]
-        flat = torch.cat([torch.einsum("mt,mtw->mw", pooling, layer.float()) for layer in layers], -1)
+        weight = pooling[:, None] if len(layers[0]) == len(pooling) else pooling[None]  # a row a text, or one row
+        flat = torch.cat([(weight @ layer.float()).reshape(len(pooling), -1) for layer in layers], -1)
         mean, inverse, components = self._map = [array.to(flat.device) for array in self._map]
         standard = (flat - mean) * inverse
-        reduced = standard @ components if components.ndim else standard * components
-        return reduced if statistics is None else torch.cat([reduced, statistics], -1)
+        return standard @ components if components.ndim else standard * components
 
-    def _regularisation(self, logits: Tensor, ids: Tensor, answer: Tensor, label: Tensor) -> Tensor:
+    def _regularisation(self, logits: Tensor, spoken: Tensor, label: Tensor) -> Tensor:
         """Mean over pairs, in nats; of ``sft`` a tied pair has none."""
-        pairs = len(label)
-        both = slice(0, 2 * pairs)
-        spoken = logits[both, :-1].float().log_softmax(-1).gather(-1, ids[both, 1:, None])[..., 0]
-        counted = answer[both, 1:]
-        total, length = (spoken * counted).sum(-1), counted.sum(-1).clamp(min=1)
+        target, place, answer = spoken
+        said = logits.flatten(0, 1)[place].float().log_softmax(-1).gather(-1, target[:, None])[:, 0]
+        total = said.new_zeros(2 * len(label)).index_add(0, answer, said)
+        length = answer.bincount(minlength=2 * len(label)).clamp(min=1)
         if self.regulariser.kind == "dpo":
-            gap = self.regulariser.beta * (total[:pairs] - total[pairs:])
+            first, second = total.split(len(label))
+            gap = self.regulariser.beta * (first - second)
             return -(label * logsigmoid(gap) + (1 - label) * logsigmoid(-gap)).mean()
-        first, second = (-total / length).split(pairs)
+        first, second = (-total / length).split(len(label))
         return torch.where(label > 0.5, first, second).mul(label != 0.5).mean()
 
 

@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import ctypes
 import dataclasses
 import hashlib
 import json
-import os
+import logging
 import shutil
 import signal
 import sys
@@ -20,22 +21,25 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bgpm.backbones.embedding import embed, on_disk, own_device
+from bgpm.backbones import packing
+from bgpm.backbones.embedding import embed, is_causal, on_disk, own_device
 from bgpm.backbones.reduction import Reduction
 from bgpm.data.tables import as_pairs, read_table, where
 from bgpm.heads import Head
-from bgpm.launch import end_with_stage, local_rank_world, process_group, rank_world
+from bgpm.launch import end_with_stage, own_cores, process_group, rank_world
 from bgpm.posteriors import Posterior
 from bgpm.registry import build, parse
 from bgpm.sources import fingerprint
 from bgpm.stage import generator
 from bgpm.stage import run as run_stage
 from bgpm.training import WHERE, Task
-from bgpm.training.batches import Collator, TextSet, alike, held_out, order
+from bgpm.training.batches import Collator, TextSet, alike, evenly, held_out, order
 from bgpm.training.checkpoint import export, restore
 from bgpm.training.model import PreferenceModel, ScoreHead, load_base, prepare, starting_head
 from bgpm.training.trainer import fit
 from bgpm.types import Comparisons, Features
+
+log = logging.getLogger("bgpm")
 
 SMALL = 2**20  # weights; threads then wait for each other longer than they work
 PR_SET_PDEATHSIG = 1  # of prctl: the signal that this process gets when its parent ends
@@ -53,7 +57,7 @@ def run(step: str, task: Task) -> None:
 def _take_cores(model: torch.nn.Module) -> None:
     """This process's share of the cores, for a model that is large enough to keep several busy."""
     if sum(parameter.numel() for parameter in model.parameters()) > SMALL:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // local_rank_world()[1]))
+        torch.set_num_threads(own_cores())
 
 
 def train(task: Task) -> None:
@@ -66,7 +70,7 @@ def train(task: Task) -> None:
     head = build(Head, task.head["kind"], _without_kind(task.head), "models")
     posterior = build(Posterior, task.posterior["kind"], _without_kind(task.posterior), "posteriors")
     data, texts = _labels(task), TextSet.read(Path(task.pool))
-    reduction = Reduction.load(task.reduction, Path(task.features) / "reduction.npz")
+    reduction = Reduction.load(task.reduction, Path(task.features) / "reduction.safetensors")
     features = Features(*(np.load(Path(task.features) / f"{name}.npy") for name in ("responses", "prompts")))
     seed = int(generator("training", settings.seed, task.seed).integers(2**31))
     out = held_out(data.pairs.prompt, settings.holdout, seed=seed)
@@ -75,9 +79,12 @@ def train(task: Task) -> None:
     untrained = ScoreHead(copy.deepcopy(start), posterior)
     backbone, net = load_base(settings, task.backbone)
     _take_cores(net)
-    torch.manual_seed(seed)  # draws the adapters
+    net.eval()
+    with torch.autocast(next(net.parameters()).device.type, torch.bfloat16, enabled=settings.bf16):
+        packed, why = packing.find(backbone, causal=is_causal(backbone.model))
+    if rank_world()[0] == 0:
+        log.info("train %s: %s", task.name, packed.described if packed else f"padded batches: {why}")
     scores = ScoreHead(start, posterior)
-    root = prepare(PreferenceModel(net, backbone.model, reduction, scores, settings.regulariser), settings)
     collator = Collator(
         backbone,
         texts,
@@ -85,23 +92,33 @@ def train(task: Task) -> None:
         prompts=scores.reads_prompt,
         statistics=_statistics(reduction, features),
         margins=getattr(posterior, "margin", False),
-        answers=settings.regulariser.kind != "none",
+        spoken=settings.regulariser.kind != "none",
         noise_dim=scores.noise_dim,
         seed=seed,
+        packed=packed,
     )
     examples = order(np.flatnonzero(~out), settings.epochs, settings.steps, settings.batch_size, seed=seed)
-    examples = alike(examples, collator.length, settings.batch_size)
-    weights, summary = fit(
-        root,
-        settings,
-        posterior,
-        collator,
-        examples,
-        [(-1, int(row)) for row in np.flatnonzero(out)],
-        _side_folder(task),
-        on_gpu=own_device(task.backbone.device) != "cpu",
-        seed=seed,
-    )
+    if packed is None:
+        examples = alike(examples, collator.length, settings.batch_size)
+    else:
+        parts = rank_world()[1] * settings.accumulation
+        examples = evenly(examples, collator.length, settings.batch_size, parts)
+    with contextlib.ExitStack() as stack:
+        varlen = stack.enter_context(packing.own_attention(backbone.model)) if packed else None
+        torch.manual_seed(seed)  # draws the adapters
+        model = PreferenceModel(net, backbone.model, reduction, scores, settings.regulariser, varlen)
+        root = prepare(model, settings)
+        weights, summary = fit(
+            root,
+            settings,
+            posterior,
+            collator,
+            examples,
+            [(-1, int(row)) for row in np.flatnonzero(out)],
+            _side_folder(task),
+            on_gpu=own_device(task.backbone.device) != "cpu",
+            seed=seed,
+        )
     if rank_world()[0] == 0:
         export(
             root, weights, untrained, summary, Path(task.out) / "backbone",

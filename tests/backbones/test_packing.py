@@ -241,14 +241,22 @@ def test_what_is_right_is_packed_in_bfloat16_too(loaded: Callable[[str], Backbon
     assert how is not None or why == "attention is eager"
 
 
+@pytest.mark.parametrize("name", ["bert", "llama", "qwen2 chat"])
+def test_what_is_right_is_packed_where_autocast_rounds_too(loaded: Callable[[str], Backbone], name: str) -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        how, why = found(loaded(name))
+    assert how is not None, why
+
+
 # flash-attention's slot, with a slow stand-in for its kernel.
 
 
 def slow_varlen(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, cu_q: torch.Tensor, cu_k: torch.Tensor, max_q: int, max_k: int,
-    *, softmax_scale: float, causal: bool, window_size: tuple[int, int], softcap: float,
+    *, dropout_p: float, softmax_scale: float, causal: bool, window_size: tuple[int, int], softcap: float,
 ) -> torch.Tensor:  # fmt: skip
     """What flash_attn_varlen_func promises: bottom-right causal, windows to both sides, soft cap, shared heads."""
+    assert dropout_p == 0.0
     assert cu_q.dtype == cu_k.dtype == torch.int32
     assert (cu_q.diff().max(), cu_k.diff().max()) == (max_q, max_k)
     assert cu_q[-1] == len(q)

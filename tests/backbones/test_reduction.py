@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from bgpm.backbones import FeatureSettings
 from bgpm.backbones import reduction as reducing
@@ -205,23 +206,26 @@ def test_saving_and_loading_keeps_every_bit_and_saving_twice_every_byte(
     tmp_path: Path, settings: FeatureSettings
 ) -> None:
     a, b = (Reduction.fit(settings, states(), TEXTS) for _ in range(2))
-    a.save(tmp_path / "a.npz")
-    b.save(tmp_path / "b.npz")
-    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
-    loaded = Reduction.load(settings, tmp_path / "a.npz")
+    a.save(tmp_path / "a.safetensors")
+    b.save(tmp_path / "b.safetensors")
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    loaded = Reduction.load(settings, tmp_path / "a.safetensors")
+    for name, array in a.arrays.items():
+        assert (loaded.arrays[name] == array).all()
+        assert loaded.arrays[name].shape == array.shape
     assert loaded(states(9, seed=4), TEXTS[:9]).tobytes() == a(states(9, seed=4), TEXTS[:9]).tobytes()
-    loaded.save(tmp_path / "c.npz")
-    assert (tmp_path / "c.npz").read_bytes() == (tmp_path / "a.npz").read_bytes()
+    loaded.save(tmp_path / "c.safetensors")
+    assert (tmp_path / "c.safetensors").read_bytes() == (tmp_path / "a.safetensors").read_bytes()
 
 
 def test_a_file_that_is_no_reduction_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "reduction.npz"
+    path = tmp_path / "reduction.safetensors"
     settings = FeatureSettings(pca=3)
     Reduction.fit(settings, states(), TEXTS).save(path)
     whole = path.read_bytes()
-    for damaged in (whole[:-30], whole[:100], b"", b"no zip at all", b"PK\x03\x04" + b"\0" * 50):
+    for damaged in (whole[:-30], whole[:100], b"", b"no tensors at all", save({"mean": np.ones(3)})):
         path.write_bytes(damaged)
-        with pytest.raises(StateError, match=r"reduction\.npz: is not a fitted reduction .*run `dvc repro reduce`"):
+        with pytest.raises(StateError, match=r"\.safetensors: is not a fitted reduction .*run `dvc repro reduce`"):
             Reduction.load(settings, path)
     path.unlink()
     with pytest.raises(StateError, match="is not a fitted reduction"):

@@ -75,6 +75,19 @@ def test_a_senseless_combination_is_refused_before_any_work_and_names_a_sensible
 
 
 @every
+def test_runs_of_whole_chunks_have_the_moments_of_all_pairs(posterior, head, world, monkeypatch):
+    """So processes can share the pairs on offer, and the bytes are those of one."""
+    monkeypatch.setattr("bgpm.posteriors._data.CHUNK", 8)
+    p, fitted = world
+    model = fitted(posterior, head)
+    whole = model.moments(p.features, p.test)
+    runs = [model.moments(p.features, p.test.take(rows)) for rows in np.split(np.arange(len(p.test)), [0, 8, 24])]
+    assert [len(run.mean) for run in runs] == [0, 8, 16, len(p.test) - 24]
+    assert torch.equal(torch.cat([run.mean for run in runs]), whole.mean)
+    assert torch.equal(torch.cat([run.variance for run in runs]), whole.variance)
+
+
+@every
 def test_moments_match_samples(posterior, head, world):
     p, fitted = world
     model, n = fitted(posterior, head), 8_000

@@ -46,6 +46,7 @@ def test_the_shipped_plan_is_sound_and_every_arm_can_be_built() -> None:
         ),
         ({"extra_pools": ["nowhere"]}, "pools: nothing for 'nowhere'"),
         ({"figures": {"curves": ["guess"]}}, "figures: nothing for 'guess'"),
+        ({"extra_pools": ["ukp_fitted"]}, "makes recorded labels wrong, and those of 'ukp_fitted' are drawn"),
         ({"headline": 0.8}, "headline: 0.8 is not among shares"),
         ({"seeds": 1}, "seeds: Input should be greater than or equal to 2"),
         ({"colour": "blue"}, "colour: unknown key"),

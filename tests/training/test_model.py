@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import math
 from pathlib import Path
@@ -13,7 +14,8 @@ import torch
 import transformers
 from tasks import Workspace
 
-from bgpm.backbones.embedding import Source
+from bgpm.backbones import packing
+from bgpm.backbones.embedding import Source, is_causal
 from bgpm.backbones.reduction import Reduction
 from bgpm.errors import ConfigError, WeightsError
 from bgpm.heads import Head
@@ -27,7 +29,7 @@ from bgpm.posteriors.point import Point
 from bgpm.training.batches import Collator, TextSet
 from bgpm.training.model import PreferenceModel, ScoreHead, load_base, prepare, starting_head
 from bgpm.training.run import _labels, _statistics
-from bgpm.types import Comparisons, Features
+from bgpm.types import Comparisons, Features, Pairs
 
 FREE = Gpm(dim=4, bt_block=False, normalize="mean", prompt_gates=True)
 
@@ -37,46 +39,126 @@ def frozen(space: Workspace) -> Features:
 
 
 def build(
-    space: Workspace, head: Head | None = None, posterior: Posterior | None = None, **training: Any
+    space: Workspace,
+    head: Head | None = None,
+    posterior: Posterior | None = None,
+    *,
+    packed: bool = True,
+    **training: Any,
 ) -> tuple[Any, PreferenceModel, Collator, Comparisons]:
     """What `bgpm.training.run.train` builds: the root, the model in it, a collator and the labels."""
     head, posterior = head or Bt(), posterior or Laplace(prior_precision=1.0)
     task = space.task("unused", head=head, posterior=posterior, **training)
     data, features = _labels(task), frozen(space)
-    reduction = Reduction.load(space.reduction, space.folder / "features/reduction.npz")
+    reduction = Reduction.load(space.reduction, space.folder / "features/reduction.safetensors")
     backbone, net = load_base(task.training, space.backbone)
+    net.eval()
+    how, why = packing.find(backbone, causal=is_causal(backbone.model)) if packed else (None, "")
+    assert not why
     scores = ScoreHead(starting_head(posterior, head, features, data, seed=0), posterior)
-    model = PreferenceModel(net, backbone.model, reduction, scores, task.training.regulariser)
+    stack = contextlib.ExitStack()
+    varlen = stack.enter_context(packing.own_attention(backbone.model)) if how else None
+    model = PreferenceModel(net, backbone.model, reduction, scores, task.training.regulariser, varlen)
+    model.stack = stack  # the attention stays while the model lives
     torch.manual_seed(0)
     root = prepare(model, task.training)
     collator = Collator(
         backbone, TextSet.read(space.folder / "pool"), data, prompts=scores.reads_prompt,
         statistics=_statistics(reduction, features), margins=getattr(posterior, "margin", False),
-        answers=task.training.regulariser.kind != "none", noise_dim=scores.noise_dim, seed=0,
+        spoken=task.training.regulariser.kind != "none", noise_dim=scores.noise_dim, seed=0, packed=how,
     )  # fmt: skip
     return root, model, collator, data
 
 
-def batch(collator: Collator, rows: range) -> dict[str, torch.Tensor]:
+def batch(collator: Collator, rows: range) -> dict[str, Any]:
     return collator([(position, row) for position, row in enumerate(rows)])
 
 
+@pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("space", ["qwen", "bert"])
 def test_an_untrained_model_reads_the_features_that_the_pipeline_froze(
-    space: str, request: pytest.FixtureRequest
+    space: str, packed: bool, request: pytest.FixtureRequest
 ) -> None:
     ws = request.getfixturevalue(space)
-    root, model, collator, data = build(ws, FREE, Laplace(prior_precision=1.0), mode="full")
-    given = batch(collator, range(20))
-    features = frozen(ws)
+    root, model, collator, data = build(ws, FREE, Laplace(prior_precision=1.0), packed=packed, mode="full")
+    features, read = frozen(ws), []
     rows = np.concatenate([data.pairs.first[:20], data.pairs.second[:20]])
-    expected = np.concatenate([features.responses[rows], features.prompts[data.pairs.prompt[:20]]])
+    expected = features.responses[rows], features.prompts[data.pairs.prompt[:20]]
+    model.preference.module.register_forward_pre_hook(lambda module, given: read.extend(given))
     root.eval()
     with torch.no_grad():
-        states = model.net(given["input_ids"], attention_mask=given["attention_mask"], output_hidden_states=True)
-        found = model.features(states.hidden_states, given["pooling"], given.get("statistics")).numpy()
-    assert found.dtype == np.float32
-    assert np.abs(found - expected).max() < 2e-5 * np.abs(expected).max()
+        root(**batch(collator, range(20)))
+    first, second, prompt = (part.numpy() for part in read)
+    for found, wanted in zip((np.concatenate([first, second]), prompt), expected, strict=True):
+        assert found.dtype == np.float32
+        assert np.abs(found - wanted).max() < 2e-5 * np.abs(wanted).max()
+
+
+REGULARISED: dict[str, Any] = {"mode": "full", "regulariser": {"kind": "sft", "weight": 0.7}}
+
+
+@pytest.mark.parametrize(
+    ("space", "settings"),
+    [
+        ("qwen", {"mode": "lora"}),
+        ("qwen", {"mode": "full", "gradient_checkpointing": True}),
+        ("qwen", REGULARISED),
+        ("qwen", {"mode": "full", "regulariser": {"kind": "dpo", "weight": 0.7, "beta": 0.3}}),
+        ("bert", {"mode": "full"}),
+        ("bert", {"mode": "lora", "gradient_checkpointing": True}),
+    ],
+)
+def test_packed_batches_teach_what_padded_ones_teach(
+    space: str, settings: dict[str, Any], request: pytest.FixtureRequest
+) -> None:
+    found = []
+    for packed in (True, False):
+        root, model, collator, data = build(request.getfixturevalue(space), FREE, packed=packed, **settings)
+        given = batch(collator, range(10))
+        distinct = len(np.unique([data.pairs.first[:10], data.pairs.second[:10]])) + len(
+            np.unique(data.pairs.prompt[:10])
+        )
+        if packed:
+            texts = given["pooling"].shape[0]
+            assert texts == distinct < 30  # what several pairs share is read once
+            assert given["input_ids"].shape[0] == 1
+            shared = [s for s in given["segments"] if s.until > s.prefix]
+            assert bool(shared) == (space == "qwen")
+        else:
+            assert len(given["input_ids"]) == distinct
+        root.train()
+        for module in root.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0  # noise falls on other places of other layouts
+        out = root(**given)
+        out["loss"].backward()
+        model.stack.close()
+        grads = {name: p.grad for name, p in root.named_parameters() if p.requires_grad}
+        found.append((out["loss"].item(), out["score"].detach(), grads))
+    (loss, score, grads), (padded_loss, padded_score, padded_grads) = found
+    assert loss == pytest.approx(padded_loss, rel=1e-5)
+    assert torch.allclose(score, padded_score, atol=1e-4 * padded_score.abs().max())
+    assert grads.keys() == padded_grads.keys()
+    scale = max(g.abs().max() for g in padded_grads.values())
+    for name, gradient in padded_grads.items():
+        assert (grads[name] - gradient).abs().max() < 1e-4 * gradient.abs().max() + 1e-6 * scale, name
+
+
+def test_attention_drops_weights_of_packed_texts_too_while_training(bert: Workspace) -> None:
+    root, model, collator, _ = build(bert, mode="full")
+    for module in root.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    attention = model.backbone.encoder.layer[0].attention.self
+    given = batch(collator, range(6))
+    root.train()
+    with torch.no_grad():
+        before = root(**given)["score"]
+        assert torch.equal(before, root(**given)["score"])
+        attention.dropout.p = 0.5
+        assert not torch.allclose(before, root(**given)["score"], atol=1e-3)
+        root.eval()
+        assert torch.allclose(before, root(**given)["score"], atol=1e-5)
 
 
 @pytest.mark.parametrize("head", [Bt(), Gpm(dim=4), FREE, Pairpm(hidden=4)], ids=lambda head: head.kind)
@@ -110,7 +192,7 @@ def test_the_loss_is_the_mean_of_the_pairs_and_padding_changes_nothing(qwen: Wor
 
 
 def test_the_length_of_a_pair_is_that_of_its_longer_text(qwen: Workspace) -> None:
-    _, _, collator, data = build(qwen, mode="full")
+    _, _, collator, data = build(qwen, packed=False, mode="full")
     for row in range(len(data.label)):
         assert collator.length(row) == collator([(0, row)])["input_ids"].shape[1]
 
@@ -279,44 +361,49 @@ def test_gradients_are_the_same_when_activations_are_computed_again(qwen: Worksp
     assert all(torch.allclose(found[0][name], found[1][name], atol=1e-7) for name in found[0])
 
 
-def slow_regulariser(model: PreferenceModel, given: dict[str, torch.Tensor], kind: str, beta: float) -> float:
+def slow_regulariser(
+    model: PreferenceModel, collator: Collator, pairs: Pairs, label: list[float], kind: str, beta: float
+) -> float:
     """One text after another, one token after another."""
-    pairs, logs, lengths = len(given["label"]), [], []
-    for row in range(2 * pairs):
-        ids = given["input_ids"][row][given["attention_mask"][row].bool()]
-        logits = model.net(ids[None]).logits[0].double()
-        at = [t for t in range(len(ids)) if given["answer"][row, t]]
-        logs.append(sum(logits[t - 1].log_softmax(-1)[ids[t]].item() for t in at))
+    logs, lengths = [], []
+    for row in [*pairs.first.tolist(), *pairs.second.tolist()]:
+        text = collator.of_response[row]
+        assert text.ids[-1] == 1  # the closing token is part of what is said
+        logits = model.net(torch.tensor([text.ids])).logits[0].double()
+        at = range(text.start, len(text.ids))
+        logs.append(sum(logits[t - 1].log_softmax(-1)[text.ids[t]].item() for t in at))
         lengths.append(len(at))
     total = 0.0
-    for pair, label in enumerate(given["label"].tolist()):
-        first, second = pair, pair + pairs
+    for first, wanted in enumerate(label):
+        second = first + len(label)
         if kind == "sft":
-            chosen = first if label > 0.5 else second
-            total -= logs[chosen] / lengths[chosen] if label != 0.5 else 0.0
+            chosen = first if wanted > 0.5 else second
+            total -= logs[chosen] / lengths[chosen] if wanted != 0.5 else 0.0
         else:
             gap = beta * (logs[first] - logs[second])
-            total += label * math.log1p(math.exp(-gap)) + (1 - label) * math.log1p(math.exp(gap))
-    return total / pairs
+            total += wanted * math.log1p(math.exp(-gap)) + (1 - wanted) * math.log1p(math.exp(gap))
+    return total / len(label)
 
 
+@pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("kind", ["sft", "dpo"])
-def test_a_regulariser_is_the_language_models_loss_on_the_answers(qwen: Workspace, kind: str) -> None:
+def test_a_regulariser_is_the_language_models_loss_on_the_answers(qwen: Workspace, kind: str, packed: bool) -> None:
     regulariser = {"kind": kind, "weight": 0.7, "beta": 0.3}
-    root, model, collator, _ = build(qwen, mode="full", regulariser=regulariser)
-    given = batch(collator, range(5))
-    given["label"] = torch.tensor([1.0, 0.0, 0.5, 0.75, 0.0])
-    ends = given["attention_mask"].sum(1) - 1
-    assert given["answer"][torch.arange(10), ends].all()  # the closing token is part of what is said
+    root, model, collator, data = build(qwen, packed=packed, mode="full", regulariser=regulariser)
+    given, label = batch(collator, range(5)), [1.0, 0.0, 0.5, 0.75, 0.0]
+    given["label"] = torch.tensor(label)
     with torch.no_grad():
         root.eval()
         plain = root(**given)["loss"].item()
         root.train()  # the model has no dropout
         with_it = root(**given)["loss"].item()
-        assert with_it - plain == pytest.approx(0.7 * slow_regulariser(model, given, kind, 0.3), rel=1e-4)
     root(**given)["loss"].backward()
     assert model.net.lm_head.weight.grad.abs().max() > 0
     assert model.backbone is model.net.model
+    model.stack.close()
+    with torch.no_grad():
+        expected = slow_regulariser(model, collator, data.pairs.take(np.arange(5)), label, kind, 0.3)
+    assert with_it - plain == pytest.approx(0.7 * expected, rel=1e-4)
 
 
 def test_a_regulariser_of_an_encoder_or_without_the_words_head_is_refused(

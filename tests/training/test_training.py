@@ -25,7 +25,7 @@ from bgpm.posteriors import load
 from bgpm.posteriors.amortized import Amortized
 from bgpm.posteriors.laplace import Laplace
 from bgpm.training import Task, TrainingSettings, drop_weights
-from bgpm.training.batches import alike, held_out, order
+from bgpm.training.batches import alike, evenly, held_out, order
 from bgpm.training.checkpoint import restore
 from bgpm.training.run import _labels, run
 from bgpm.training.trainer import latest, load_trainable, trainable
@@ -157,7 +157,7 @@ def test_features_of_a_round_are_the_checkpoints_own(bert: Workspace, full: Path
 
 
 def test_a_head_lost_or_of_another_size_is_one_clear_error(bert: Workspace, full: Path, tmp_path: Path) -> None:
-    for lost in ("head.safetensors", "head.json", "reduction.npz", "bgpm.json"):
+    for lost in ("head.safetensors", "head.json", "reduction.safetensors", "bgpm.json"):
         copy = Path(shutil.copytree(full / "backbone", tmp_path / lost))
         (copy / lost).unlink()
         with pytest.raises(StateError, match=lost):
@@ -170,7 +170,7 @@ def test_a_head_lost_or_of_another_size_is_one_clear_error(bert: Workspace, full
     told = json.loads((copy / "head.json").read_text())
     told["head"]["in_features"] -= 1
     (copy / "head.json").write_text(json.dumps(told))
-    dim = Reduction.load(bert.reduction, full / "backbone/reduction.npz").dim
+    dim = Reduction.load(bert.reduction, full / "backbone/reduction.safetensors").dim
     with pytest.raises(StateError, match=rf"the head reads {dim - 1} features and the map beside it gives {dim}"):
         restore(copy, bert.backbone)
 
@@ -197,7 +197,7 @@ def test_a_round_whose_weights_were_not_kept_says_so_and_keeps_its_head(
     copy = Path(shutil.copytree(full / "backbone", tmp_path / "dropped"))
     drop_weights(copy)
     left = {path.name for path in copy.iterdir()}
-    assert left == {"head.safetensors", "head.json", "reduction.npz", "bgpm.json"}
+    assert left == {"head.safetensors", "head.json", "reduction.safetensors", "bgpm.json"}
     with pytest.raises(StateError, match=r"were not kept; set training\.keep: all"):
         restore(copy, bert.backbone)
 
@@ -391,6 +391,21 @@ def test_labels_of_like_length_share_a_pass_and_every_update_keeps_its_labels() 
     assert padded(ordered) < 1.2 * useful
     for start in range(0, len(seen), 16):
         assert sorted(ordered[start : start + 16]) == sorted(seen[start : start + 16])
+
+
+@pytest.mark.parametrize("parts", [1, 2, 4])
+def test_no_part_of_an_update_waits_for_longer_texts_of_another(parts: int) -> None:
+    length = np.random.default_rng(0).integers(10, 400, 50)
+    seen = order(np.arange(50), 3.0, None, 16, seed=0)
+    dealt = evenly(seen, lambda row: int(length[row]), 16, parts)
+    for start in range(0, len(seen), 16):
+        assert sorted(dealt[start : start + 16]) == sorted(seen[start : start + 16])
+
+    def waited(examples: list[tuple[int, int]]) -> int:
+        tokens = np.array([length[row] for _, row in examples]).reshape(-1, parts, 16 // parts).sum(2)
+        return int((tokens.max(1, keepdims=True) - tokens).sum())
+
+    assert waited(dealt) <= 0.4 * waited(alike(seen, lambda row: int(length[row]), 16))
 
 
 def test_held_out_labels_are_those_of_whole_prompts_and_never_all() -> None:

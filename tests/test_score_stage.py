@@ -1,0 +1,70 @@
+"""The stage `score` on several processes gives what one gives, or nothing at all; a small pool is scored by one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import Project
+from safetensors.torch import load_file, save_file
+
+pytestmark = [pytest.mark.distributed, pytest.mark.slow]
+SCORES = "data/entropy/round-1/scores.parquet"
+
+
+@pytest.fixture
+def project(finished_project: Project, tmp_path: Path) -> Project:
+    """Pairs are scored sixteen at a time, so that two processes have something to share."""
+    project = finished_project.clone(tmp_path / "project")
+    (project.folder / "sitecustomize.py").write_text("import bgpm.posteriors._data as d\nd.CHUNK = 16\n")
+    (project.folder / SCORES).unlink()
+    return project
+
+
+def test_two_processes_write_the_bytes_of_one(project: Project) -> None:
+    project.stage("score", "entropy", "1")
+    alone = project.read(SCORES)
+    (project.folder / SCORES).write_bytes(b"of an earlier run")
+    project.params(launcher__kind="torchrun", launcher__processes=2, launcher__score_from=1)
+    done = project.stage("score", "entropy", "1")
+    assert project.read(SCORES) == alone
+    assert done.stderr.count("Setting OMP_NUM_THREADS") == 0
+    project.params(launcher__processes=3)  # more processes than some have chunks for
+    project.stage("score", "random", "1")
+    by_three = project.read("data/random/round-1/scores.parquet")
+    project.params(launcher__kind="none")
+    project.stage("score", "random", "1")
+    assert project.read("data/random/round-1/scores.parquet") == by_three
+
+
+def test_one_process_that_fails_ends_all_and_nothing_is_left(project: Project) -> None:
+    weights = project.folder / "data/entropy/round-1/model/seed-1.safetensors"
+    weights.chmod(0o644)  # DVC protects what is in its cache
+    state = load_file(weights)
+    name = next(n for n in state if n.startswith("head."))
+    state[name] = state[name] * float("nan")
+    text = weights.read_bytes()
+    weights.unlink()
+    save_file(state, weights)
+    assert weights.read_bytes() != text
+    project.params(launcher__kind="torchrun", launcher__processes=2, launcher__score_from=1)
+    done = project.stage("score", "entropy", "1", check=False)
+    assert done.returncode == 1
+    assert "error: launcher: stages.score failed on at least one of 2 processes started by torchrun" in done.stderr
+    assert not (project.folder / SCORES).exists()
+
+
+def test_a_small_pool_is_scored_before_a_launcher_would_have_started(project: Project) -> None:
+    project.params(launcher__kind="deepspeed", launcher__hostfile="nowhere")  # it could not start
+    project.stage("score", "entropy", "1")
+    assert (project.folder / SCORES).exists()
+    project.params(launcher__score_from=1)
+    done = project.stage("score", "entropy", "1", check=False)
+    assert "params.yaml: launcher.hostfile: nowhere cannot be read" in done.stderr
+
+
+def test_a_stage_run_under_a_launcher_by_hand_says_how_it_is_done(project: Project) -> None:
+    project.env |= {"RANK": "0", "WORLD_SIZE": "2"}
+    done = project.stage("score", "entropy", "1", check=False)
+    assert done.returncode == 1
+    assert "error: this stage starts its processes itself: run it alone" in done.stderr
