@@ -40,15 +40,16 @@ class LauncherSettings(Settings):
         hostfile: Machines for ``deepspeed``, one a line as ``HOST slots=GPUS``, this one first; null for this one only.
         arguments: More arguments for the launcher's command line, such as ``[--master_port, "29501"]``; the last one
             given wins.
-        score_from: Pairs on offer from which `score` is divided too. A head reads some 100,000 pairs of cached features
-            a second, so that fewer are scored before several processes have started.
+        score_from: Pairs on offer from which `score` is divided too. One thread scores 10,000 (a GPM of 512 features)
+            to 500,000 (Bradley-Terry of 71) pairs of cached features a second: fewer are done before processes have
+            started.
     """
 
     kind: Literal["none", "torchrun", "deepspeed"] = "none"
     processes: int = Field(default=1, ge=1)
     hostfile: str | None = None
     arguments: list[str] = Field(default=[])
-    score_from: int = Field(default=1_000_000, ge=1)
+    score_from: int = Field(default=200_000, ge=1)
 
 
 def must_launch(settings: LauncherSettings) -> bool:

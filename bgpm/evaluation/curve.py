@@ -15,7 +15,7 @@ import torch
 from bgpm import functional as F
 from bgpm.evaluation.accuracy import by_name, correct
 from bgpm.evaluation.benchmark import BenchmarkScore
-from bgpm.evaluation.cyclic import find_triples, triples_right
+from bgpm.evaluation.cyclic import Triples, triples_right
 from bgpm.evaluation.figures import Point, best_of_n, coverage, reliability, selective_metrics
 from bgpm.types import Pairs, ScoreMoments
 
@@ -60,12 +60,11 @@ def heldout_rows(moments: ScoreMoments, label: np.ndarray, section: np.ndarray) 
         yield "heldout", name, "accuracy", value
 
 
-def triple_rows(moments: ScoreMoments, pairs: Pairs, label: np.ndarray) -> Iterator[Row]:
+def triple_rows(moments: ScoreMoments, triples: Triples, label: np.ndarray) -> Iterator[Row]:
     """How many held-out triples are cyclic, and the share that is ordered rightly of those and of the others.
 
     Noise makes cycles too: where labels are single votes, most are nobody's preference.
     """
-    triples = find_triples(pairs, label)
     right = triples_right(moments.mean.numpy(), label, triples)
     for name, here in (("cyclic", triples.cyclic), ("transitive", ~triples.cyclic)):
         if here.any():

@@ -48,7 +48,7 @@ def measure(model: Fitted, heldout: Labelled, benchmark: Labelled, *, xstest: st
     if heldout.decided:
         moments = model.moments(heldout.features, heldout.pairs)
         rows += heldout_rows(moments, heldout.label, heldout.section)
-        rows += triple_rows(moments, heldout.pairs, heldout.label)
+        rows += triple_rows(moments, heldout.triples, heldout.label)
         answers = by_prompt(heldout.pairs.prompt, correct(moments.mean.numpy(), heldout.label, tie=0.5))
         points += heldout_figures(moments, heldout.pairs, heldout.label) if figures else []
     on_benchmark = model.moments(benchmark.features, benchmark.pairs)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from bgpm.data.tables import as_pairs, read_table
+from bgpm.evaluation.cyclic import Triples, find_triples
 from bgpm.evaluation.splits import Split, read_split
 from bgpm.types import Candidates, Features, PairKernel, Pairs
 
@@ -50,6 +52,11 @@ class Labelled(Split):
     def decided(self) -> bool:
         """Whether any pair has a winner."""
         return bool((self.label != 0.5).any())
+
+    @cached_property
+    def triples(self) -> Triples:
+        """Triples of answers of which every pair has a winner; they are the same for every model that is measured."""
+        return find_triples(self.pairs, self.label)
 
 
 def read_features(folder: Path) -> Features:
