@@ -9,7 +9,7 @@ from bgpm.data.tables import write_table
 from bgpm.launch import own_cores
 from bgpm.stage import STUDY, read_params, run, whole_folder, write_json
 from bgpm.study import PARAMS, read_plan
-from bgpm.study.pools import texts
+from bgpm.study.texts import texts
 
 
 def main() -> None:

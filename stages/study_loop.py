@@ -14,8 +14,7 @@ from bgpm.loop.pool import read_labelled, read_pool
 from bgpm.oracles.recorded import Recorded
 from bgpm.stage import STUDY, generator, read_params, run, whole_folder
 from bgpm.study import PARAMS, StudyPlan, fitted, read_plan
-from bgpm.study.pools import answers
-from bgpm.study.run import Components, Run
+from bgpm.study.run import Components, Run, answers
 from bgpm.study.run import run as loop
 
 COLUMNS = ("round", "labels", "split", "section", "metric", "value")

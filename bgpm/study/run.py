@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from bgpm.loop.score import score
 from bgpm.loop.select import select
 from bgpm.loop.start import start
 from bgpm.loop.train import train
+from bgpm.oracles import Oracle, OracleFiles, Question
 from bgpm.posteriors import Posterior
 from bgpm.registry import C, build
 from bgpm.selection import Selection, StartSettings
@@ -109,3 +111,12 @@ def run(
             generator=generator("select", kind, seed, k),
         )
         rows, k = batch["pair"], k + 1
+
+
+def answers(folder: Path, pool: Pool, oracle: Oracle, seed: int) -> dict[str, np.ndarray]:
+    """What an oracle says to every pair that may be bought: label and margin by row, NaN for the other rows."""
+    asked = [Question(name, seed) for name in pool.table["pair_id"][pool.open].tolist()]
+    verdicts = oracle(asked, OracleFiles(folder / "truth-pool.parquet", folder, folder / "pairs.parquet", folder))
+    out = {name: np.full(len(pool.pairs), np.nan) for name in ("label", "margin")}
+    out["label"][pool.open], out["margin"][pool.open] = verdicts.label, verdicts.margin
+    return out
