@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -176,6 +177,11 @@ def make_project(folder: Path) -> Project:
     project.run("git", "init", "-q", "-b", "main")
     project.commit("a tiny pool")
     return project
+
+
+def ran(output: str) -> list[str]:
+    """Names of the stages that a `dvc repro` executed."""
+    return re.findall(r"Running stage '([^']+)'", output)
 
 
 def once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Project:

@@ -16,16 +16,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from conftest import QUALITIES, Project, tiny_pool, write_jsonl
+from conftest import QUALITIES, Project, ran, tiny_pool, write_jsonl
 from oracles.chat_service import Request, Response, completion, serve
 from tasks import files_of
 
 RESULTS = ["reports/metrics.json", "reports/label_efficiency.csv", "reports/label_efficiency.json"]
-
-
-def ran(output: str) -> list[str]:
-    """Names of the stages that a repro executed."""
-    return re.findall(r"Running stage '([^']+)'", output)
 
 
 @pytest.fixture

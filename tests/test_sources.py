@@ -69,6 +69,11 @@ def test_a_changed_step_of_the_loop_changes_the_loops_of_the_study(copy: Path, p
     assert ("study_loop" in changed(copy, path)) == runs
 
 
+@pytest.mark.parametrize("path", ["bgpm/loop/pool.py", "bgpm/evaluation/cyclic.py", "bgpm/backbones/reduction.py"])
+def test_no_text_is_embedded_again_for_code_that_embeds_none(copy: Path, path: str) -> None:
+    assert not {"embed", "study_embed"} & changed(copy, path)
+
+
 def test_a_new_member_of_a_family_counts_though_nobody_imports_it(copy: Path) -> None:
     before = fingerprint(Path("stages/score.py"), copy)
     (copy / "bgpm/acquisition/mine.py").write_text("", encoding="utf-8")

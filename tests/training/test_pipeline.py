@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from conftest import Project
+from conftest import Project, ran
 from tasks import files_of, write_tiny_qwen
 
 from bgpm.stage import read_params
@@ -26,10 +25,6 @@ TRAINED = [
     "training.mode=lora", "training.steps=12", "training.checks=6", "training.batch_size=4", "training.holdout=0.0",
     "training.lora.rank=2", "training.learning_rate=0.001", "backbone.path=tiny/qwen",
 ]  # fmt: skip
-
-
-def ran(output: str) -> list[str]:
-    return re.findall(r"Running stage '([^']+)'", output)
 
 
 def changed(**changes: Any) -> dict[str, Any]:
