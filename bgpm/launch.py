@@ -40,9 +40,9 @@ class LauncherSettings(Settings):
         hostfile: Machines for ``deepspeed``, one a line as ``HOST slots=GPUS``, this one first; null for this one only.
         arguments: More arguments for the launcher's command line, such as ``[--master_port, "29501"]``; the last one
             given wins.
-        score_from: Pairs on offer from which `score` is divided too. One thread scores 10,000 (a GPM of 512 features)
-            to 500,000 (Bradley-Terry of 71) pairs of cached features a second: fewer are done before processes have
-            started.
+        score_from: Pairs of the pool from which `score` is divided too. One thread scores 10,000 (a GPM of 512
+            features) to 500,000 (Bradley-Terry of 71) pairs of cached features a second, and processes take seconds to
+            start.
     """
 
     kind: Literal["none", "torchrun", "deepspeed"] = "none"

@@ -9,12 +9,21 @@ import numpy as np
 from bgpm.acquisition import Acquisition
 from bgpm.data.tables import concatenate, read_table, write_table
 from bgpm.errors import LaunchError
-from bgpm.launch import LauncherSettings, end_with_stage, launch, must_launch, process_group, refuse_launched
-from bgpm.loop.pool import read_pool
+from bgpm.launch import (
+    LauncherSettings,
+    end_with_stage,
+    launch,
+    must_launch,
+    process_group,
+    rank_world,
+    refuse_launched,
+)
+from bgpm.loop.pool import Pool, read_pool
 from bgpm.loop.score import score, shared_moments
-from bgpm.posteriors import load
+from bgpm.posteriors import Fitted, load
 from bgpm.registry import build, parse
 from bgpm.stage import POOL, features_dir, generator, read_params, round_dir, run, seeds_of, setting
+from bgpm.types import ScoreMoments
 
 
 def main(arm: str, k: str, out: str | None = None) -> None:
@@ -41,19 +50,25 @@ def work(acquisition: Acquisition, arm: str, k: str, path: Path) -> None:
     """Score, alone or as one of several processes, of which the first writes."""
     here = round_dir(arm, k)
     labels = read_table(here / "labels.parquet", ["seed", "pair"])
-    out = []
+    seeds = seeds_of(here / "model")
+
+    def of(seed: int) -> tuple[Fitted, Pool, np.ndarray]:
+        pool = read_pool(POOL, features_dir(here / "model", seed, "pool"))
+        return load(here / "model" / f"seed-{seed}"), pool, labels["pair"][labels["seed"] == seed]
+
+    moments: dict[int, ScoreMoments | None] = dict.fromkeys(seeds)
     with process_group() as group:
-        for seed in seeds_of(here / "model"):
-            pool = read_pool(POOL, features_dir(here / "model", seed, "pool"))
-            model, bought = load(here / "model" / f"seed-{seed}"), labels["pair"][labels["seed"] == seed]
-            moments = None if group is None else shared_moments(model, pool, bought, group)
-            if group is not None and moments is None:
-                continue
-            drawn = generator("score", arm, seed, int(k))
-            scores = score(acquisition, model, pool, bought, generator=drawn, moments=moments)
-            out.append({"seed": np.full(len(scores["pair"]), seed), **scores})
-    if out:
-        write_table(path, concatenate(out))
+        if group is not None:
+            moments = {seed: shared_moments(*of(seed), group) for seed in seeds}
+    if rank_world()[0] != 0:
+        return
+    out = []
+    for seed in seeds:
+        model, pool, bought = of(seed)
+        drawn = generator("score", arm, seed, int(k))
+        scores = score(acquisition, model, pool, bought, generator=drawn, moments=moments[seed])
+        out.append({"seed": np.full(len(scores["pair"]), seed), **scores})
+    write_table(path, concatenate(out))
 
 
 if __name__ == "__main__":

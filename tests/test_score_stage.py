@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from conftest import Project
-from safetensors.torch import load_file, save_file
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 SCORES = "data/entropy/round-1/scores.parquet"
@@ -38,18 +37,16 @@ def test_two_processes_write_the_bytes_of_one(project: Project) -> None:
 
 
 def test_one_process_that_fails_ends_all_and_nothing_is_left(project: Project) -> None:
-    weights = project.folder / "data/entropy/round-1/model/seed-1.safetensors"
-    weights.chmod(0o644)  # DVC protects what is in its cache
-    state = load_file(weights)
-    name = next(n for n in state if n.startswith("head."))
-    state[name] = state[name] * float("nan")
-    text = weights.read_bytes()
-    weights.unlink()
-    save_file(state, weights)
-    assert weights.read_bytes() != text
+    with (project.folder / "sitecustomize.py").open("a") as file:  # the other waits for its moments
+        file.write(
+            "import os\nif os.environ.get('RANK') == '1':\n"
+            "    def broken(*given, **named): raise OSError('the second disk is gone')\n"
+            "    import bgpm.loop.pool\n    bgpm.loop.pool.read_features = broken\n"
+        )
     project.params(launcher__kind="torchrun", launcher__processes=2, launcher__score_from=1)
     done = project.stage("score", "entropy", "1", check=False)
     assert done.returncode == 1
+    assert done.stderr.count("error: the second disk is gone") == 1
     assert "error: launcher: stages.score failed on at least one of 2 processes started by torchrun" in done.stderr
     assert not (project.folder / SCORES).exists()
 

@@ -173,6 +173,11 @@ def attend(
         if value_of is not None:
             raise _CannotPackError(f"its attention has a {name}")
     if varlen is not None:
+        from transformers.integrations.flash_attention import get_target_dtype
+
+        # Rotary embeddings in float32 widen queries and keys, which flash-attention does not read.
+        if (narrow := get_target_dtype(query, module)) is not None:
+            query, key, value = (x.to(narrow) for x in (query, key, value))
         return _by_flash(varlen, query, key, value, segments, causal, scaling, sliding_window, softcap, dropout), None
     if (heads := query.shape[1] // key.shape[1]) > 1:
         key, value = key.repeat_interleave(heads, 1), value.repeat_interleave(heads, 1)
@@ -272,7 +277,8 @@ def find(backbone: Backbone, *, causal: bool) -> tuple[Packing | None, str]:
         # Weights that DeepSpeed has yet to divide wait there, where flash-attention cannot try.
         backbone.model.set_attn_implementation("sdpa")
         try:
-            return find(backbone, causal=causal)
+            packing, why = find(backbone, causal=causal)
+            return packing, why and f"{why} (tried on the CPU, where the weights wait)"
         finally:
             backbone.model.set_attn_implementation(implementation)
     from bgpm.backbones.embedding import Tokens

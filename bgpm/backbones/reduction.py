@@ -117,6 +117,8 @@ class Reduction:
         """The inverse of `save`."""
         try:
             arrays = load_file(path)
+            if lacking := {"mean", "scale", "components", "statistics_mean", "statistics_scale"} - arrays.keys():
+                raise KeyError(f"without {', '.join(sorted(lacking))}")
             # As `fit` holds them: products of the other order round differently.
             arrays["components"] = np.asarray(arrays["components"], order="F")
             return cls(settings, arrays)

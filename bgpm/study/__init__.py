@@ -52,7 +52,8 @@ class PoolPlan(Settings):
         redundancy: None, or easy near-duplicates in excess.
         labels: ``recorded``, those of the files; or ``fitted``, labels of a world in which the model is right: drawn
             from Bradley-Terry as all recorded labels fit it, and on held-out pairs the side that it favours
-            (`bgpm.study.fitted`). What an arm saves there it saves where nothing is misspecified.
+            (`bgpm.study.fitted`). What an arm saves there it saves where nothing is misspecified. The benchmark keeps
+            its recorded labels.
     """
 
     sources: list[Source] = Field(min_length=1)

@@ -61,10 +61,7 @@ def draw_curves(outcomes: Sequence[Outcome], arms: Sequence[str], stem: Path) ->
                 )
             axis.set_title(pool, loc="left", fontsize=10)
             axis.grid(axis="y", color="#000000", alpha=0.08)
-        for axis in axes.flat[len(pools) :]:
-            axis.set_visible(False)
-        for axis in axes.flat[max(len(pools) - columns, 0) : len(pools)]:  # the lowest of each column
-            axis.set_xlabel("labels bought")
+        _finish(axes, len(pools), "labels bought")
         for axis in axes[:, 0]:
             axis.set_ylabel("held-out accuracy, %")
         handles = {
@@ -81,19 +78,29 @@ def draw_savings(outcomes: Sequence[Outcome], arms: Sequence[str], share: float,
     compared = [o for o in outcomes if o.arm != o.plan.baseline and o.arm in arms]
     pools = list(dict.fromkeys(o.pool for o in compared))
     arms = [arm for arm in arms if any(o.arm == arm for o in compared)]
+    columns = min(4, len(pools))
+    rows = math.ceil(len(pools) / columns)
     with mpl.rc_context(RC):
-        size = (1.6 + 2.1 * len(pools), 1.2 + 0.27 * len(arms))
-        figure, axes = plt.subplots(1, len(pools), figsize=size, sharey=True, squeeze=False, layout="constrained")
-        for axis, pool in zip(axes[0], pools, strict=True):
+        size = (1.6 + 2.1 * columns, rows * (1.0 + 0.27 * len(arms)))
+        figure, axes = plt.subplots(rows, columns, figsize=size, sharey=True, squeeze=False, layout="constrained")
+        for axis, pool in zip(axes.flat, pools, strict=False):
             for o in (o for o in compared if o.pool == pool):
                 _saving(axis, len(arms) - 1 - arms.index(o.arm), o.at(share), o.plan.default)
             axis.set_title(pool, loc="left", fontsize=9)
             axis.set_xlim(-105, 105)
             axis.axvline(0, color="#888888", linewidth=0.8)
             axis.axvline(50, color="#888888", linewidth=0.8, linestyle=":")
-            axis.set_xlabel("labels saved, %")
+        _finish(axes, len(pools), "labels saved, %")
         axes[0][0].set_yticks(range(len(arms)), arms[::-1])
         save(figure, stem)
+
+
+def _finish(axes: np.ndarray, used: int, label: str) -> None:
+    """Hide panels that are not used, and name the axis below the lowest of each column."""
+    for axis in axes.flat[used:]:
+        axis.set_visible(False)
+    for axis in axes.flat[max(used - axes.shape[1], 0) : used]:
+        axis.set_xlabel(label)
 
 
 def _saving(axis: Axes, y: float, c: Comparison, default: bool) -> None:

@@ -11,7 +11,7 @@ those features by the same code as on frozen ones. Features are in the same coor
 | module | what it holds |
 |---|---|
 | `model` | backbone, fixed map to features and head as one network, and its loss |
-| `batches` | labelled pairs as padded batches; the order they are seen in |
+| `batches` | labelled pairs as packed or padded batches; the order they are seen in |
 | `trainer` | the updates: Trainer, DeepSpeed, checkpoints to resume from |
 | `checkpoint` | a trained backbone and its head on disk |
 | `run` | one task from files to files |

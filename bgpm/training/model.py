@@ -75,7 +75,7 @@ class ScoreHead(nn.Module):
         noise: Tensor | None,
         kl_weight: float,
     ) -> tuple[Tensor, Tensor]:
-        """Loss [] in nats a label and scores [B].
+        """Nats of each label [B], or their mean [] under ``amortized`` while training; and scores [B].
 
         Args:
             first, second, prompt: Features, float32 [B, p].
@@ -88,7 +88,7 @@ class ScoreHead(nn.Module):
         if self.training and isinstance(self.start, AmortizedModel) and isinstance(self.posterior, Amortized):
             assert noise is not None
             return self.start.training_loss(self.posterior, data, kl_weight, noise.unbind()), score
-        return self.loss(score, data).mean(), score
+        return self.loss(score, data), score
 
     def fitted(self, summary: dict[str, float | int | str]) -> Fitted:
         """The networks as they are now, as a model of the family `bgpm.posteriors` without uncertainty of its own
@@ -155,7 +155,7 @@ class PreferenceModel(nn.Module):
         noise: Tensor | None = None,
         kl_weight: float = 0.0,
     ) -> dict[str, Tensor]:
-        """Loss [] and scores [B], both float32.
+        """Loss [], nats of each label [B] or their mean [], and scores [B]; all float32.
 
         Args:
             input_ids: int64 [M, T], or [1, T] for packed texts.
@@ -178,10 +178,11 @@ class PreferenceModel(nn.Module):
             if statistics is not None:
                 features = torch.cat([features, statistics], -1)
             first, second, *rest = features.split(len(label))
-            loss, score = self.preference(first, second, rest[0] if rest else None, label, margin, noise, kl_weight)
+            nats, score = self.preference(first, second, rest[0] if rest else None, label, margin, noise, kl_weight)
+            loss = nats.mean()
             if self.training and self.regulariser.kind != "none" and spoken is not None:
                 loss = loss + self.regulariser.weight * self._regularisation(out.logits, spoken, label)
-        return {"loss": loss, "score": score}
+        return {"loss": loss, "nats": nats, "score": score}
 
     def features(self, states: Sequence[Tensor], pooling: Tensor) -> Tensor:
         """float32 [M, p] without statistics, from one [M, T, width] or [1, T, width] a layer; the same numbers as

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import is_deepspeed_zero3_enabled
 
-from bgpm.errors import ConfigError, NumericsError
+from bgpm.errors import ConfigError, LaunchError, NumericsError
 from bgpm.launch import is_launched, rank_world
 from bgpm.posteriors import Posterior
 from bgpm.posteriors._amortized import warmed_up
@@ -93,7 +94,7 @@ def fit(
         save_steps=interval,
         eval_strategy="steps" if heldout else "no",
         eval_steps=interval if heldout else None,
-        metric_for_best_model="loss" if heldout else None,
+        metric_for_best_model="nats" if heldout else None,
         greater_is_better=False if heldout else None,
         logging_strategy="no",
         report_to=[],
@@ -110,8 +111,16 @@ def fit(
         data_collator=collator,
         train_dataset=examples,
         eval_dataset=heldout or None,
+        # Of each label once. The Trainer's own mean counts those twice that make up the last batch of many processes.
+        compute_metrics=lambda found: {"nats": float(found.predictions.mean())},
         callbacks=[_Patience(patience)] if patience is not None else [],
     )
+    ways = sorted(set(gather_object([repr(collator.packed)])))
+    if len(ways) > 1:  # they would deal out the labels differently
+        raise LaunchError(
+            f"launcher: processes read the backbone in different ways ({'; '.join(ways)}); give them machines that are "
+            "alike, or set backbone.attention to eager"
+        )
     trainer.posterior, trainer.model_accepts_loss_kwargs = posterior, False
     trainer.remove_callback(PrinterCallback)
     found = latest(folder)
@@ -177,10 +186,10 @@ class PreferenceTrainer(Trainer):
 
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
-    ) -> tuple[Tensor, None, None]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         with torch.no_grad(), self.compute_loss_context_manager():
-            loss = self.compute_loss(model, self._prepare_inputs(inputs))
-        return loss.detach(), None, None
+            loss, out = self.compute_loss(model, self._prepare_inputs(inputs), return_outputs=True)
+        return loss.detach(), out["nats"].detach(), inputs["label"]
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         folder = Path(output_dir or self.args.output_dir)

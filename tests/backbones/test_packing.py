@@ -257,6 +257,8 @@ def slow_varlen(
 ) -> torch.Tensor:  # fmt: skip
     """What flash_attn_varlen_func promises: bottom-right causal, windows to both sides, soft cap, shared heads."""
     assert dropout_p == 0.0
+    narrow = torch.bfloat16 if torch.is_autocast_enabled("cpu") else torch.float32  # the real one reads no float32
+    assert q.dtype == k.dtype == v.dtype == narrow
     assert cu_q.dtype == cu_k.dtype == torch.int32
     assert (cu_q.diff().max(), cu_k.diff().max()) == (max_q, max_k)
     assert cu_q[-1] == len(q)
@@ -298,6 +300,24 @@ def test_flash_attention_is_called_for_the_same_texts(
         span = slice(start, stop) if flash.pooling == "mean" else slice(last, last + 1)
         got = np.stack([s[span].mean(0).numpy() for s in states])
         np.testing.assert_allclose(got, expected[row], atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["bert", "llama"])
+def test_flash_attention_reads_what_rotary_embeddings_widened(
+    loaded: Callable[[str], Backbone], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "flash_attn", types.SimpleNamespace(flash_attn_varlen_func=slow_varlen))
+    flash = copy.deepcopy(loaded(name))
+    monkeypatch.setattr(flash.model, "set_attn_implementation", partial(setattr, flash.model.config, INTERNAL))
+    flash.model.set_attn_implementation("flash_attention_2")
+    how = packing.Packing(0, is_causal(flash.model))
+    (pack,) = packing.packs([tokens(flash, *text) for text in SHARED], 10**6, share=how.share)
+    with torch.inference_mode():
+        exact = packing.forward(flash, how, pack)
+        with torch.autocast("cpu", torch.bfloat16):
+            coarse = packing.forward(flash, how, pack)
+    apart = (coarse[-1].float() - exact[-1]).square().mean().sqrt()
+    assert 0 < apart < 0.1 * exact[-1].square().mean().sqrt()
 
 
 @pytest.mark.gpu

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import save
+from safetensors.numpy import load, save
 
 from bgpm.backbones import FeatureSettings
 from bgpm.backbones import reduction as reducing
@@ -223,7 +223,9 @@ def test_a_file_that_is_no_reduction_is_named(tmp_path: Path) -> None:
     settings = FeatureSettings(pca=3)
     Reduction.fit(settings, states(), TEXTS).save(path)
     whole = path.read_bytes()
-    for damaged in (whole[:-30], whole[:100], b"", b"no tensors at all", save({"mean": np.ones(3)})):
+    arrays = load(whole)
+    lacking = [save({n: a for n, a in arrays.items() if n != name}) for name in arrays]
+    for damaged in (whole[:-30], whole[:100], b"", b"no tensors at all", *lacking):
         path.write_bytes(damaged)
         with pytest.raises(StateError, match=r"\.safetensors: is not a fitted reduction .*run `dvc repro reduce`"):
             Reduction.load(settings, path)

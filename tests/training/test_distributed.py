@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import signal
@@ -14,7 +15,8 @@ from safetensors.torch import load_file
 from tasks import Workspace, files_of
 
 from bgpm.training import Task
-from bgpm.training.run import run
+from bgpm.training.batches import held_out
+from bgpm.training.run import _labels, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.distributed]
 CONFIGS = Path(__file__).parents[2] / "configs/deepspeed"
@@ -94,6 +96,21 @@ def test_two_processes_train_what_one_trains(
     assert distance(backbone(alone), backbone(task), Path(qwen.backbone.path)) < 0.02
     one, other = (load_file(backbone(t) / "head.safetensors")["head.weight"] for t in (alone, task))
     assert (one - other).abs().max() < 1e-3 * one.abs().max()
+
+
+def test_two_processes_stop_by_the_held_out_loss_of_one(qwen: Workspace) -> None:
+    """Labels that do not fill the last batch of two count once."""
+    losses = []
+    for name, ranks in (("held-out-by-one", 1), ("held-out-by-two", 2)):
+        task = qwen.task(name, mode="full", learning_rate=1e-12, steps=2, checks=1, holdout=0.3)
+        if ranks == 1:
+            run("train", task)
+        else:
+            finish(qwen, task, None)
+        losses.append(json.loads((backbone(task) / "head.json").read_text())["summary"]["stopping_loss"])
+    out = held_out(_labels(task).pairs.prompt, 0.3, seed=0).sum()
+    assert out % 8  # passes of 8 labels, and of 4 and 4
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
 
 
 def test_two_processes_share_a_base_in_bfloat16_and_train_the_adapters_that_one_trains(
