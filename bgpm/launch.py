@@ -211,8 +211,7 @@ def command_line(settings: LauncherSettings, module: str, args: Sequence[str]) -
             "params.yaml: launcher.kind: deepspeed is not installed; run "
             "`DS_BUILD_OPS=0 pip install --no-build-isolation '.[deepspeed]'`, or set it to torchrun"
         )
-    if settings.hostfile is not None:
-        _check_hostfile(Path(settings.hostfile), settings.processes)
+    world_size(settings)
     # Named even when there is none, or it reads /job/hostfile where that exists.
     options = [
         f"--hostfile={settings.hostfile or ''}",
@@ -224,7 +223,21 @@ def command_line(settings: LauncherSettings, module: str, args: Sequence[str]) -
     return [*python, "deepspeed.launcher.runner", *options, "--module", module, *args]
 
 
-def _check_hostfile(path: Path, processes: int) -> None:
+def world_size(settings: LauncherSettings) -> int:
+    """How many processes a launcher with these settings starts, on all machines together; 1 without one.
+
+    Raises:
+        ConfigError: If the hostfile is not one.
+    """
+    if settings.kind == "none":
+        return 1
+    if settings.hostfile is None:
+        return settings.processes
+    return settings.processes * _machines(Path(settings.hostfile), settings.processes)
+
+
+def _machines(path: Path, processes: int) -> int:
+    """How many a hostfile names."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -246,6 +259,7 @@ def _check_hostfile(path: Path, processes: int) -> None:
         hosts.add(match[1])
     if not hosts:
         raise ConfigError(f"{path}: names no machine; expected lines such as `worker-1 slots=8`")
+    return len(hosts)
 
 
 def _free_port() -> int:

@@ -32,7 +32,7 @@ from pydantic import Field, model_validator
 
 from bgpm.backbones import BackboneSettings, FeatureSettings
 from bgpm.errors import ConfigError
-from bgpm.launch import LauncherSettings, launch, must_launch
+from bgpm.launch import LauncherSettings, launch, must_launch, world_size
 from bgpm.registry import Settings, parse
 from bgpm.sources import fingerprint
 
@@ -129,8 +129,11 @@ class TrainingSettings(Settings):
         """Refuse what cannot run, before any work.
 
         Raises:
-            ConfigError: If the DeepSpeed configuration is not there, or nothing starts its processes.
+            ConfigError: If the DeepSpeed configuration is not there, nothing starts its processes, or the launcher's
+                processes cannot share a batch evenly.
         """
+        if self.mode != "frozen":
+            self.share(world_size(launcher))
         if self.deepspeed is None:
             return
         if not Path(self.deepspeed).is_file():
@@ -142,6 +145,20 @@ class TrainingSettings(Settings):
                 "params.yaml: training.deepspeed needs processes that a launcher starts; set launcher.kind to "
                 "torchrun or deepspeed, or training.deepspeed to null"
             )
+
+    def share(self, world: int) -> int:
+        """Labels that each of so many processes sees in one pass.
+
+        Raises:
+            ConfigError: If they cannot share a batch evenly.
+        """
+        passes, rest = divmod(self.batch_size, world * self.accumulation)
+        if rest:
+            raise ConfigError(
+                f"params.yaml: training.batch_size: {self.batch_size} labels cannot be shared by {world} processes in "
+                f"{self.accumulation} passes; make it a multiple of {world * self.accumulation}"
+            )
+        return passes
 
 
 class Task(Settings):

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import is_deepspeed_zero3_enabled
 
-from bgpm.errors import ConfigError, LaunchError, NumericsError
+from bgpm.errors import LaunchError, NumericsError
 from bgpm.launch import is_launched, rank_world
 from bgpm.posteriors import Posterior
 from bgpm.posteriors._amortized import warmed_up
@@ -65,13 +65,7 @@ def fit(
     """
     steps = len(examples) // settings.batch_size
     interval = -(-steps // settings.checks)
-    world = rank_world()[1]
-    passes, rest = divmod(settings.batch_size, world * settings.accumulation)
-    if rest:
-        raise ConfigError(
-            f"params.yaml: training.batch_size: {settings.batch_size} labels cannot be shared by {world} processes in "
-            f"{settings.accumulation} passes; make it a multiple of {world * settings.accumulation}"
-        )
+    passes = settings.share(rank_world()[1])
     arguments = _OneDevice(
         output_dir=str(folder),
         per_device_train_batch_size=passes,

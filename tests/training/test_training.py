@@ -442,3 +442,18 @@ def test_a_deepspeed_configuration_needs_a_file_and_a_launcher() -> None:
     with pytest.raises(ConfigError, match="needs processes that a launcher starts"):
         TrainingSettings(mode="lora", deepspeed=shipped).check(LauncherSettings())
     TrainingSettings(mode="lora", deepspeed=shipped).check(LauncherSettings(kind="torchrun"))
+
+
+def test_processes_that_cannot_share_a_batch_are_refused_before_anything_is_embedded(tmp_path: Path) -> None:
+    from bgpm.launch import LauncherSettings
+
+    (tmp_path / "hosts").write_text("one slots=8\ntwo slots=8\n\nthree slots=8  # the slow one\n")
+    launcher = LauncherSettings(kind="deepspeed", processes=8, hostfile=str(tmp_path / "hosts"))
+    with pytest.raises(ConfigError, match=r"training\.batch_size: 16 labels cannot be shared by 24 processes in 1"):
+        TrainingSettings(mode="lora").check(launcher)
+    TrainingSettings(mode="lora", batch_size=48).check(launcher)
+    TrainingSettings().check(launcher)  # of a frozen backbone nothing is shared
+    with pytest.raises(ConfigError, match=r"24 labels cannot be shared by 8 processes in 2 passes.*multiple of 16"):
+        TrainingSettings(mode="full", batch_size=24, accumulation=2).check(
+            LauncherSettings(kind="torchrun", processes=8)
+        )
