@@ -166,7 +166,7 @@ def tiny_plan() -> dict[str, Any]:
         pools=["tiny"],
         arms=["random", "entropy"],
         extra_pools=[],
-        figures={name: ["random", "entropy"] for name in ("curves", "models", "amortized", "noise")},
+        figures={name: ["random", "entropy"] for name in plan()["figures"]},  # outputs of the pipeline, by name
         extra_arms=[],
         costly_pools=[],
         costly_arms=[],
