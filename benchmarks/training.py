@@ -11,6 +11,7 @@ all weights against the largest gradient; dropout is off.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import subprocess
 import sys
@@ -81,7 +82,7 @@ def measure(case: str) -> dict[str, Any]:
             backbone, texts, data, prompts=False, statistics=None, margins=False, spoken=False, noise_dim=0, seed=0,
             packed=packed,
         )  # fmt: skip
-        with packing.own_attention(backbone.model) if packed else torch.enable_grad():
+        with packing.own_attention(backbone.model) if packed else contextlib.nullcontext():
             given = [collator(batch) for batch in batches]
             if not packed:  # every answer anew, as without an eye to what pairs share
                 given = [_anew(one) for one in given]
