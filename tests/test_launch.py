@@ -110,6 +110,45 @@ def test_a_rank_that_fails_ends_the_others_and_is_an_error(folder: Path, kind: s
     assert gone(folder)
 
 
+# What a rank's last collective can meet: its thread lets go of a tensor only while Python ends. A long switch interval
+# keeps it waiting for Python's lock until then, and a last sleep gives it the lock.
+LATE = """
+import sys, time
+from bgpm.stage import run
+
+class Late:
+    def __del__(self, sleep=time.sleep):
+        sleep(0.5)
+
+def main():
+    global held, _late
+    import torch, torch.distributed as dist
+    dist.init_process_group("gloo")
+    held, _late = dist.group.WORLD, Late()
+    dist.barrier()
+    print("done")  # later it would let the thread through
+    sys.setswitchinterval(600)
+    tensor = torch.ones(1)
+    tensor.known = "to Python"
+    work = dist.all_reduce(tensor, async_op=True)
+    del work, tensor
+    end = time.monotonic() + 1
+    while time.monotonic() < end:
+        pass
+
+run(main)
+"""
+
+
+@pytest.mark.distributed
+@pytest.mark.slow
+def test_a_rank_that_has_done_its_work_ends_well_whatever_its_threads_still_do(folder: Path) -> None:
+    (folder / "late.py").write_text(LATE, encoding="utf-8")
+    command = command_line(two("torchrun"), "late", [])
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert (ended.returncode, ended.stdout.count("done")) == (0, 2), ended.stderr
+
+
 @pytest.mark.distributed
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
