@@ -25,10 +25,11 @@ from benchmarks.embedding import CASES, Pair, peak_mib
 from bgpm.backbones import FeatureSettings, packing
 from bgpm.backbones.embedding import Backbone, embed, is_causal
 from bgpm.backbones.reduction import Reduction
+from bgpm.data.texts import TextSet
 from bgpm.heads.bt import Bt
 from bgpm.posteriors.laplace import Laplace
 from bgpm.training import RegulariserSettings
-from bgpm.training.batches import Collator, TextSet, order
+from bgpm.training.batches import Collator, order
 from bgpm.training.model import PreferenceModel, ScoreHead, starting_head
 from bgpm.types import Comparisons, Features, Pairs
 

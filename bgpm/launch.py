@@ -209,7 +209,7 @@ def command_line(settings: LauncherSettings, module: str, args: Sequence[str]) -
     if importlib.util.find_spec("deepspeed") is None:
         raise ConfigError(
             "params.yaml: launcher.kind: deepspeed is not installed; run "
-            "`DS_BUILD_OPS=0 pip install --no-build-isolation '.[deepspeed]'`, or set it to torchrun"
+            "`DS_BUILD_OPS=0 pip install --no-build-isolation -e '.[deepspeed]'`, or set it to torchrun"
         )
     world_size(settings)
     # Named even when there is none, or it reads /job/hostfile where that exists.

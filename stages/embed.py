@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from bgpm.backbones import BackboneSettings
 from bgpm.backbones.embedding import embed, load_backbone, on_disk
-from bgpm.data.tables import read_table
+from bgpm.data.texts import TextSet
 from bgpm.errors import LaunchError
 from bgpm.launch import LauncherSettings, end_with_stage, launch, must_launch, own_cores, process_group, refuse_launched
 from bgpm.registry import parse
@@ -38,18 +37,15 @@ def work(params: dict, which: str, folder: Path) -> None:
 
     torch.set_num_threads(own_cores())
     backbone = load_backbone(parse(BackboneSettings, setting(params, "backbone"), "backbone"))
-    prompts = read_table(DATA / which / "prompts.parquet", ["messages"])
-    conversations = [json.loads(text) for text in prompts["messages"]]
-    responses = read_table(DATA / which / "responses.parquet", ["prompt", "text"])
-    answers = [(conversations[row], text) for row, text in zip(responses["prompt"], responses["text"], strict=True)]
+    texts = TextSet.read(DATA / which)
     with process_group() as group:
         first = group is None or group.rank() == 0
         counts = {}
-        for name, texts in {"responses": answers, "prompts": [(c, None) for c in conversations]}.items():
-            shape = (len(texts), backbone.layers, backbone.width)
+        for name, items in {"responses": texts.responses(), "prompts": texts.prompts()}.items():
+            shape = (len(items), backbone.layers, backbone.width)
             path = folder / f"{name}.npy"
             out = on_disk(path, shape) if first else None
-            counts[name] = embed(backbone, texts, out, title=f"embed {which} {name}", group=group)
+            counts[name] = embed(backbone, items, out, title=f"embed {which} {name}", group=group)
             if out is not None:
                 out.flush()
         if first:

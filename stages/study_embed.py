@@ -9,7 +9,7 @@ from bgpm.data.tables import write_table
 from bgpm.launch import own_cores
 from bgpm.stage import STUDY, read_params, run, whole_folder, write_json
 from bgpm.study import PARAMS, read_plan
-from bgpm.study.texts import texts
+from bgpm.study.texts import named_texts
 
 
 def main() -> None:
@@ -17,7 +17,7 @@ def main() -> None:
     torch.set_num_threads(own_cores())
     known = {}
     for folder in (STUDY / "benchmark", *(STUDY / "tables" / pool for pool in plan.pools)):
-        known |= dict(zip(*texts(folder), strict=True))
+        known |= named_texts(folder)
     backbone = load_backbone(plan.backbone)
     with whole_folder(STUDY / "embeddings") as folder:
         write_table(folder / "texts.parquet", {"id": list(known)})

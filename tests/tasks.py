@@ -17,12 +17,12 @@ from bgpm.backbones import BackboneSettings, FeatureSettings
 from bgpm.backbones.embedding import embed, load_backbone
 from bgpm.backbones.reduction import Reduction
 from bgpm.data.tables import write_table
+from bgpm.data.texts import TextSet
 from bgpm.heads import Head
 from bgpm.heads.bt import Bt
 from bgpm.posteriors import Posterior
 from bgpm.posteriors.laplace import Laplace
 from bgpm.training import Task, TrainingSettings
-from bgpm.training.batches import TextSet
 
 FAST: dict[str, Any] = {
     "steps": 8, "batch_size": 8, "learning_rate": 3e-3, "holdout": 0.0, "checks": 4,

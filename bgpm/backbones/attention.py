@@ -8,7 +8,7 @@ from typing import Any, Literal
 from bgpm.errors import ConfigError
 
 FLASH = "flash_attention_2"  # transformers' name of it
-INSTALL = "pip install --no-build-isolation '.[flash-attn]'"
+INSTALL = "pip install --no-build-isolation -e '.[flash-attn]'"
 
 
 def resolve_attention(

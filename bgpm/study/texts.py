@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from bgpm.data.tables import read_table
+from bgpm.data.texts import Text, TextSet
 
-Text = tuple[list[dict[str, str]], str | None]  # a conversation, and an answer or nothing
 
-
-def texts(folder: Path) -> tuple[list[str], list[Text]]:
-    """Names of a set's texts, and the texts: answers in the context of their prompts, then the prompts alone."""
-    prompts = read_table(folder / "prompts.parquet", ["prompt_id", "messages"])
-    responses = read_table(folder / "responses.parquet", ["response_id", "prompt", "text"])
-    conversations = [json.loads(text) for text in prompts["messages"]]
-    answers = [(conversations[row], text) for row, text in zip(responses["prompt"], responses["text"], strict=True)]
-    return [*responses["response_id"], *prompts["prompt_id"]], [*answers, *((c, None) for c in conversations)]
+def named_texts(folder: Path) -> dict[str, Text]:
+    """A set's texts by their names: answers in the context of their prompts, then the prompts alone."""
+    texts = TextSet.read(folder)
+    responses = read_table(folder / "responses.parquet", ["response_id"])["response_id"]
+    prompts = read_table(folder / "prompts.parquet", ["prompt_id"])["prompt_id"]
+    return dict(zip([*responses, *prompts], [*texts.responses(), *texts.prompts()], strict=True))

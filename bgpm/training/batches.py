@@ -6,56 +6,20 @@ update or whether a run was cut off and resumed.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from bgpm.backbones import packing
-from bgpm.backbones.embedding import Backbone, Messages, Tokens, tokens
-from bgpm.data.tables import read_table
+from bgpm.backbones.embedding import Backbone, Tokens, tokens
+from bgpm.data.texts import TextSet
 from bgpm.stage import generator
 from bgpm.types import Comparisons
 
 Example = tuple[int, int]  # position in the order (-1 where nothing is drawn), row of the labelled pairs
-
-
-@dataclass(frozen=True)
-class TextSet:
-    """The texts of a pool or benchmark.
-
-    Attributes:
-        conversations: Messages of each prompt, [Q].
-        questions: Text of each prompt, [Q].
-        prompt: int64 [R], each response's prompt.
-        answers: Text of each response.
-    """
-
-    conversations: Sequence[Messages]
-    questions: np.ndarray
-    prompt: np.ndarray
-    answers: np.ndarray
-
-    @classmethod
-    def read(cls, folder: Path) -> TextSet:
-        """From the tables that `prepare` wrote."""
-        prompts = read_table(folder / "prompts.parquet", ["messages", "text"])
-        responses = read_table(folder / "responses.parquet", ["prompt", "text"])
-        conversations = [json.loads(text) for text in prompts["messages"]]
-        return cls(conversations, prompts["text"], responses["prompt"], responses["text"])
-
-    def responses(self) -> list[tuple[Messages, str | None]]:
-        """Each answer in its conversation."""
-        return [(self.conversations[row], text) for row, text in zip(self.prompt, self.answers, strict=True)]
-
-    def prompts(self) -> list[tuple[Messages, str | None]]:
-        """Each conversation alone."""
-        return [(conversation, None) for conversation in self.conversations]
 
 
 class Collator:

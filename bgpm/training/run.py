@@ -25,6 +25,7 @@ from bgpm.backbones import packing
 from bgpm.backbones.embedding import embed, is_causal, on_disk, own_device
 from bgpm.backbones.reduction import Reduction
 from bgpm.data.tables import as_pairs, read_table, where
+from bgpm.data.texts import TextSet
 from bgpm.heads import Head
 from bgpm.launch import end_with_stage, own_cores, process_group, rank_world
 from bgpm.posteriors import Posterior
@@ -33,7 +34,7 @@ from bgpm.sources import fingerprint
 from bgpm.stage import generator
 from bgpm.stage import run as run_stage
 from bgpm.training import WHERE, Task
-from bgpm.training.batches import Collator, TextSet, alike, evenly, held_out, order
+from bgpm.training.batches import Collator, alike, evenly, held_out, order
 from bgpm.training.checkpoint import export, restore
 from bgpm.training.model import PreferenceModel, ScoreHead, load_base, prepare, starting_head
 from bgpm.training.trainer import fit

@@ -16,7 +16,7 @@ from bgpm.backbones.attention import resolve_attention
 from bgpm.backbones.embedding import Backbone, load_backbone
 from bgpm.errors import ConfigError
 
-INSTALL = r"run `pip install --no-build-isolation '\.\[flash-attn\]'`"
+INSTALL = r"run `pip install --no-build-isolation -e '\.\[flash-attn\]'`"
 
 
 @pytest.fixture

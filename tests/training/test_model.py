@@ -17,6 +17,7 @@ from tasks import Workspace
 from bgpm.backbones import packing
 from bgpm.backbones.embedding import Source, is_causal
 from bgpm.backbones.reduction import Reduction
+from bgpm.data.texts import TextSet
 from bgpm.errors import ConfigError, WeightsError
 from bgpm.heads import Head
 from bgpm.heads.bt import Bt
@@ -26,7 +27,7 @@ from bgpm.posteriors import Posterior
 from bgpm.posteriors.amortized import Amortized
 from bgpm.posteriors.laplace import Laplace
 from bgpm.posteriors.point import Point
-from bgpm.training.batches import Collator, TextSet
+from bgpm.training.batches import Collator
 from bgpm.training.model import PreferenceModel, ScoreHead, load_base, prepare, starting_head
 from bgpm.training.run import _labels, _statistics
 from bgpm.types import Comparisons, Features, Pairs

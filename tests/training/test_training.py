@@ -145,7 +145,7 @@ def test_what_is_saved_is_what_was_trained_bit_for_bit(which: str, request: pyte
 
 def test_features_of_a_round_are_the_checkpoints_own(bert: Workspace, full: Path) -> None:
     from bgpm.backbones.embedding import embed
-    from bgpm.training.batches import TextSet
+    from bgpm.data.texts import TextSet
 
     got = restore(full / "backbone", bert.backbone)
     texts = TextSet.read(bert.folder / "benchmark")

@@ -1,0 +1,48 @@
+"""Texts as `prepare` wrote them: what a backbone reads, without anything of the loop."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bgpm.data.tables import read_table
+
+Conversation = Sequence[dict[str, str]]  # messages, each a role and its content
+Text = tuple[Conversation, str | None]  # with an answer, or alone
+
+
+@dataclass(frozen=True)
+class TextSet:
+    """The texts of a pool or benchmark.
+
+    Attributes:
+        conversations: Messages of each prompt, [Q].
+        questions: Text of each prompt, [Q].
+        prompt: int64 [R], each response's prompt.
+        answers: Text of each response.
+    """
+
+    conversations: Sequence[Conversation]
+    questions: np.ndarray
+    prompt: np.ndarray
+    answers: np.ndarray
+
+    @classmethod
+    def read(cls, folder: Path) -> TextSet:
+        """From the tables that `prepare` wrote."""
+        prompts = read_table(folder / "prompts.parquet", ["messages", "text"])
+        responses = read_table(folder / "responses.parquet", ["prompt", "text"])
+        conversations = [json.loads(text) for text in prompts["messages"]]
+        return cls(conversations, prompts["text"], responses["prompt"], responses["text"])
+
+    def responses(self) -> list[Text]:
+        """Each answer in its conversation."""
+        return [(self.conversations[row], text) for row, text in zip(self.prompt, self.answers, strict=True)]
+
+    def prompts(self) -> list[Text]:
+        """Each conversation alone."""
+        return [(conversation, None) for conversation in self.conversations]
