@@ -175,7 +175,8 @@ def _spoken(settings: Mapping[str, Any]) -> str:
 def heading(params: Mapping[str, Any], modes: Sequence[str]) -> list[str]:
     """How and where the tables were made."""
     threads = [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith("OMP_")]
-    command = " ".join([*threads, "python -m benchmarks.finetune", shlex.join(sys.argv[1:])]).strip()
+    told = shlex.join(Path(word).name if Path(word).is_file() else word for word in sys.argv[1:])
+    command = " ".join([*threads, "python -m benchmarks.finetune", told]).strip()
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft"))
     training, backbone = params["training"], params["backbone"]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()  # those it may use

@@ -349,6 +349,24 @@ def aulc_difference(resamples: Resamples) -> Difference:
     return _difference(resamples, lambda arm, baseline: aulc(labels, arm) - aulc(labels, baseline))
 
 
+def aulc_p_value(resamples: Resamples) -> float:
+    """Two-sided bootstrap p-value of the areas being equal, in [2 / (B + 1), 1]; NaN for a single seed."""
+    if resamples.draws is None:
+        return float("nan")
+    arm, baseline = (aulc(resamples.labels, curves) for curves in resamples.draws)
+    rarer = min((arm <= baseline).sum(), (arm >= baseline).sum())
+    return min(1.0, 2 * float(rarer + 1) / (len(arm) + 1))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values corrected for their number by Holm's step-down rule: below a is significant at a over all of them."""
+    order = np.argsort(p_values)
+    steps = np.asarray(p_values)[order] * np.arange(len(order), 0, -1)
+    out = np.empty(len(order))
+    out[order] = np.minimum(1.0, np.maximum.accumulate(steps))
+    return out.tolist()
+
+
 def baseline_gain(resamples: Resamples, level: float = 0.95) -> Difference:
     """Last minus first accuracy of the baseline, not smoothed: where it may be 0, a target is a point in noise."""
     return _difference(resamples, lambda arm, baseline: baseline[..., -1] - baseline[..., 0], level)

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 
 from bgpm.reporting.figure import RC, save
 from bgpm.reporting.result import ends, percent
-from bgpm.reporting.savings import INDICATIVE_BELOW, Comparison, band
+from bgpm.reporting.savings import INDICATIVE_BELOW, Comparison, aulc_p_value, band, holm
 from bgpm.study import StudyPlan
 from bgpm.study.table import Outcome
 
@@ -152,7 +152,32 @@ def as_markdown(plan: StudyPlan, outcomes: Sequence[Outcome]) -> str:
         ]
         out += [_line(o, o.at(share)) for o in here if o.arm != o.plan.baseline]
         out.append("")
-    return "\n".join(out)
+    return "\n".join([*out, *_everywhere(plan, outcomes)])
+
+
+def _everywhere(plan: StudyPlan, outcomes: Sequence[Outcome]) -> list[str]:
+    """The arms that ran on every pool: area against random, with p-values corrected for the number of pools."""
+    pools = [pool for pool in plan.pools if plan.pool_plans[pool].labels == "recorded"]
+    arms = [arm for arm in plan.arms if plan.arm_plans[arm].baseline != arm]
+    if len(pools) < 2:
+        return []
+    found = {(o.pool, o.arm): o for o in outcomes}
+    cells: dict[str, list[str]] = {pool: [] for pool in pools}
+    for arm in arms:
+        here = [found[pool, arm] for pool in pools]
+        for o, p in zip(here, holm([aulc_p_value(o.curves) for o in here]), strict=True):
+            cells[o.pool].append(f"{100 * o.area.value:+.1f} (p {'< 0.01' if p < 0.01 else f'{p:.2f}'})")
+    return [
+        "## All pools of recorded labels",
+        "",
+        "Difference of the area under the curve from the baseline's, points. The p-value is that of a two-sided "
+        f"bootstrap, corrected by Holm's rule for {len(pools)} pools, but not for the number of arms.",
+        "",
+        "| pool | " + " | ".join(f"**{arm}**" if plan.arm_plans[arm].default else arm for arm in arms) + " |",
+        "|---" * (len(arms) + 1) + "|",
+        *(f"| {pool} | {' | '.join(row)} |" for pool, row in cells.items()),
+        "",
+    ]
 
 
 def _points(value: float) -> str:

@@ -189,6 +189,35 @@ def test_draws_are_paired_so_that_what_arms_share_cancels() -> None:
     assert np.ptp(sv.aulc(LABELS, resamples.draws[0])) > 0.05
 
 
+def test_the_p_value_of_equal_areas_counts_draws_on_the_rarer_side() -> None:
+    rng = np.random.default_rng(0)
+    arms = simulated(8, (1.1, 1.0), rng)
+    resamples = sv.resample(*arms, 999, rng)
+    assert resamples.draws is not None
+    areas = zip(*resamples.draws, strict=True)
+    above = sum(sv.aulc(resamples.labels, a) > sv.aulc(resamples.labels, b) for a, b in areas)
+    assert 0 < above < 999
+    assert sv.aulc_p_value(resamples) == pytest.approx(2 * (min(above, 999 - above) + 1) / 1000)
+    ahead = sv.resample(trials(STEADY + np.full((4, 1), 0.01)), trials(np.tile(STEADY, (4, 1))), 999, rng)
+    assert sv.aulc_p_value(ahead) == pytest.approx(2 / 1000)
+    same = sv.resample(arms[0], arms[0], 99, rng)
+    assert sv.aulc_p_value(same) == 1
+    assert np.isnan(sv.aulc_p_value(sv.resample(trials(STEADY[None]), trials(FAST[None]), 99, rng)))
+
+
+def test_p_values_are_false_as_often_as_they_say_where_nothing_differs() -> None:
+    rng = np.random.default_rng(1)
+    found = [sv.aulc_p_value(sv.resample(*simulated(20, (1.0, 1.0), rng), 200, rng)) for _ in range(200)]
+    assert 0.02 < np.mean(np.array(found) < 0.1) < 0.19
+
+
+def test_holm_multiplies_by_the_hypotheses_that_are_left() -> None:
+    # Holm (1979): sorted 0.01, 0.02, 0.03, 0.04 times 4, 3, 2, 1, never falling
+    assert sv.holm([0.03, 0.01, 0.04, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert sv.holm([0.5, 0.6]) == [1.0, 1.0]
+    assert sv.holm([0.2]) == [0.2]
+
+
 def test_the_same_seed_gives_the_same_interval_to_the_last_bit() -> None:
     arms = simulated(5, (1.5, 1.0), np.random.default_rng(0))
     first, second = (sv.compare(sv.resample(*arms, 300, np.random.default_rng(4)), 0.75) for _ in range(2))

@@ -16,10 +16,11 @@ from bgpm.data.tables import read_table, write_table
 from bgpm.errors import ConfigError, DataError
 from bgpm.stage import read_params
 from bgpm.study import ArmPlan, PoolPlan, Redundancy, Source, read_plan
+from bgpm.study.page import as_markdown
 from bgpm.study.records import records
 from bgpm.study.run import Components
 from bgpm.study.sources import fetch, files
-from bgpm.study.table import read_trials, shared
+from bgpm.study.table import outcomes, read_trials, shared
 
 
 def plan(**changes: Any) -> dict[str, Any]:
@@ -157,6 +158,30 @@ def test_arms_with_other_batch_sizes_are_compared_where_both_have_points(tmp_pat
     arm, baseline = shared(trials([8, 24, 40]), trials([8, 16, 24, 32, 40]))
     assert arm.labels.tolist() == baseline.labels.tolist() == [8, 24, 40]
     assert baseline.right[0, :, 0] == pytest.approx([0, 0.4, 0.8])
+
+
+def test_the_page_corrects_p_values_for_the_pools_of_recorded_labels(tmp_path: Path) -> None:
+    """On one pool an arm is ahead under every seed, on another it is a copy, on a third labels are simulated."""
+    ahead = {"tiny": 0.2, "second": 0.0, "world": -0.2}
+    for pool, step in ahead.items():
+        for arm, gain in (("random", 0.0), ("entropy", step)):
+            seed, k, prompt = (grid.ravel() for grid in np.indices((4, 3, 2)))
+            right = np.clip(0.5 + 0.1 * k + gain, 0, 1) * 10
+            answers = {"seed": seed, "round": k, "prompt": prompt, "pairs": np.full(len(k), 10.0), "right": right}
+            write_table(tmp_path / f"loops/{pool}/{arm}/prompts.parquet", answers)
+            write_table(tmp_path / f"loops/{pool}/{arm}/curve.parquet", {"round": [0, 1, 2], "labels": [8, 14, 20]})
+    pool_plans = {pool: {"sources": [{"file": "pool.jsonl"}], "heldout": 0.3} for pool in ahead}
+    pool_plans["world"]["labels"] = "fitted"
+    shape = tiny_plan() | {"pools": list(ahead), "pool_plans": pool_plans, "budgets": dict.fromkeys(ahead, 20)}
+    three = read_plan(shape)
+    page = as_markdown(three, list(outcomes(three, tmp_path)))
+    table = page.split("## All pools of recorded labels")[1]
+    # 200 draws, none of them equal or behind: p = 2 / 201, times two pools
+    assert "| tiny | +20.0 (p 0.02) |" in table
+    assert "| second | +0.0 (p 1.00) |" in table
+    assert "world" not in table
+    alone = read_plan(shape | {"pools": ["tiny", "world"]})
+    assert "All pools" not in as_markdown(alone, list(outcomes(alone, tmp_path)))
 
 
 def tiny_plan() -> dict[str, Any]:
