@@ -143,13 +143,16 @@ def launch(settings: LauncherSettings, module: str, args: Sequence[str]) -> None
     environment = _environment(os.environ)
     if settings.hostfile is None:  # on another machine this id is nobody's, or somebody else's
         environment[STAGE] = str(os.getpid())
-    process = subprocess.Popen(command, env=environment)
     before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    process = None
     try:
+        process = subprocess.Popen(command, env=environment)
         code = process.wait()
     finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # until the launcher has ended too
+        if process is not None:
+            _end(process)
         signal.signal(signal.SIGTERM, before)
-        _end(process)
     if code != 0:
         raise LaunchError(
             f"launcher: {module} failed on at least one of {settings.processes} processes started by {settings.kind} "

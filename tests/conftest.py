@@ -191,6 +191,7 @@ def once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Pa
         root = root.parent
     with FileLock(root / f"{name}.lock"):
         if not (root / name / "made").exists():
+            shutil.rmtree(root / name, ignore_errors=True)  # half made: what failed there shall fail here as well
             make(root / name / "project")
             (root / name / "made").touch()
     return Project(root / name / "project")

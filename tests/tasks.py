@@ -52,6 +52,29 @@ def write_tiny_qwen(folder: Path) -> Path:
     return folder
 
 
+HOLD = """
+import sys
+if {"bgpm.training.run", "stages.train"} & set(sys.orig_argv):
+    import pathlib, time
+    from bgpm.training.trainer import PreferenceTrainer, latest
+    save = PreferenceTrainer._save_checkpoint
+
+    def held(self, *given):
+        if latest(pathlib.Path(self.args.output_dir)):
+            time.sleep(600)
+        save(self, *given)
+
+    PreferenceTrainer._save_checkpoint = held
+"""
+
+
+def write_hold(folder: Path) -> Path:
+    """What, on PYTHONPATH, lets training write one checkpoint and then wait to be killed; returns the file."""
+    folder.mkdir(exist_ok=True)
+    (folder / "sitecustomize.py").write_text(HOLD, encoding="utf-8")
+    return folder / "sitecustomize.py"
+
+
 class Workspace:
     """Tables and frozen features of a tiny pool under one backbone; tasks on them differ in their settings.
 
@@ -118,8 +141,14 @@ class Workspace:
             reduction=self.reduction,
         )
 
-    def start(self, step: str, task: Task, ranks: int | None = None, **environment: str) -> subprocess.Popen[str]:
-        """A process that runs one step of a task, or a launcher with so many."""
+    def start(
+        self, step: str, task: Task, ranks: int | None = None, *, hold: bool = False, **environment: str
+    ) -> subprocess.Popen[str]:
+        """A process that runs one step of a task, or a launcher with so many.
+
+        Args:
+            hold: Never get to a second checkpoint, so that it can be killed after its first.
+        """
         told = self.folder / f"{task.name}.json"
         told.write_text(task.model_dump_json(), encoding="utf-8")
         command = [sys.executable, "-m"]
@@ -127,10 +156,20 @@ class Workspace:
             command += ["torch.distributed.run", f"--nproc-per-node={ranks}", "--rdzv-backend=c10d"]
             command += ["--rdzv-endpoint=localhost:0", "--module"]
         root = Path(__file__).resolve().parents[1]
+        paths = [str(root)]
+        if hold:
+            paths.insert(0, str(self.folder / "hold"))
+            write_hold(self.folder / "hold")
         return subprocess.Popen(
             [*command, "bgpm.training.run", step, str(told)],
             cwd=root,
-            env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **environment},
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(paths),
+                "OMP_NUM_THREADS": "1",
+                "HF_HUB_OFFLINE": "1",
+                **environment,
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

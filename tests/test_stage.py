@@ -153,7 +153,7 @@ def test_run_notes_time_and_memory_of_a_stage_that_ended_well(
     stage.run(lambda arm, k: None)
     cost = json.loads((tmp_path / ".timings" / "train-bald-3.json").read_text())
     assert set(cost) == {"seconds", "cpu_seconds", "peak_mib"}
-    assert 0 <= cost["seconds"] < 1
+    assert 0 <= cost["seconds"] < 60
     assert 20 < cost["peak_mib"] < 1e5
     (tmp_path / ".timings" / "train-bald-3.json").unlink()
     (tmp_path / ".timings").rmdir()

@@ -22,7 +22,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from email.message import Message
-from functools import cached_property
+from functools import cache, cached_property
 from http import HTTPStatus
 from http.cookies import CookieError, SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -61,6 +61,12 @@ FIELDS = {
 }
 
 
+@cache
+def _own_names() -> frozenset[str]:
+    """What this machine is called; asked for once, since a name server that is down takes seconds to say so."""
+    return frozenset({socket.gethostname().lower(), socket.getfqdn().lower()})
+
+
 @dataclass(frozen=True)
 class Access:
     """Who may talk to the server.
@@ -92,7 +98,7 @@ class Access:
         try:
             address = ipaddress.ip_address(name)
         except ValueError:
-            return not self.local and name in {socket.gethostname().lower(), socket.getfqdn().lower()}
+            return not self.local and name in _own_names()
         return address.is_loopback or not self.local
 
     def refusal(self, headers: Message, cookie: str, *, navigation: bool) -> str:

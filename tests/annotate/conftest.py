@@ -137,7 +137,7 @@ class Running:
         self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None, raw: str | None = None
     ) -> tuple[int, dict[str, str], bytes]:
         """Status, headers and body, by a plain client."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
         try:
             data = raw if body is None else json.dumps(body)
             default = {} if body is None else {"Content-Type": "application/json"}
@@ -163,7 +163,7 @@ class Running:
         """End it and wait until it has."""
         if self.process.poll() is None:
             self.process.send_signal(how)
-        self.process.wait(20)
+        self.process.wait(120)
         self.process.stdout.close()
 
 

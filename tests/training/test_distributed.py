@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import importlib.util
 import json
 import os
 import shutil
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,7 +27,7 @@ BUILD = 600  # seconds for what DeepSpeed compiles once
 
 
 @pytest.fixture(scope="session")
-def extensions(pytestconfig: pytest.Config) -> Path:
+def extensions(pytestconfig: pytest.Config) -> Iterator[Path]:
     """Where DeepSpeed's communication for CPUs is compiled, once for all runs in this checkout."""
     if importlib.util.find_spec("deepspeed") is None:
         pytest.skip("deepspeed is not installed: `make install-dev`")
@@ -32,9 +35,13 @@ def extensions(pytestconfig: pytest.Config) -> Path:
         pytest.skip("DeepSpeed compiles its communication on CPUs, and there is no C++ compiler")
     assert pytestconfig.cache is not None
     folder = Path(pytestconfig.cache.mkdir("torch_extensions"))
-    for lock in folder.glob("**/lock"):  # left by a build that was killed: every later one would wait for ever
-        lock.unlink()
-    return folder
+    with (folder.parent / "torch_extensions.users").open("w") as users:
+        with contextlib.suppress(BlockingIOError):  # another test process builds or uses them
+            fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for lock in folder.glob("**/lock"):  # left by a build that was killed: every later one would wait for ever
+                lock.unlink()
+        fcntl.flock(users, fcntl.LOCK_SH)
+        yield folder
 
 
 def finish(space: Workspace, task: Task, extensions: Path | None, ranks: int = 2) -> str:
@@ -69,14 +76,14 @@ def divided(space: Workspace, name: str, stage: int | None) -> Task:
     return space.task(name, mode="full", learning_rate=1e-3, steps=16, checks=8, deepspeed=deepspeed)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # in folders of the session
 def alone(qwen: Workspace) -> Task:
     task = divided(qwen, "alone", None)
     run("train", task)
     return task
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # in folders of the session
 def zero2(qwen: Workspace, extensions: Path) -> Task:
     task = divided(qwen, "zero2", 2)
     finish(qwen, task, extensions)
@@ -139,8 +146,8 @@ def test_a_killed_run_of_two_processes_goes_on_and_ends_as_an_undisturbed_one(
     qwen: Workspace, zero2: Task, extensions: Path
 ) -> None:
     task = divided(qwen, "killed2", 2)
-    process = qwen.start("train", task, 2, TORCH_EXTENSIONS_DIR=str(extensions), DS_ACCELERATOR="cpu")
-    deadline = time.monotonic() + 180
+    process = qwen.start("train", task, 2, hold=True, TORCH_EXTENSIONS_DIR=str(extensions), DS_ACCELERATOR="cpu")
+    deadline = time.monotonic() + 300
     side = Path(task.side)
     try:
         while not list(side.glob("killed2-*/checkpoint-*/complete")):

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import yaml
 from conftest import Project, ran
-from tasks import files_of, write_tiny_qwen
+from tasks import files_of, write_hold, write_tiny_qwen
 
 from bgpm.stage import read_params
 from bgpm.training import in_effect
@@ -95,6 +95,7 @@ def test_the_whole_loop_trains_its_backbone_and_only_what_changed_runs_again(
     # killed in the middle of training, by the whole group, as a machine that goes down
     kept = files_of(project.folder / "data/entropy/round-1/model")
     evaluation = project.read("data/entropy/round-1/evaluation/curve.csv")
+    hold = write_hold(project.folder)
     command = [sys.executable, "-m", "dvc", "repro", "--force", "--single-item", "train@entropy-round0"]
     with subprocess.Popen(
         command, cwd=project.folder, env=project.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -106,6 +107,7 @@ def test_the_whole_loop_trains_its_backbone_and_only_what_changed_runs_again(
             assert time.monotonic() < deadline
             time.sleep(0.005)
         os.killpg(process.pid, signal.SIGKILL)
+    hold.unlink()
     assert not (project.folder / "data/entropy/round-1/model/seed-0").exists()
     again = project.run(*command)  # forced again: a plain repro has no need to: the cache knows the result
     assert "resuming at update" in again.stderr

@@ -52,12 +52,12 @@ def loss_of(folder: Path, space: Workspace) -> float:
     return torch.nn.functional.softplus(-sign * moments.mean / moments.tau).mean().item()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # in folders of the session
 def lora(qwen: Workspace) -> Path:
     return trained(qwen, "lora", mode="lora")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # in folders of the session
 def full(bert: Workspace) -> Path:
     return trained(bert, "full", mode="full", steps=6, learning_rate=1e-3)
 
@@ -287,8 +287,8 @@ def test_a_batch_that_processes_cannot_share_is_refused(qwen: Workspace, monkeyp
 def killed(space: Workspace, task: Task, after: int = 1) -> Path:
     """A task's side folder, after its process was killed with so many complete checkpoints behind it."""
     side = Path(task.side)
-    process = space.start("train", task)
-    deadline = time.monotonic() + 120
+    process = space.start("train", task, hold=True)
+    deadline = time.monotonic() + 300
     try:
         while not list(side.glob(f"{task.name}-*/checkpoint-*/complete")):
             assert process.poll() is None, process.communicate()[0]
