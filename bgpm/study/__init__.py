@@ -93,7 +93,6 @@ class StudyPlan(Settings):
     Attributes:
         pools, arms: What is run, every arm on every pool, in the order of the tables.
         extra_pools, extra_arms: Arms that are run on some of the pools only.
-        costly_pools, costly_arms: Arms that take several times as long, on fewer pools still.
         figures: Learning curves drawn together: arms by the figure's name.
         pool_plans, arm_plans: What each of them is.
         budgets: Labels to buy on each pool, seed labels included.
@@ -112,8 +111,6 @@ class StudyPlan(Settings):
     arms: list[str] = Field(min_length=1)
     extra_pools: list[str]
     extra_arms: list[str]
-    costly_pools: list[str]
-    costly_arms: list[str]
     figures: dict[str, list[str]] = Field(default_factory=dict)
     pool_plans: dict[str, PoolPlan]
     arm_plans: dict[str, ArmPlan]
@@ -131,8 +128,7 @@ class StudyPlan(Settings):
 
     def arms_of(self, pool: str) -> list[str]:
         """The arms that are run on a pool."""
-        extra = self.extra_arms if pool in self.extra_pools else []
-        return [*self.arms, *extra, *(self.costly_arms if pool in self.costly_pools else [])]
+        return [*self.arms, *(self.extra_arms if pool in self.extra_pools else [])]
 
 
 def read_plan(raw: dict[str, Any]) -> StudyPlan:
@@ -142,12 +138,12 @@ def read_plan(raw: dict[str, Any]) -> StudyPlan:
         ConfigError: For an unknown key, pool, arm or baseline, or a headline that is no target.
     """
     plan = parse(StudyPlan, raw, "", str(PARAMS))
-    run = [*plan.arms, *plan.extra_arms, *plan.costly_arms]
+    run = [*plan.arms, *plan.extra_arms]
     for what, names, known in (
         ("pool_plans", plan.pools, plan.pool_plans),
         ("budgets", plan.pools, plan.budgets),
         ("arm_plans", run, plan.arm_plans),
-        ("pools", [*plan.extra_pools, *plan.costly_pools], dict.fromkeys(plan.pools)),
+        ("pools", plan.extra_pools, dict.fromkeys(plan.pools)),
         ("figures", [arm for arms in plan.figures.values() for arm in arms], dict.fromkeys(run)),
     ):
         for name in names:

@@ -30,7 +30,7 @@ def plan(**changes: Any) -> dict[str, Any]:
 
 def test_the_shipped_plan_is_sound_and_every_arm_can_be_built() -> None:
     shipped = read_plan(plan())
-    for arm in [*shipped.arms, *shipped.extra_arms, *shipped.costly_arms]:
+    for arm in [*shipped.arms, *shipped.extra_arms]:
         Components.of(shipped.arm_plans[arm])
     for pool in shipped.pools:
         assert "random" in shipped.arms_of(pool)
@@ -42,12 +42,11 @@ def test_the_shipped_plan_is_sound_and_every_arm_can_be_built() -> None:
         ({"pools": ["ukp", "nowhere"]}, "pool_plans: nothing for 'nowhere'"),
         ({"arms": ["random", "guess"]}, "arm_plans: nothing for 'guess'"),
         (
-            {"arms": ["entropy"], "extra_arms": [], "costly_arms": [], "figures": {}},
+            {"arms": ["entropy"], "extra_arms": [], "figures": {}},
             "'entropy' is compared with 'random', which is not run on",
         ),
         ({"extra_pools": ["nowhere"]}, "pools: nothing for 'nowhere'"),
-        ({"costly_pools": ["nowhere"]}, "pools: nothing for 'nowhere'"),
-        ({"costly_arms": ["guess"]}, "arm_plans: nothing for 'guess'"),
+        ({"extra_arms": ["guess"]}, "arm_plans: nothing for 'guess'"),
         ({"figures": {"curves": ["guess"]}}, "figures: nothing for 'guess'"),
         ({"extra_pools": ["ukp_fitted"]}, "makes recorded labels wrong, and those of 'ukp_fitted' are drawn"),
         ({"headline": 0.8}, "headline: 0.8 is not among shares"),
@@ -193,8 +192,6 @@ def tiny_plan() -> dict[str, Any]:
         extra_pools=[],
         figures={name: ["random", "entropy"] for name in plan()["figures"]},  # outputs of the pipeline, by name
         extra_arms=[],
-        costly_pools=[],
-        costly_arms=[],
         pool_plans={"tiny": {"sources": [{"file": "pool.jsonl"}], "heldout": 0.3}},
         arm_plans={
             arm: {"acquisition": arm, "batch_size": 6, "settings": settings, "default": arm == "entropy"}

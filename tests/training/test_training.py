@@ -284,8 +284,8 @@ def test_a_batch_that_processes_cannot_share_is_refused(qwen: Workspace, monkeyp
 # Kill and resume
 
 
-def killed(space: Workspace, task: Task, after: int = 1) -> Path:
-    """A task's side folder, after its process was killed with so many complete checkpoints behind it."""
+def killed(space: Workspace, task: Task) -> Path:
+    """A task's side folder, after its process was killed with a complete checkpoint behind it."""
     side = Path(task.side)
     process = space.start("train", task, hold=True)
     deadline = time.monotonic() + 300
