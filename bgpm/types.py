@@ -58,16 +58,55 @@ class Pairs:
 
 
 @dataclass(frozen=True)
-class Features:
-    """What the backbone says of each text.
+class FeatureBlock:
+    """Neighbouring columns of a table of features that come from one place.
 
     Attributes:
-        responses: float32 [R, p], one row for each (prompt, answer).
+        name: What they are, such as ``states`` or ``statistics``.
+        start, stop: The columns ``start <= c < stop``.
+    """
+
+    name: str
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class Features:
+    """What is known of each text, in numbers.
+
+    Attributes:
+        responses: float32 [R, p], one row for each (prompt, response).
         prompts: float32 [Q, p] for the prompt alone; read by prompt gates and by `balpm`.
+        blocks: What the columns of ``responses`` are, from the first to the last; () where nobody says.
+
+    Raises:
+        ShapeError: If the blocks do not follow each other from column 0 to p, one is empty, or two share a name.
     """
 
     responses: np.ndarray
     prompts: np.ndarray
+    blocks: tuple[FeatureBlock, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.blocks:
+            return
+        names = [block.name for block in self.blocks]
+        if len(set(names)) < len(names):
+            raise ShapeError(f"features: expected blocks with names of their own, got {', '.join(names)}; rename one")
+        at = 0
+        for block in self.blocks:
+            if block.start != at or block.stop <= at:
+                raise ShapeError(
+                    f"features: block {block.name}: expected columns from {at}, at least one, got {block.start} to "
+                    f"{block.stop}; blocks follow each other without gaps"
+                )
+            at = block.stop
+        if at != self.dim:
+            raise ShapeError(f"features: the blocks end at column {at}, expected {self.dim}, the number of features")
 
     @property
     def dim(self) -> int:
@@ -83,17 +122,24 @@ class Comparisons:
         pairs: The pairs, [N].
         label: float64 [N] in [0, 1], probability that the first answer is the better one; 0.5 is a tie.
         margin: float64 [N] or None, how much better the winner is, >= 0, in units of the score.
+        weight: float64 [N] or None, how often each label counts in a fit, >= 0; None counts each once.
     """
 
     pairs: Pairs
     label: np.ndarray
     margin: np.ndarray | None = None
+    weight: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if len(self.pairs) != len(self.label):
             raise ShapeError(f"{len(self.pairs)} pairs but {len(self.label)} labels")
         if self.margin is not None and len(self.pairs) != len(self.margin):
             raise ShapeError(f"{len(self.pairs)} pairs but {len(self.margin)} margins")
+        if self.weight is not None:
+            if len(self.pairs) != len(self.weight):
+                raise ShapeError(f"{len(self.pairs)} pairs but {len(self.weight)} weights")
+            if len(self.weight) and not (np.isfinite(self.weight).all() and self.weight.min() >= 0):
+                raise ShapeError("weights say how often labels count: every one must be finite and >= 0")
         if np.isnan(self.label).any():
             raise ShapeError("a missing label cannot be trained on: drop the pair or label it")
         if len(self.label) and not (self.label.min() >= 0 and self.label.max() <= 1):
@@ -104,7 +150,7 @@ class Comparisons:
 
     def swapped(self) -> Comparisons:
         """The same facts with the answers of every pair in the other order."""
-        return Comparisons(self.pairs.swapped(), 1.0 - self.label, self.margin)
+        return Comparisons(self.pairs.swapped(), 1.0 - self.label, self.margin, self.weight)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bgpm.errors import ShapeError
-from bgpm.types import Comparisons, Pairs
+from bgpm.types import Comparisons, FeatureBlock, Features, Pairs
 
 PAIRS = Pairs(np.array([0, 2, 4]), np.array([1, 3, 5]), np.array([0, 0, 1]))
 
@@ -57,3 +57,42 @@ def test_margins_need_as_many_as_pairs() -> None:
 def test_no_comparisons_are_comparisons() -> None:
     none = np.array([], np.int64)
     assert len(Comparisons(Pairs(none, none, none), np.array([]))) == 0
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [([1.0], "3 pairs but 1 weights"), ([1.0, -0.1, 1.0], "finite and >= 0"), ([1.0, np.nan, 1.0], "finite and >= 0")],
+)
+def test_weights_say_how_often_labels_count(weight: list[float], message: str) -> None:
+    with pytest.raises(ShapeError, match=message):
+        Comparisons(PAIRS, np.zeros(3), weight=np.array(weight))
+
+
+def features(*blocks: FeatureBlock) -> Features:
+    return Features(np.zeros((4, 6), np.float32), np.zeros((2, 6), np.float32), blocks)
+
+
+def test_blocks_of_features_cover_every_column_once() -> None:
+    assert [
+        len(block) for block in features(FeatureBlock("states", 0, 4), FeatureBlock("statistics", 4, 6)).blocks
+    ] == [
+        4,
+        2,
+    ]
+    assert features().blocks == ()
+
+
+@pytest.mark.parametrize(
+    ("blocks", "message"),
+    [
+        ([("a", 0, 4)], "end at column 4, expected 6"),
+        ([("a", 0, 4), ("b", 4, 7)], "end at column 7, expected 6"),
+        ([("a", 1, 6)], "block a: expected columns from 0"),
+        ([("a", 0, 4), ("b", 5, 6)], "block b: expected columns from 4"),
+        ([("a", 0, 6), ("b", 6, 6)], "block b: .* at least one, got 6 to 6"),
+        ([("a", 0, 4), ("a", 4, 6)], "names of their own, got a, a"),
+    ],
+)
+def test_blocks_with_gaps_or_one_name_are_refused(blocks: list[tuple[str, int, int]], message: str) -> None:
+    with pytest.raises(ShapeError, match=message):
+        features(*(FeatureBlock(*block) for block in blocks))
