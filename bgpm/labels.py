@@ -4,7 +4,7 @@
     python -m bgpm.labels export --batch data/entropy/round-0/batch.parquet --shape label-studio > tasks.json
     python -m bgpm.labels import export.json --shape label-studio data/annotations/studio.jsonl
 
-Shapes are csv, jsonl, argilla and label-studio (see `bgpm.oracles._exchange`). Labels are imported for pairs of the
+Shapes are csv, jsonl, argilla and label-studio (see `bgpm.annotations.exchange`). Labels are imported for pairs of the
 pool, or of one batch with ``--batch``; where anything is wrong nothing is imported.
 """
 
@@ -15,11 +15,11 @@ import sys
 from pathlib import Path
 from typing import get_args
 
+from bgpm.annotations.exchange import Shape, export_answers, import_answers
+from bgpm.annotations.questions import questions, texts
+from bgpm.annotations.store import LabelStore
 from bgpm.data.tables import read_table
 from bgpm.errors import BgpmError, DataError
-from bgpm.oracles import LabelStore
-from bgpm.oracles._exchange import Shape, export_answers, import_answers
-from bgpm.show import questions, texts
 from bgpm.stage import POOL
 
 __all__ = ["export_answers", "import_answers"]

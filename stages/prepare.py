@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 
+from bgpm.annotations.store import check_pairs
 from bgpm.data.prepare import prepare
 from bgpm.data.schema import BenchmarkSettings, PoolSettings
 from bgpm.data.tables import write_table
 from bgpm.oracles import Oracle
-from bgpm.oracles._store import check_pairs
 from bgpm.oracles.human import Human
 from bgpm.registry import build, parse
 from bgpm.stage import BENCHMARK, HELDOUT_ANNOTATIONS, POOL, TRUTH, read_params, run, setting, whole_folder, write_json

@@ -38,6 +38,8 @@ def changed(copy: Path, path: str) -> set[str]:
         ("bgpm/acquisition/bald.py", {"score"}),
         ("bgpm/selection/logdet.py", {"select", "start"}),
         ("bgpm/oracles/recorded.py", {"label", "prepare"}),  # which reads what people said of held-out pairs
+        ("bgpm/annotations/store.py", {"label", "prepare"}),
+        ("bgpm/annotations/agreement.py", set()),
         ("bgpm/annotate/desk.py", set()),
         ("bgpm/posteriors/_newton.py", {"train", "score", "select", "evaluate"}),
         ("bgpm/backbones/embedding.py", {"embed"}),

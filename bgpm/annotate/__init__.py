@@ -4,7 +4,6 @@
 |---|---|
 | `batches.py` | what people are asked, found from what the stages left |
 | `desk.py` | hands out pairs, takes answers, says how far the work is |
-| `agreement.py` | how far people agree, and how often each errs |
 | `overview.py` | the campaign as a page: labels, money, curve, disagreement, the next batch |
 | `server.py` | both as a web server that listens to nobody else |
 | `page/` | what runs in the browser: no library, no request to anywhere else |

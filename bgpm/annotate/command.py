@@ -11,9 +11,9 @@ from bgpm.annotate.batches import Batch, Texts, heldout, named, waiting
 from bgpm.annotate.desk import Desk, store_path
 from bgpm.annotate.overview import overview
 from bgpm.annotate.server import Server, access, serve
+from bgpm.annotations.store import LabelStore, folder_by_pair
 from bgpm.errors import ConfigError
-from bgpm.oracles import LabelStore, Oracle
-from bgpm.oracles._store import folder_by_pair
+from bgpm.oracles import Oracle
 from bgpm.oracles.human import Human
 from bgpm.registry import build
 from bgpm.stage import ANNOTATIONS, HELDOUT_ANNOTATIONS, POOL, read_params, setting

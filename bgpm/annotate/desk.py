@@ -11,11 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from bgpm.annotate.agreement import cohen, fleiss
 from bgpm.annotate.batches import Batch, Texts
+from bgpm.annotations.agreement import cohen, fleiss
+from bgpm.annotations.store import Answer, LabelStore, folder_by_pair, now
 from bgpm.errors import DataError, StateError
-from bgpm.oracles import Answer, LabelStore
-from bgpm.oracles._store import folder_by_pair, now
 from bgpm.oracles.human import Human
 
 Choice = Literal["left", "right", "tie", "skip"]

@@ -11,13 +11,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from bgpm.annotate.agreement import cohen, error_rates, fleiss
 from bgpm.annotate.batches import Batch, Texts, beliefs
 from bgpm.annotate.desk import Desk, labels
+from bgpm.annotations.agreement import cohen, error_rates, fleiss
+from bgpm.annotations.store import Answer, folder_by_pair, paid
 from bgpm.errors import StateError
 from bgpm.evaluation.outlook import outlook
-from bgpm.oracles import Answer
-from bgpm.oracles._store import folder_by_pair, paid
 from bgpm.reporting.charts import Series, line_chart
 from bgpm.reporting.inputs import Arm, read_arm
 from bgpm.reporting.outlook import kept_words, reach_cells, round_cells

@@ -2,7 +2,8 @@
 
 One file an oracle, found by its name (see `bgpm.registry`). An oracle sees a batch whose A/B order was
 shuffled when the pool was made; it answers every question or says what is missing. It never invents a label:
-who cannot say abstains. What people and models answered is kept (`LabelStore`), so that asking twice is free.
+who cannot say abstains. What people and models answered is kept (see `bgpm.annotations.store`), so that asking twice
+is free.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from bgpm.oracles._store import Answer, LabelStore
+from bgpm.annotations.store import Answer
 from bgpm.registry import Component
 
 

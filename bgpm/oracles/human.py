@@ -9,10 +9,10 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from bgpm.annotations.store import check_pairs, folder_by_pair
 from bgpm.data.tables import read_table
 from bgpm.errors import LabelsPendingError
 from bgpm.oracles import Oracle, OracleFiles, Question, Verdicts, mean_label
-from bgpm.oracles._store import check_pairs, folder_by_pair
 
 
 class Human(Oracle):

@@ -21,11 +21,11 @@ import numpy as np
 from pydantic import Field
 from tqdm import tqdm
 
+from bgpm.annotations.questions import questions as texts_of
+from bgpm.annotations.store import Answer, LabelStore, Shown, now
 from bgpm.errors import ConfigError, LabelsPendingError
-from bgpm.oracles import Answer, LabelStore, Oracle, OracleFiles, Question, Verdicts
+from bgpm.oracles import Oracle, OracleFiles, Question, Verdicts
 from bgpm.oracles._chat import Chat, RefusedError, Reply, StoppedError
-from bgpm.oracles._store import Shown, now
-from bgpm.show import questions as texts_of
 
 log = logging.getLogger("bgpm")
 

@@ -20,8 +20,8 @@ from conftest import ROOT
 
 from bgpm.annotate.desk import label_of, shown
 from bgpm.annotate.server import access
+from bgpm.annotations.store import LabelStore
 from bgpm.errors import ConfigError
-from bgpm.oracles import LabelStore
 
 JSON = {"Content-Type": "application/json"}
 TOKEN = "a-token-of-good-length"

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bgpm.annotations.store import folder_by_pair
 from bgpm.data.tables import write_table
 from bgpm.errors import ConfigError, DataError, LabelsPendingError
 from bgpm.oracles import Oracle, OracleFiles, Question
-from bgpm.oracles._store import folder_by_pair
 from bgpm.oracles.human import Human
 from bgpm.registry import build
 

@@ -174,7 +174,7 @@ def test_a_judge_that_looks_at_the_place_only_is_found_out(
     ],
 )
 def test_two_orders_become_one_label(ab: float | None, ba: float | None, average: float, tie: float) -> None:
-    from bgpm.oracles import Answer
+    from bgpm.annotations.store import Answer
 
     one, other = Answer("p", ab, "m (ab)", ""), Answer("p", ba, "m (ba)", "", shown="ba")
     np.testing.assert_allclose(reconcile(one, other, "average"), average)
@@ -182,7 +182,7 @@ def test_two_orders_become_one_label(ab: float | None, ba: float | None, average
 
 
 def test_position_bias_counts_pairs_that_the_place_decided_both_times() -> None:
-    from bgpm.oracles import Answer
+    from bgpm.annotations.store import Answer
 
     pairs = [(1, 0), (1, 0), (0, 1), (1, 1), (0.5, 0), (None, 0)]
     answers = [(Answer("p", a, "m", ""), Answer("p", b, "m", "")) for a, b in pairs]

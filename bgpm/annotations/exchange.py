@@ -21,9 +21,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from bgpm.annotations.store import Answer, LabelStore, annotator_name
 from bgpm.data.files import records
 from bgpm.errors import DataError
-from bgpm.oracles._store import Answer, LabelStore, annotator_name
 
 Shape = Literal["csv", "jsonl", "argilla", "label-studio"]
 COLUMNS = [field.name for field in fields(Answer)]
@@ -36,7 +36,8 @@ def export_answers(answers: Sequence[Answer], shape: Shape, questions: Iterable[
     """Answers as the text of a file.
 
     Args:
-        questions: For Argilla and Label Studio, the pairs with their texts (`bgpm.show.questions`), answered or not.
+        questions: For Argilla and Label Studio, the pairs with their texts (`bgpm.annotations.questions`), answered or
+            not.
 
     Raises:
         DataError: If a pair has no text, or a label has no name in the tool.

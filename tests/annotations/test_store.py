@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from bgpm.annotations.store import Answer, LabelStore
 from bgpm.errors import DataError, StateError
-from bgpm.oracles import Answer, LabelStore
 
 TORN = b'{"pair_id": "q", "label": 1, "anno'
 AT = "2026-11-24T12:00:00.000+00:00"
@@ -34,7 +34,7 @@ def answer(pair_id: str, label: float | None = 1.0, annotator: str = "ada", **mo
 
 def child(code: str, *arguments: str, **more: object) -> subprocess.Popen[str]:
     """Another process that runs this code with the store's names at hand."""
-    head = "import sys\nfrom pathlib import Path\nfrom bgpm.oracles import Answer, LabelStore\n"
+    head = "import sys\nfrom pathlib import Path\nfrom bgpm.annotations.store import Answer, LabelStore\n"
     return subprocess.Popen(
         [sys.executable, "-c", head + code, *arguments],
         stdout=subprocess.PIPE,

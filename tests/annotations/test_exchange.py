@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bgpm.annotations.store import Answer, LabelStore
 from bgpm.data.tables import write_table
 from bgpm.errors import DataError
 from bgpm.labels import export_answers, import_answers
-from bgpm.oracles import Answer, LabelStore
 
 AT = "2026-11-24T12:00:00+00:00"
 KNOWN = {"p", "q", "r"}

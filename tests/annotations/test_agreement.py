@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from bgpm.annotate.agreement import cohen, error_rates, fleiss
+from bgpm.annotations.agreement import cohen, error_rates, fleiss
 
 Answers = dict[str, dict[str, float]]
 
