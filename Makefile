@@ -6,7 +6,7 @@ WORKERS ?= 2
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help install install-dev repro study offline test check bench mutate clean
+.PHONY: help install install-dev repro study offline format check test-fast test docs bench mutate clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -31,7 +31,7 @@ repro: install  ## run the whole loop: dvc repro
 	dvc repro
 
 study: install study/dvc.yaml  ## label efficiency on real pools: make study POOLS=FOLDER, the folder that holds their files
-	python -m bgpm.study.sources "$(POOLS)"
+	bgpm study "$(POOLS)"
 	dvc repro study/dvc.yaml
 
 offline: install offline/dvc.yaml  ## one model of all labels, without the loop
@@ -41,6 +41,10 @@ offline: install offline/dvc.yaml  ## one model of all labels, without the loop
 %/dvc.yaml: %/pipeline.yaml
 	cp $< $@
 
+format: install-dev  ## put the code in its form: ruff
+	ruff check --fix .
+	ruff format .
+
 check: install-dev  ## lint, types, import directions, the pipeline's own checks
 	ruff check .
 	ruff format --check .
@@ -48,8 +52,18 @@ check: install-dev  ## lint, types, import directions, the pipeline's own checks
 	lint-imports --no-cache
 	python -m pytest -q tests/test_dvc_yaml.py
 
+test-fast: install-dev  ## the tests that are neither slow nor start processes: under two minutes on two cores
+	OMP_NUM_THREADS=1 python -m pytest -q -n $(WORKERS) --dist worksteal -m "not slow and not distributed and not gpu"
+
 test: check  ## every test, with the reasons of skipped ones: WORKERS=2 processes
 	OMP_NUM_THREADS=1 python -m pytest -n $(WORKERS) --dist worksteal
+
+docs: $(VENV)/.installed-docs  ## the documentation as a site, in site/: every warning is an error
+	NO_MKDOCS_2_WARNING=1 python -m mkdocs build --strict --quiet
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	@touch $@
 
 bench: install-dev  ## speed and memory against named references
 	python -m benchmarks

@@ -5,34 +5,59 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import Any
+from importlib import import_module
+from typing import NamedTuple
 
 from bgpm.errors import BgpmError
 
 
+class Command(NamedTuple):
+    """Where a command lives: its module, the functions that add its options and that run it, and what it is for."""
+
+    module: str
+    add: str
+    run: str
+    help: str
+
+
+COMMANDS = {
+    "annotate": Command(
+        "bgpm.annotate.command", "add_arguments", "run", "ask people for labels, on a page in their browser"
+    ),
+    "score": Command(
+        "bgpm.apply", "add_score", "score", "how sure a trained model is of which response of each pair is better"
+    ),
+    "rank": Command("bgpm.apply", "add_rank", "rank", "put the responses to each prompt in order with a trained model"),
+    "export": Command(
+        "bgpm.apply", "add_export", "export", "a preference data set of responses, as a trained model prefers them"
+    ),
+    "labels": Command("bgpm.labels", "add_arguments", "run", "labels to and from other tools"),
+    "batch": Command("bgpm.show", "add_arguments", "run", "print the pairs of a batch with their texts, as JSONL"),
+    "rounds": Command(
+        "bgpm.rounds", "add_arguments", "run", "print the list of acquisition rounds for `-S rounds=...`"
+    ),
+    "study": Command("bgpm.study.sources", "add_arguments", "run", "put the files that the study reads into place"),
+}
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; what goes wrong on purpose is one line and exit code 1."""
-    parser = argparse.ArgumentParser("bgpm", description="Preference models that say which labels they need.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _annotate(commands.add_parser("annotate", help="ask people for labels, on a page in their browser"))
-    _apply(commands)
-    given = parser.parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    given = parser(next((word for word in words if word in COMMANDS), None)).parse_args(words)
     try:
         given.run(given)
     except (BgpmError, OSError) as error:
         sys.exit(f"error: {error}")
 
 
-def _annotate(parser: argparse.ArgumentParser) -> None:
-    from bgpm.annotate.command import add_arguments, run
-
-    add_arguments(parser)
-    parser.set_defaults(run=run)
-
-
-def _apply(commands: Any) -> None:
-    from bgpm.apply import add_export, add_rank, add_score
-
-    add_score(commands.add_parser("score", help="how sure a trained model is of which answer of each pair is better"))
-    add_rank(commands.add_parser("rank", help="put the answers to each prompt in order with a trained model"))
-    add_export(commands.add_parser("export", help="a preference data set of answers, as a trained model prefers them"))
+def parser(command: str | None = None) -> argparse.ArgumentParser:
+    """The parser of the command line; only this command's module is imported and knows its options."""
+    root = argparse.ArgumentParser("bgpm", description="Preference models that say which labels they need.")
+    commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, entry in COMMANDS.items():
+        part = commands.add_parser(name, help=entry.help)
+        if name == command:
+            module = import_module(entry.module)
+            getattr(module, entry.add)(part)
+            part.set_defaults(run=getattr(module, entry.run))
+    return root

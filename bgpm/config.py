@@ -93,7 +93,7 @@ def check(raw: Mapping[str, Any]) -> Params:
     if numbers != [(k, k + 1) for k in range(len(numbers))]:
         raise ConfigError(
             f"params.yaml: rounds: expected k = 0, 1, 2, ... each with next = k + 1, got {numbers}; "
-            f"`python -m bgpm.rounds {len(numbers)}` prints them"
+            f"`bgpm rounds {len(numbers)}` prints them"
         )
     if len(set(params.seeds)) != len(params.seeds):
         raise ConfigError(f"params.yaml: seeds: every seed must differ, got {params.seeds}")

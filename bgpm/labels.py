@@ -1,8 +1,8 @@
 """Labels to and from other tools, for the command line::
 
-    python -m bgpm.labels export data/annotations/ada.jsonl --shape csv > ada.csv
-    python -m bgpm.labels export --batch data/entropy/round-0/batch.parquet --shape label-studio > tasks.json
-    python -m bgpm.labels import export.json --shape label-studio data/annotations/studio.jsonl
+    bgpm labels export data/annotations/ada.jsonl --shape csv > ada.csv
+    bgpm labels export --batch data/entropy/round-0/batch.parquet --shape label-studio > tasks.json
+    bgpm labels import export.json --shape label-studio data/annotations/studio.jsonl
 
 Shapes are csv, jsonl, argilla and label-studio (see `bgpm.annotations.exchange`). Labels are imported for pairs of the
 pool, or of one batch with ``--batch``; where anything is wrong nothing is imported.
@@ -25,10 +25,9 @@ from bgpm.stage import POOL
 __all__ = ["export_answers", "import_answers"]
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run one command."""
-    parser = argparse.ArgumentParser(prog="python -m bgpm.labels", description="Labels to and from other tools")
-    commands = parser.add_subparsers(dest="command", required=True)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``bgpm labels``."""
+    commands = parser.add_subparsers(dest="direction", required=True)
     out = commands.add_parser("export", help="print the answers of a store, or the questions of a batch")
     out.add_argument("store", nargs="?", type=Path, help="a .jsonl file of data/annotations; left out: no answers")
     into = commands.add_parser("import", help="add the answers of a file to a store")
@@ -38,8 +37,11 @@ def main(arguments: list[str] | None = None) -> None:
     for command in (out, into):
         command.add_argument("--shape", choices=get_args(Shape), help="by default the file's ending says it")
         command.add_argument("--batch", type=Path, help="pairs of this batch.parquet only; by default of the pool")
-    given = parser.parse_args(arguments)
-    if given.command == "export":
+
+
+def run(given: argparse.Namespace) -> None:
+    """Export or import; raises DataError where a file or a label is wrong."""
+    if given.direction == "export":
         _export(given)
     else:
         _import(given)
@@ -71,6 +73,13 @@ def _import(given: argparse.Namespace) -> None:
     store = LabelStore(given.store)
     new = import_answers(given.file, shape, store, known, source=str(pairs), last_wins=given.last_wins)
     print(f"{new} new answers in {given.store}", file=sys.stderr)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """``python -m bgpm.labels``, the same."""
+    parser = argparse.ArgumentParser(prog="python -m bgpm.labels", description="Labels to and from other tools")
+    add_arguments(parser)
+    run(parser.parse_args(arguments))
 
 
 if __name__ == "__main__":

@@ -2,11 +2,12 @@
 
 For the command line::
 
-    dvc exp run -S "rounds=$(python -m bgpm.rounds 12)"
+    dvc exp run -S "rounds=$(bgpm rounds 12)"
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 
 from bgpm.errors import ConfigError
@@ -17,6 +18,16 @@ def rounds(n: int) -> str:
     if n < 1:
         raise ConfigError(f"rounds: at least 1, got {n}")
     return "[" + ", ".join(f"{{k: {k}, next: {k + 1}}}" for k in range(n)) + "]"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``bgpm rounds``."""
+    parser.add_argument("number", type=int, metavar="NUMBER", help="how many")
+
+
+def run(given: argparse.Namespace) -> None:
+    """Print them; ConfigError where there are none."""
+    print(rounds(given.number))
 
 
 if __name__ == "__main__":

@@ -2,13 +2,14 @@
 
 For the command line::
 
-    python -m bgpm.show data/entropy/round-0/batch.parquet > todo.jsonl
+    bgpm batch data/entropy/round-0/batch.parquet > todo.jsonl
 
 ``label`` 1 says that ``answer_a`` is better. Answers go to ``data/annotations/`` (see the README there).
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -21,6 +22,16 @@ def main(batch: str) -> None:
     """Print the questions of a batch."""
     for question in questions(Path(batch)):
         print(json.dumps(question, ensure_ascii=False))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``bgpm batch``."""
+    parser.add_argument("batch", metavar="BATCH.parquet", help="of a round: data/entropy/round-0/batch.parquet")
+
+
+def run(given: argparse.Namespace) -> None:
+    """Print the questions of a batch; StateError where it or the pool cannot be read."""
+    main(given.batch)
 
 
 if __name__ == "__main__":

@@ -65,13 +65,13 @@ def test_another_acquisition_reruns_its_own_arm_only_and_dvc_shows_what_it_gave(
 
 @pytest.mark.slow
 def test_one_more_round_runs_that_round_only(project: Project) -> None:
-    rounds = project.run("python", "-m", "bgpm.rounds", "3").stdout.strip()
+    rounds = project.run("python", "-m", "bgpm", "rounds", "3").stdout.strip()
     again = ran(project.dvc("exp", "run", "-S", f"rounds={rounds}").stdout)
     new = {
         f"{s}@{arm}-round2" for s in ("score", "select", "label", "train", "evaluate") for arm in ("entropy", "random")
     }
     assert set(again) == {"check", "report", *new}
-    rounds = project.run("python", "-m", "bgpm.rounds", "1").stdout.strip()
+    rounds = project.run("python", "-m", "bgpm", "rounds", "1").stdout.strip()
     assert set(ran(project.dvc("exp", "run", "-S", f"rounds={rounds}").stdout)) == {"check", "report"}
 
 
@@ -293,7 +293,7 @@ def test_a_batch_is_shown_with_its_texts_in_the_order_that_labels_refer_to(proje
 
     truth = read_table(project.folder / "data/truth/pool.parquet")
     label = dict(zip(truth["pair_id"], truth["label"], strict=True))
-    shown = project.run("python", "-m", "bgpm.show", "data/entropy/round-0/batch.parquet").stdout.splitlines()
+    shown = project.run("python", "-m", "bgpm", "batch", "data/entropy/round-0/batch.parquet").stdout.splitlines()
     questions = [json.loads(line) for line in shown]
     assert len(questions) >= 6
     wins = {

@@ -376,7 +376,7 @@ def check_pairs(folder: Path, source: Source, known: Container[str], pool: str) 
                 continue
             if place:
                 raise DataError(
-                    f"{place}: pair {answer.pair_id!r} is not in {pool}; mend pair_id (`python -m bgpm.show BATCH` "
+                    f"{place}: pair {answer.pair_id!r} is not in {pool}; mend pair_id (`bgpm batch BATCH` "
                     "prints the names), or take the line out"
                 )
             strange.append(f"{answer.pair_id!r} in {path}")

@@ -55,7 +55,7 @@ class Human(Oracle):
             raise LabelsPendingError(
                 f"{len(open_pairs)} of {len(questions)} pairs of {files.batch} wait for "
                 f"{'a label' if wanted == 1 else f'labels by {wanted} people each'}, the first is {open_pairs[0]}: "
-                f"`bgpm annotate` asks for them on a page (or `python -m bgpm.show {files.batch}` prints them, and you "
+                f"`bgpm annotate` asks for them on a page (or `bgpm batch {files.batch}` prints them, and you "
                 f'add lines {{"pair_id": ..., "label": 0 | 0.5 | 1, "annotator": ...}} to a .jsonl file in '
                 f"{files.annotations}/); then run `dvc repro` again",
                 list(dict.fromkeys(q.pair_id for q in questions)),

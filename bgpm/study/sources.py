@@ -2,11 +2,12 @@
 
 For the command line::
 
-    python -m bgpm.study.sources FOLDER
+    bgpm study FOLDER
 """
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import sys
 from pathlib import Path
@@ -41,6 +42,18 @@ def fetch(plan: StudyPlan, folder: Path, target: Path = SOURCES) -> None:
         if not (target / name).exists() or (target / name).read_bytes() != (folder / name).read_bytes():
             shutil.copyfile(folder / name, target / f"{name}.part")
             (target / f"{name}.part").replace(target / name)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``bgpm study``."""
+    parser.add_argument("folder", metavar="FOLDER", help="the folder that holds the files named in the plan")
+
+
+def run(given: argparse.Namespace) -> None:
+    """Copy them; raises as `fetch`."""
+    if not given.folder:
+        raise DataError("no folder given: make study POOLS=FOLDER")
+    fetch(read_plan(read_params(PARAMS)), Path(given.folder))
 
 
 if __name__ == "__main__":

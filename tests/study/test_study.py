@@ -217,7 +217,7 @@ def test_a_study_gives_the_numbers_of_the_pipeline_and_writes_its_tables(
     (project.folder / "study/params.yaml").write_text(yaml.safe_dump(tiny_plan()), encoding="utf-8")
     write_jsonl(tmp_path / "files/pool.jsonl", tiny_pool())
     write_jsonl(tmp_path / "files/benchmark.jsonl", tiny_benchmark())
-    project.run("python", "-m", "bgpm.study.sources", str(tmp_path / "files"))
+    project.run("python", "-m", "bgpm", "study", str(tmp_path / "files"))
     project.run("make", "study/dvc.yaml")
     project.dvc("repro", "study/dvc.yaml")
     for arm in ("random", "entropy"):
