@@ -2,8 +2,8 @@
 
 ``python -m benchmarks.cyclic [MATRICES.json]`` writes reports/cyclic.md. Two parts:
 
-* the pool of the pipeline, after ``dvc repro reduce``: models learn from every label of the pool and order the triples
-  of answers to held-out prompts;
+* the pool of the pipeline, after ``dvc repro features``: models learn from every label of the pool and order the
+  triples of answers to held-out prompts;
 * matrices of match-ups, where a file of them is given: ``{NAME: {"names": [...], "P": [[...]]}}``, P[i][j] the
   probability that i beats j. There is no text: an item's features are one-hot, so a model learns an embedding an item,
   and can say something of two items that it has not seen meet through the low rank of their scores alone. Each cyclic

@@ -43,7 +43,7 @@ from bgpm.reporting.inputs import Arm, read_arm
 from bgpm.reporting.savings import aulc_difference, resample
 from bgpm.stage import OFFLINE, POOL, TIMINGS, TRUTH, generator, read_params
 from bgpm.study import POOL_SEED
-from stages import embed, evaluate, prepare, reduce
+from stages import embed, evaluate, features, prepare
 
 ROOT = Path(__file__).resolve().parents[1]
 REPORT = Path("reports") / "finetune.md"
@@ -142,7 +142,7 @@ def section(name: str, params: Mapping[str, Any], modes: Sequence[str], labels: 
     prepare.main()
     wall, cpu = seconds(lambda: embed.main("pool"))
     embed.main("benchmark")
-    reduce.main()
+    features.main()
     draw_labels(params["seeds"], labels)
     found = {"frozen": measure(params, frozen_training)}
     for mode in modes:

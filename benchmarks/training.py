@@ -22,10 +22,11 @@ import numpy as np
 import torch
 
 from benchmarks.embedding import CASES, Pair, peak_mib
-from bgpm.backbones import FeatureSettings, packing
+from bgpm.backbones import packing
 from bgpm.backbones.embedding import Backbone, embed, is_causal
-from bgpm.backbones.reduction import Reduction
 from bgpm.data.texts import TextSet
+from bgpm.features import FeatureSettings
+from bgpm.features.reduction import Reduction
 from bgpm.heads.bt import Bt
 from bgpm.posteriors.laplace import Laplace
 from bgpm.training import RegulariserSettings

@@ -8,9 +8,10 @@ from typing import Annotated, Any, get_args
 from pydantic import Field
 
 from bgpm.acquisition import Acquisition
-from bgpm.backbones import BackboneSettings, FeatureSettings
+from bgpm.backbones import BackboneSettings
 from bgpm.data.schema import BenchmarkSettings, PoolSettings
 from bgpm.errors import ConfigError
+from bgpm.features import FeatureSettings
 from bgpm.heads import Head
 from bgpm.launch import LauncherSettings
 from bgpm.oracles import Oracle

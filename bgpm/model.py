@@ -22,13 +22,14 @@ import numpy as np
 from tqdm import tqdm
 
 from bgpm import functional as F
-from bgpm.backbones import BackboneSettings, FeatureSettings
+from bgpm.backbones import BackboneSettings
 from bgpm.backbones.embedding import Backbone, embed, load_backbone, tokens
-from bgpm.backbones.reduction import Reduction
 from bgpm.data.readers import prompt_of
 from bgpm.data.schema import Message, as_text
 from bgpm.data.tables import read_table
 from bgpm.errors import DataError, StateError
+from bgpm.features import FeatureSettings
+from bgpm.features.reduction import Reduction
 from bgpm.posteriors import Fitted, load
 from bgpm.registry import parse
 from bgpm.stage import FEATURES, POOL, features_dir, read_params, seeds_of, setting

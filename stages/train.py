@@ -7,8 +7,9 @@ import json
 import numpy as np
 from tqdm import tqdm
 
-from bgpm.backbones import BackboneSettings, FeatureSettings
+from bgpm.backbones import BackboneSettings
 from bgpm.data.tables import read_table, where
+from bgpm.features import FeatureSettings
 from bgpm.heads import Head
 from bgpm.launch import LauncherSettings
 from bgpm.loop.pool import read_pool

@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from conftest import tiny_pool, write_tiny_bert
 
-from bgpm.backbones import BackboneSettings, FeatureSettings
+from bgpm.backbones import BackboneSettings
 from bgpm.backbones.embedding import embed, load_backbone
-from bgpm.backbones.reduction import Reduction
 from bgpm.data.tables import write_table
 from bgpm.data.texts import TextSet
+from bgpm.features import FeatureSettings
+from bgpm.features.reduction import Reduction
 from bgpm.heads import Head
 from bgpm.heads.bt import Bt
 from bgpm.posteriors import Posterior

@@ -15,10 +15,11 @@ from tasks import FAST
 
 from bgpm import functional as F
 from bgpm import model as module
-from bgpm.backbones import BackboneSettings, FeatureSettings
+from bgpm.backbones import BackboneSettings
 from bgpm.cli import main
 from bgpm.data.tables import as_pairs, read_table, where
 from bgpm.errors import DataError, StateError
+from bgpm.features import FeatureSettings
 from bgpm.heads import Head
 from bgpm.heads.gpm import Gpm
 from bgpm.heads.pairpm import Pairpm

@@ -71,7 +71,7 @@ def test_a_changed_step_of_the_loop_changes_the_loops_of_the_study(copy: Path, p
     assert ("study_loop" in changed(copy, path)) == runs
 
 
-@pytest.mark.parametrize("path", ["bgpm/loop/pool.py", "bgpm/evaluation/cyclic.py", "bgpm/backbones/reduction.py"])
+@pytest.mark.parametrize("path", ["bgpm/loop/pool.py", "bgpm/evaluation/cyclic.py", "bgpm/features/reduction.py"])
 def test_no_text_is_embedded_again_for_code_that_embeds_none(copy: Path, path: str) -> None:
     assert not {"embed", "study_embed"} & changed(copy, path)
 
@@ -89,7 +89,7 @@ def test_every_family_found_by_name_counts_whole() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
-    ["prepare", "embed pool", "reduce", "start", "label start", "train start", "evaluate start", "score random 0",
+    ["prepare", "embed pool", "features", "start", "label start", "train start", "evaluate start", "score random 0",
      "select random 0", "label random 0", "train random 1", "evaluate random 1", "baselines", "report"],
 )  # fmt: skip
 def test_a_stage_loads_no_code_outside_its_fingerprint(finished_project: Project, tmp_path: Path, command: str) -> None:

@@ -36,19 +36,3 @@ class BackboneSettings(Settings):
     pooling: Literal["auto", "mean", "last"] = "auto"
     max_tokens: int = Field(default=256, ge=8)
     dtype: Literal["float32", "bfloat16"] = "float32"
-
-
-class FeatureSettings(Settings):
-    """Section ``features`` of params.yaml: how stored states become features.
-
-    Attributes:
-        layers: ``all`` concatenates every layer, embeddings to last; ``last`` takes the last only.
-        pca: Dimensions kept of the standardised states; None keeps them all.
-        whiten: Give every kept dimension unit variance; otherwise one scale for all.
-        text_statistics: Append standardised length and markup counts of the answer.
-    """
-
-    layers: Literal["all", "last"] = "all"
-    pca: int | None = Field(default=256, ge=1)
-    whiten: bool = False
-    text_statistics: bool = False

@@ -65,7 +65,7 @@ def read_features(folder: Path) -> Features:
 
 
 def read_pool(folder: Path, features: Path) -> Pool:
-    """A pool as the stages `prepare` and `reduce` wrote it."""
+    """A pool as the stages `prepare` and `features` wrote it."""
     return Pool(read_table(folder / "pairs.parquet"), read_features(features))
 
 

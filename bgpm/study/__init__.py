@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from bgpm.backbones import BackboneSettings, FeatureSettings
+from bgpm.backbones import BackboneSettings
 from bgpm.errors import ConfigError
+from bgpm.features import FeatureSettings
 from bgpm.registry import Settings, parse
 
 PARAMS = Path("study/params.yaml")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bgpm.backbones import FeatureSettings
-from bgpm.backbones.reduction import Reduction
 from bgpm.data.tables import read_table, rows_of, write_table
+from bgpm.features import FeatureSettings
+from bgpm.features.reduction import Reduction
 
 Tables = dict[str, dict[str, np.ndarray]]
 

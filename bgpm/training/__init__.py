@@ -5,7 +5,7 @@ fresh optimiser: a head fitted on the base's features is the start (a random one
 arXiv:2202.10054); backbone and head are trained together on the pairwise loss, or on the evidence lower bound under
 ``posterior: amortized``; the pool and the benchmark are embedded with what came out; and the posterior is fitted on
 those features by the same code as on frozen ones. Features are in the same coordinates before and after: states of
-`FeatureSettings.layers`, standardised and reduced by the map that `reduce` fitted to the frozen ones. Only
+`FeatureSettings.layers`, standardised and reduced by the map that the stage `features` fitted to the frozen ones. Only
 ``amortized`` takes its two networks as they were trained, as published.
 
 | module | what it holds |
@@ -30,8 +30,9 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from bgpm.backbones import BackboneSettings, FeatureSettings
+from bgpm.backbones import BackboneSettings
 from bgpm.errors import ConfigError
+from bgpm.features import FeatureSettings
 from bgpm.launch import LauncherSettings, launch, must_launch, world_size
 from bgpm.registry import Settings, parse
 from bgpm.sources import fingerprint

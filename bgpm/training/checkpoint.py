@@ -23,10 +23,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from bgpm.backbones import BackboneSettings, FeatureSettings
+from bgpm.backbones import BackboneSettings
 from bgpm.backbones.embedding import Backbone, load_backbone
-from bgpm.backbones.reduction import Reduction
 from bgpm.errors import StateError
+from bgpm.features import FeatureSettings
+from bgpm.features.reduction import Reduction
 from bgpm.posteriors import Fitted, load
 from bgpm.registry import parse
 from bgpm.stage import write_json

@@ -19,8 +19,8 @@ from torch.nn.functional import logsigmoid
 from bgpm.backbones import BackboneSettings
 from bgpm.backbones.embedding import Backbone, is_causal, open_source, own_device
 from bgpm.backbones.packing import Segment
-from bgpm.backbones.reduction import Reduction
 from bgpm.errors import ConfigError
+from bgpm.features.reduction import Reduction
 from bgpm.heads import Head
 from bgpm.launch import is_launched
 from bgpm.posteriors import Fitted, Posterior

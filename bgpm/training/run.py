@@ -23,9 +23,9 @@ import torch
 
 from bgpm.backbones import packing
 from bgpm.backbones.embedding import embed, is_causal, on_disk, own_device
-from bgpm.backbones.reduction import Reduction
 from bgpm.data.tables import as_pairs, read_table, where
 from bgpm.data.texts import TextSet
+from bgpm.features.reduction import Reduction
 from bgpm.heads import Head
 from bgpm.launch import end_with_stage, own_cores, process_group, rank_world
 from bgpm.posteriors import Posterior

@@ -16,9 +16,9 @@ from tasks import Workspace
 
 from bgpm.backbones import packing
 from bgpm.backbones.embedding import Source, is_causal
-from bgpm.backbones.reduction import Reduction
 from bgpm.data.texts import TextSet
 from bgpm.errors import ConfigError, WeightsError
+from bgpm.features.reduction import Reduction
 from bgpm.heads import Head
 from bgpm.heads.bt import Bt
 from bgpm.heads.gpm import Gpm

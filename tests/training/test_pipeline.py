@@ -142,7 +142,7 @@ def test_all_labels_train_one_model_without_the_loop_and_only_when_asked(
     full = ["backbone.path=tiny/qwen", "training.mode=full", "training.steps=4", "seeds=[0]"]
     done = ran(project.dvc("exp", "run", *(f"-S{setting}" for setting in full), "offline/dvc.yaml").stdout)
     assert {name.rpartition(":")[2] for name in done} == {
-        "check", "embed@pool", "embed@benchmark", "reduce", "offline-label", "offline-train", "offline-evaluate",
+        "check", "embed@pool", "embed@benchmark", "features", "offline-label", "offline-train", "offline-evaluate",
     }  # fmt: skip
     truth = read_table(project.folder / "data/truth/pool.parquet")
     labels = read_table(project.folder / "data/offline/labels.parquet")

@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 from tasks import Workspace, files_of
 from torch import nn
 
-from bgpm.backbones.reduction import Reduction
 from bgpm.errors import ConfigError, NumericsError, StateError
+from bgpm.features.reduction import Reduction
 from bgpm.heads.gpm import Gpm
 from bgpm.heads.pairpm import Pairpm
 from bgpm.posteriors import load

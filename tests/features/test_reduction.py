@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
-from bgpm.backbones import FeatureSettings
-from bgpm.backbones import reduction as reducing
-from bgpm.backbones.reduction import Reduction, text_statistics
 from bgpm.errors import NumericsError, StateError
+from bgpm.features import FeatureSettings
+from bgpm.features import reduction as reducing
+from bgpm.features.reduction import Reduction, text_statistics
 
 N, LAYERS, WIDTH = 60, 3, 8
 TEXTS = [f"answer {n} " + "word " * (n % 7) + "- item\n" * (n % 3) for n in range(N)]
@@ -227,7 +227,7 @@ def test_a_file_that_is_no_reduction_is_named(tmp_path: Path) -> None:
     lacking = [save({n: a for n, a in arrays.items() if n != name}) for name in arrays]
     for damaged in (whole[:-30], whole[:100], b"", b"no tensors at all", *lacking):
         path.write_bytes(damaged)
-        with pytest.raises(StateError, match=r"\.safetensors: is not a fitted reduction .*run `dvc repro reduce`"):
+        with pytest.raises(StateError, match=r"\.safetensors: is not a fitted reduction .*run `dvc repro features`"):
             Reduction.load(settings, path)
     path.unlink()
     with pytest.raises(StateError, match="is not a fitted reduction"):

@@ -1,4 +1,4 @@
-"""Stage reduce: stored states of every layer become features, by a map fitted on the unlabelled pool only."""
+"""Stage features: stored states of every layer become features, by a map fitted on the unlabelled pool only."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from hashlib import sha256
 
 import numpy as np
 
-from bgpm.backbones import FeatureSettings
-from bgpm.backbones.reduction import Reduction
 from bgpm.data.tables import read_table
+from bgpm.features import FeatureSettings
+from bgpm.features.reduction import Reduction
 from bgpm.registry import parse
 from bgpm.stage import DATA, EMBEDDINGS, FEATURES, POOL, TEXTS, read_params, run, setting, whole_folder, write_json
 

@@ -14,8 +14,8 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from bgpm.backbones import FeatureSettings
 from bgpm.errors import NumericsError, StateError
+from bgpm.features import FeatureSettings
 
 # In float64 numbers. 200,000 answers in the layers of a small encoder, or 4,000 in those of a decoder of eight billion
 # weights: many times the dimensions that PCA keeps.
@@ -123,7 +123,7 @@ class Reduction:
             arrays["components"] = np.asarray(arrays["components"], order="F")
             return cls(settings, arrays)
         except (OSError, KeyError, SafetensorError) as error:
-            raise StateError(f"{path}: is not a fitted reduction ({error}); run `dvc repro reduce`") from error
+            raise StateError(f"{path}: is not a fitted reduction ({error}); run `dvc repro features`") from error
 
 
 def text_statistics(texts: Sequence[str]) -> np.ndarray:
