@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 
 import numpy as np
 
+from bgpm.data.sheets import csv_rows, csv_text
 from bgpm.data.tables import as_pairs, concatenate, read_table, where, write_table
 from bgpm.evaluation.benchmark import published_results
 from bgpm.evaluation.curve import length_rule
@@ -64,13 +64,13 @@ def main(arm: str, k: str = "0") -> None:
         if number > 0:
             before = round_dir(arm, number - 1) / "evaluation"
             with (before / "curve.csv").open(encoding="utf-8", newline="") as file:
-                curve = [tuple(row.values()) for row in csv.DictReader(file)] + curve
+                curve = [tuple(row.values()) for row in csv_rows(file)] + curve
             prompts = [read_table(before / "prompts.parquet"), *prompts]
         with (folder / "curve.csv").open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([COLUMNS, *curve])
+            file.write(csv_text(COLUMNS, curve))
         write_table(folder / "prompts.parquet", concatenate(prompts))
         with (folder / "figures.csv").open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([FIGURES, *figures])
+            file.write(csv_text(FIGURES, figures))
         for seed, results in published.items():
             if results is not None:
                 write_json(folder / "rewardbench" / f"seed-{seed}.json", results)

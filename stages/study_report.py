@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from bgpm.data.sheets import csv_text
 from bgpm.data.tables import concatenate, read_table, write_table
-from bgpm.reporting.tables import csv_text
 from bgpm.stage import REPORTS, STUDY, read_params, run, write_text
 from bgpm.study import PARAMS, read_plan
 from bgpm.study.page import as_markdown, draw_curves, draw_savings

@@ -13,7 +13,6 @@ import csv
 import hashlib
 import io
 import json
-import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, fields, replace
@@ -23,6 +22,7 @@ from typing import Any, Literal
 
 from bgpm.annotations.store import Answer, LabelStore, annotator_name
 from bgpm.data.files import records
+from bgpm.data.sheets import bare, guarded
 from bgpm.errors import DataError
 
 Shape = Literal["csv", "jsonl", "argilla", "label-studio"]
@@ -122,13 +122,13 @@ FREE = ("pair_id", "annotator", "note", "id")  # columns of a table whose text a
 
 
 def _guarded(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of a table in which no cell is a formula: a spreadsheet runs what begins like one, unless ' precedes it."""
-    return {n: "'" + v if n in FREE and re.match("'*[=+@\t\r-]", v) else v for n, v in row.items()}
+    """A row of a table in which no cell is a formula."""
+    return {name: guarded(value) if name in FREE else value for name, value in row.items()}
 
 
 def _bare(row: Mapping[str, str]) -> dict[str, str]:
     """A row as it was before `_guarded`."""
-    return {n: v[1:] if n in FREE and re.match("'+[=+@\t\r-]", v) else v for n, v in row.items()}
+    return {name: bare(value) if name in FREE else value for name, value in row.items()}
 
 
 Found = tuple[str, Callable[[], Answer]]  # a place, and its answer, which may turn out to be none

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from bgpm.data.sheets import bare, csv_rows
 from bgpm.data.tables import read_table
 from bgpm.errors import StateError
 from bgpm.reporting.savings import Trials
@@ -129,7 +130,7 @@ def _figures(path: Path) -> Iterator[Figure]:
         return
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            for line in csv.DictReader(file):
+            for line in csv_rows(file):
                 seed, n, x, y = int(line["seed"]), int(line["count"]), float(line["x"]), float(line["y"])
                 yield Figure(seed, line["figure"], line["series"], x, y, n)
     except (OSError, ValueError, TypeError, KeyError) as error:
@@ -149,7 +150,7 @@ def _rows(path: Path) -> Iterator[Row]:
                 if math.isinf(value):
                     raise StateError(f"{path}:{reader.line_num}: {line['metric']} is infinite; the model diverged")
                 seed, k, labels = int(line["seed"]), int(line["round"]), int(line["labels"])
-                yield Row(seed, k, labels, line["split"], line["section"], line["metric"], value)
+                yield Row(seed, k, labels, bare(line["split"]), bare(line["section"]), line["metric"], value)
     except (OSError, ValueError, TypeError) as error:
         if isinstance(error, StateError):
             raise

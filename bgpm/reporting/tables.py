@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from bgpm.data.sheets import csv_text
 from bgpm.reporting.inputs import COLUMNS, Arm
 from bgpm.reporting.outlook import kept_words, out_of_reach, reach_cells, round_cells
 from bgpm.reporting.result import Result, caveats, count, ends, percent, sentence, share_words, verdict
@@ -36,13 +35,6 @@ def plot_csv(arm: Arm) -> str:
         for at, labels in enumerate(arm.labels.tolist())
     )
     return csv_text(["labels", *curves], rows)
-
-
-def csv_text(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
-    """A table as csv, a line feed after each row."""
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows([columns, *rows])
-    return out.getvalue()
 
 
 def number(value: float | None, digits: int = 6) -> float | None:

@@ -60,7 +60,9 @@ def test_our_own_shapes_keep_every_field(tmp_path: Path, store: LabelStore, shap
     assert store.path.read_bytes().count(b"\n") == 5
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "'=1", "''=1", "'quoted'", "plain"])
+@pytest.mark.parametrize(
+    "text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1", "'=1", "''=1", "'quoted'", "plain"]
+)
 def test_no_cell_of_a_table_is_a_formula_and_all_come_back_as_they_were(
     tmp_path: Path, store: LabelStore, text: str
 ) -> None:
@@ -69,7 +71,7 @@ def test_no_cell_of_a_table_is_a_formula_and_all_come_back_as_they_were(
     path.write_text(export_answers(said, "csv"), encoding="utf-8", newline="")
     with path.open(encoding="utf-8", newline="") as file:
         cells = [cell for row in csv.reader(file) for cell in row]
-    assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@", "\t", "\r"))]
+    assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@", "＝", "\t", "\r", "\n"))]
     assert import_answers(path, "csv", store, {"p", f"{text}p"}) == 2
     assert store.answers() == said
 

@@ -69,6 +69,17 @@ def test_the_curve_csv_holds_every_measured_number_of_both_arms(finished_run: Ma
         assert [float(row["value"]) for row in mine] == [float(row["value"]) for row in measured]
 
 
+def test_a_section_named_like_a_formula_is_none_in_the_curve_csv(finished_run: Make) -> None:
+    root = finished_run()
+    for path in root.glob("data/*/round-*/evaluation/curve.csv"):
+        path.write_text(path.read_text(encoding="utf-8").replace(",chat,", ",=1+1,"), encoding="utf-8")
+    main()
+    with (root / "reports/label_efficiency.csv").open(encoding="utf-8", newline="") as file:
+        sections = {row["section"] for row in csv.DictReader(file)}
+    assert "'=1+1" in sections
+    assert "=1+1" not in sections
+
+
 def test_plots_hold_means_over_seeds(finished_run: Make) -> None:
     root = finished_run()
     main()
