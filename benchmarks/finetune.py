@@ -39,8 +39,8 @@ import yaml
 from benchmarks._table import seconds
 from bgpm.data.tables import concatenate, read_table, rows_of, where, write_table
 from bgpm.errors import BgpmError
-from bgpm.reporting.inputs import Arm, read_arm
-from bgpm.reporting.savings import aulc_difference, resample
+from bgpm.evaluation.arm import Arm, read_arm
+from bgpm.evaluation.savings import aulc_difference, resample
 from bgpm.stage import OFFLINE, POOL, TIMINGS, TRUTH, generator, read_params
 from bgpm.study import POOL_SEED
 from stages import embed, evaluate, features, prepare

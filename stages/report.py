@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bgpm.evaluation.arm import Arm, read_arm, read_optional
 from bgpm.evaluation.benchmark import rule_in_words
 from bgpm.evaluation.outlook import outlook
+from bgpm.evaluation.result import study
 from bgpm.registry import parse
 from bgpm.reporting import ReportSettings
 from bgpm.reporting.costs import read_costs
 from bgpm.reporting.figure import draw
-from bgpm.reporting.inputs import Arm, read_arm, read_optional
 from bgpm.reporting.page import page
 from bgpm.reporting.purchases import read_pool
-from bgpm.reporting.result import study
 from bgpm.reporting.tables import as_csv, as_json, as_markdown, metrics, plot_csv
 from bgpm.stage import (
     DATA,
@@ -40,7 +40,13 @@ def main() -> None:
     names = [setting(params, "acquisition"), setting(params, "baseline")]
     last = setting(params, "rounds")[-1]["next"]
     arms = {name: read_arm(name, round_dir(name, last)) for name in names}
-    result = study(arms[names[0]], arms[names[1]] if len(arms) > 1 else None, settings, generator("report"))
+    result = study(
+        arms[names[0]],
+        arms[names[1]] if len(arms) > 1 else None,
+        target=settings.target,
+        resamples=settings.resamples,
+        rng=generator("report"),
+    )
     to_come = {
         arm.name: outlook(arm.labels, arm.trials.curves, generator("report", "outlook", arm.name))
         for arm in arms.values()

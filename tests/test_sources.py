@@ -35,6 +35,7 @@ def changed(copy: Path, path: str) -> set[str]:
     [
         ("stages/train.py", {"train"}),
         ("bgpm/reporting/page.py", {"report"}),
+        ("bgpm/evaluation/savings.py", {"report"}),
         ("bgpm/acquisition/bald.py", {"score"}),
         ("bgpm/selection/logdet.py", {"select", "start"}),
         ("bgpm/oracles/recorded.py", {"label", "prepare"}),  # which reads what people said of held-out pairs

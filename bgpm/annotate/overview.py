@@ -16,11 +16,11 @@ from bgpm.annotate.desk import Desk, labels
 from bgpm.annotations.agreement import cohen, error_rates, fleiss
 from bgpm.annotations.store import Answer, folder_by_pair, paid
 from bgpm.errors import StateError
+from bgpm.evaluation.arm import Arm, read_arm
 from bgpm.evaluation.outlook import outlook
+from bgpm.evaluation.savings import band
 from bgpm.reporting.charts import Series, line_chart
-from bgpm.reporting.inputs import Arm, read_arm
 from bgpm.reporting.outlook import kept_words, reach_cells, round_cells
-from bgpm.reporting.savings import band
 from bgpm.stage import ANNOTATIONS, HELDOUT_ANNOTATIONS, START, generator, round_dir, setting
 
 Said = Mapping[str, Mapping[str, Answer]]

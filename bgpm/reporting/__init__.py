@@ -1,7 +1,7 @@
 """Reporting: what the learning curves say, with its uncertainty, as tables, figures and one page.
 
-`savings` holds the statistics as pure functions on arrays; `inputs` reads what the stages wrote; `tables`,
-`figure` and `page` write it down. Only the settings are here, so that checking parameters stays light.
+It draws and writes; the statistics are in `bgpm.evaluation` (`savings`, `result`, `arm`). Only the settings are here,
+so that checking parameters stays light.
 """
 
 from __future__ import annotations

@@ -7,11 +7,12 @@ from html import escape
 
 import numpy as np
 
+from bgpm.evaluation.arm import Arm, Figure
+from bgpm.evaluation.result import Result
+from bgpm.evaluation.savings import band
 from bgpm.reporting.charts import STYLES, Series, line_chart
 from bgpm.reporting.html import block
-from bgpm.reporting.inputs import Arm, Figure
-from bgpm.reporting.result import Result, count, percent
-from bgpm.reporting.savings import band
+from bgpm.reporting.words import count, percent
 
 UNCERTAINTIES = {"entropy": "predictive entropy", "sd": "the score\u2019s standard deviation"}
 
@@ -63,21 +64,11 @@ def _mean(arm: Arm, figure: str, series: str, x: float) -> float:
     return float(np.mean([f.y for f in _of(arm, figure, series) if f.x == x]))
 
 
-def _by_seed(arm: Arm, figure: str, series: str) -> tuple[np.ndarray, np.ndarray]:
-    """The x that every seed has, [X], and y [S, X]."""
-    found: dict[float, dict[int, float]] = {}
-    for f in _of(arm, figure, series):
-        found.setdefault(f.x, {})[f.seed] = f.y
-    seeds = {f.seed for f in arm.figures}
-    xs = sorted(x for x, ys in found.items() if ys.keys() == seeds)
-    return np.array(xs), np.array([[found[x][seed] for x in xs] for seed in sorted(seeds)])
-
-
 def _lines(result: Result, figure: str, series: str, scale: float) -> list[Series]:
     """One line an arm, with a band over seeds."""
     out = []
     for arm, style in zip(result.arms, STYLES, strict=False):
-        x, y = _by_seed(arm, figure, series)
+        x, y = arm.points(figure, series)
         if len(x) > 1:
             out.append(Series(arm.name, style, scale * x, *band(100 * y)))
     return out
@@ -88,16 +79,11 @@ def _chart(title: str, lines: Sequence[Series], x_label: str) -> tuple[str, str]
 
 
 def _reliability(result: Result) -> tuple[str, str] | None:
-    """Bins pooled over seeds, weighted by pairs: a bin may be empty under some seed."""
     lines = []
     for arm, style in zip(result.arms, STYLES, strict=False):
-        bins: dict[str, list[Figure]] = {}
-        for f in arm.figures:
-            if f.figure == "reliability":
-                bins.setdefault(f.series, []).append(f)
-        points = [np.average([(f.x, f.y) for f in b], axis=0, weights=[f.count for f in b]) for b in bins.values()]
+        points = arm.reliability()
         if len(points) > 1:
-            x, y = 100 * np.array(sorted(map(tuple, points))).T
+            x, y = 100 * points.T
             lines.append(Series(arm.name, style, x, y, np.full(len(x), np.nan)))
     if lines:
         ends = np.array([min(s.x.min() for s in lines), max(s.x.max() for s in lines)])
@@ -113,6 +99,6 @@ def _coverage(result: Result, name: str) -> tuple[str, str] | None:
 def _best_of_n(result: Result) -> tuple[str, str] | None:
     lines = _lines(result, "best_of_n", "model", 1)
     if lines:
-        x, y = _by_seed(result.arm, "best_of_n", "oracle")
+        x, y = result.arm.points("best_of_n", "oracle")
         lines.append(Series("best there is", "other", x, 100 * y.mean(0), np.full(len(x), np.nan)))
     return _chart("Best of n: true win rate of the pick, %", lines, "n answers")

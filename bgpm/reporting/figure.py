@@ -12,10 +12,11 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bgpm.evaluation.arm import Arm
+from bgpm.evaluation.result import Result
+from bgpm.evaluation.savings import band
 from bgpm.reporting.charts import every
-from bgpm.reporting.inputs import Arm
-from bgpm.reporting.result import Result, count, share_words
-from bgpm.reporting.savings import band
+from bgpm.reporting.words import count, share_words
 
 # Okabe and Ito's palette: told apart by every common kind of colour vision.
 COLOURS = ("#0072B2", "#D55E00")

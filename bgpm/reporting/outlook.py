@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from bgpm.evaluation.arm import Arm
+from bgpm.evaluation.result import Result
+from bgpm.evaluation.savings import band
 from bgpm.reporting.charts import STYLES, Series, line_chart
 from bgpm.reporting.html import block, row, table
-from bgpm.reporting.inputs import Arm
-from bgpm.reporting.result import Result, count, ends, percent
-from bgpm.reporting.savings import band
+from bgpm.reporting.words import count, ends, percent
 
 
 def expectations(result: Result, outlook: Mapping[str, Any]) -> str:

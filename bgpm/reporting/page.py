@@ -16,27 +16,17 @@ from typing import Any
 
 import numpy as np
 
+from bgpm.evaluation.result import Result, verdict
+from bgpm.evaluation.savings import Comparison, band
 from bgpm.reporting.certainty import certainty
 from bgpm.reporting.charts import STYLES, Crossing, Series, line_chart
 from bgpm.reporting.costs import Cost
 from bgpm.reporting.html import block, row, table
 from bgpm.reporting.outlook import expectations
 from bgpm.reporting.purchases import Pool, pair_cards, section_mix
-from bgpm.reporting.result import (
-    MINUS,
-    Result,
-    caveats,
-    count,
-    ends,
-    percent,
-    points,
-    sentence,
-    share_words,
-    verdict,
-)
-from bgpm.reporting.savings import Comparison, band
 from bgpm.reporting.style import CSS
 from bgpm.reporting.tables import benchmark_notes, interval_words
+from bgpm.reporting.words import MINUS, caveats, count, ends, percent, points, sentence, share_words
 
 SHIPPED = Path("data/corpus")
 FINDINGS = {"blocks_active": "active blocks", "prior_precision": "prior precision", "tau": "temperature (tau)"}

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from bgpm.data.tables import read_table
+from bgpm.evaluation.arm import Arm
+from bgpm.evaluation.result import Result
 from bgpm.reporting.charts import share_bar
-from bgpm.reporting.inputs import Arm
-from bgpm.reporting.result import Result, percent
+from bgpm.reporting.words import percent
 
 SECTIONS_SHOWN = 5  # the largest; the rest is "other"
 PAIRS_SHOWN = 8
@@ -39,16 +40,6 @@ def read_pool(folder: Path) -> Pool:
     )
 
 
-def surprises(arm: Arm) -> float:
-    """Share of bought labels that went against the model's guess; NaN where no guess was recorded.
-
-    The seed set, ties, abstentions and scores of exactly 0 do not count. One half is what coin flips give.
-    """
-    mean, label = arm.bought["mean"], arm.bought["label"]
-    told = (arm.bought["round"] > 0) & ~np.isnan(label) & (label != 0.5) & (np.nan_to_num(mean) != 0)
-    return float(((mean[told] > 0) != (label[told] > 0.5)).mean()) if told.any() else math.nan
-
-
 def shares(sections: np.ndarray, names: Sequence[str]) -> list[tuple[str, float]]:
     """Share of each named section, and of all others together where there are any."""
     found = [(name, float((sections == name).mean()) if len(sections) else 0.0) for name in names]
@@ -60,7 +51,7 @@ def section_mix(result: Result, pool: Pool) -> str:
     """Sections of what each arm bought, and of what was on offer, as bars; empty where the pool has one section."""
     on_offer = pool.pairs["section"][pool.pairs["split"] == "pool"]
     found, counts = np.unique(on_offer, return_counts=True)
-    guesses = [(arm.name, surprises(arm)) for arm in result.arms]
+    guesses = [(arm.name, arm.surprises()) for arm in result.arms]
     surprise = "; ".join(
         f"{percent(share)} of the labels that {name} bought" for name, share in guesses if not math.isnan(share)
     )

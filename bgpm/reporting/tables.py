@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bgpm.data.sheets import csv_text
-from bgpm.reporting.inputs import COLUMNS, Arm
+from bgpm.evaluation.arm import COLUMNS, Arm
+from bgpm.evaluation.result import Result, verdict
+from bgpm.evaluation.savings import Comparison, Difference, Interval, aulc, band, isotonic
 from bgpm.reporting.outlook import kept_words, out_of_reach, reach_cells, round_cells
-from bgpm.reporting.result import Result, caveats, count, ends, percent, sentence, share_words, verdict
-from bgpm.reporting.savings import Comparison, Difference, Interval, aulc, band, isotonic
+from bgpm.reporting.words import caveats, count, ends, percent, sentence, share_words
 
 
 def as_csv(arms: Iterable[Arm]) -> str:

@@ -13,9 +13,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
+from bgpm.evaluation.savings import INDICATIVE_BELOW, Comparison, aulc_p_value, band, holm
 from bgpm.reporting.figure import RC, save
-from bgpm.reporting.result import ends, percent
-from bgpm.reporting.savings import INDICATIVE_BELOW, Comparison, aulc_p_value, band, holm
+from bgpm.reporting.words import ends, percent
 from bgpm.study import StudyPlan
 from bgpm.study.table import Outcome
 

@@ -1,6 +1,6 @@
 """What the study's loops say: savings of every arm on every pool, with intervals and the null control.
 
-The statistics are those of the report (`bgpm.reporting.savings`). Where a pool has several sources, each held-out
+The statistics are those of the report (`bgpm.evaluation.savings`). Where a pool has several sources, each held-out
 prompt weighs so that accuracy is the plain mean over sources.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from bgpm.data.tables import read_table
 from bgpm.errors import StateError
-from bgpm.reporting.savings import (
+from bgpm.evaluation.savings import (
     Comparison,
     Difference,
     Resamples,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from bgpm.annotate.overview import _forecast
-from bgpm.reporting.inputs import Arm
-from bgpm.reporting.savings import Trials
+from bgpm.evaluation.arm import Arm
+from bgpm.evaluation.savings import Trials
 
 
 def arm(points: int) -> Arm:

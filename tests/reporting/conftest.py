@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from bgpm.data.tables import concatenate, write_table
-from bgpm.reporting.inputs import COLUMNS
+from bgpm.evaluation.arm import COLUMNS
 
 SECTIONS = ("chat", "chat-hard", "safety", "reasoning")
 METRICS = ("nll", "ece", "brier")

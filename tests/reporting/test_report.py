@@ -19,7 +19,7 @@ from bgpm.errors import ConfigError, StateError
 from bgpm.registry import parse
 from bgpm.reporting import ReportSettings
 from bgpm.reporting.charts import every, ticks
-from bgpm.reporting.result import count, ends, percent, points
+from bgpm.reporting.words import count, ends, percent, points
 from stages.report import main
 
 Make = Callable[..., Path]

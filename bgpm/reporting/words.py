@@ -1,104 +1,14 @@
-"""The result in one object: what was compared, what came out, and the sentence that says it."""
+"""The result in words: numbers as text, and the sentence that says what came out."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
-import numpy as np
+from bgpm.evaluation.result import Result, verdict
+from bgpm.evaluation.savings import INDICATIVE_BELOW
 
-from bgpm.errors import StateError
-from bgpm.reporting import ReportSettings
-from bgpm.reporting.inputs import Arm
-from bgpm.reporting.savings import (
-    INDICATIVE_BELOW,
-    Comparison,
-    Difference,
-    aulc_difference,
-    baseline_gain,
-    compare,
-    resample,
-    saturated,
-)
-
-SHARES = (0.5, 0.75, 0.9, 1.0)
 MINUS = "\N{MINUS SIGN}"
 NOT_REACHED = "not reached"
-
-
-@dataclass(frozen=True)
-class Result:
-    """What the report says.
-
-    Attributes:
-        arm: The acquisition function's results.
-        baseline: What it is compared with; None where only one arm was run.
-        target: Share of the baseline's gain that the headline asks for.
-        comparisons: One for each share, ascending; empty without a baseline.
-        area: Difference of the areas under the curves; None without a baseline.
-        gain: What the baseline gains from its first to its last labels; None without a baseline.
-        learned: Whether the baseline's gain is above 0 (for a single seed its value, otherwise its 80% interval, which
-            is a one-sided test at 90%).
-        saturated: Whether the baseline stops climbing before its last labels.
-    """
-
-    arm: Arm
-    baseline: Arm | None
-    target: float
-    comparisons: tuple[Comparison, ...]
-    area: Difference | None
-    gain: Difference | None
-    learned: bool
-    saturated: bool
-
-    @property
-    def arms(self) -> list[Arm]:
-        """The arms, the acquisition function's first."""
-        return [self.arm] if self.baseline is None else [self.arm, self.baseline]
-
-    @property
-    def headline(self) -> Comparison | None:
-        """The comparison at the target that params.yaml asks for."""
-        return next((c for c in self.comparisons if c.share == self.target), None)
-
-    @property
-    def indicative(self) -> bool:
-        """Whether there are too few seeds for the interval to keep its promise."""
-        return len(self.arm.seeds) < INDICATIVE_BELOW
-
-
-def study(arm: Arm, baseline: Arm | None, settings: ReportSettings, rng: np.random.Generator) -> Result:
-    """Compare two arms, or describe one.
-
-    Raises:
-        StateError: If the arms were not run over the same seeds, rounds and held-out prompts.
-    """
-    if baseline is None:
-        return Result(arm, None, settings.target, (), None, None, True, False)
-    for what in ("seeds", "rounds", "labels"):
-        mine, other = getattr(arm, what).tolist(), getattr(baseline, what).tolist()
-        if mine != other:
-            raise StateError(
-                f"arms {arm.name!r} and {baseline.name!r} differ in {what}: {mine} and {other}; they are compared as "
-                "pairs: run `dvc repro`"
-            )
-    if arm.trials.pairs.tolist() != baseline.trials.pairs.tolist():
-        raise StateError(
-            f"arms {arm.name!r} and {baseline.name!r} were not measured on the same held-out pairs; run `dvc repro`"
-        )
-    curves = resample(arm.trials, baseline.trials, settings.resamples, rng)
-    shares = sorted({*SHARES, settings.target})
-    at_80 = baseline_gain(curves, 0.8)
-    return Result(
-        arm,
-        baseline,
-        settings.target,
-        tuple(compare(curves, share) for share in shares),
-        aulc_difference(curves),
-        baseline_gain(curves),
-        (at_80.value if at_80.interval is None else at_80.interval.low) > 0,
-        saturated(curves.labels, curves.baseline),
-    )
 
 
 def percent(value: float, digits: int = 0) -> str:
@@ -127,25 +37,6 @@ def points(value: float) -> str:
 def share_words(share: float) -> str:
     """A share of the gain as text, with a decimal only where there is one."""
     return percent(share, 0 if round(100 * share, 6) % 1 == 0 else 1)
-
-
-def verdict(result: Result) -> str:
-    """One of ``one_arm``, ``no_gain``, ``not_reached``, ``one_seed``, ``saved``, ``cost``, ``undecided``.
-
-    A baseline that did not learn gives no target outside the noise: ``no_gain``, wherever the curves cross.
-    """
-    c = result.headline
-    if c is None:
-        return "one_arm"
-    if math.isnan(c.saving) or not result.learned:
-        return "no_gain"
-    if math.isinf(c.saving):
-        return "not_reached"
-    if c.interval is None:
-        return "one_seed"
-    if c.interval.low > 0:
-        return "saved"
-    return "cost" if c.interval.high < 0 else "undecided"
 
 
 def sentence(result: Result) -> str:

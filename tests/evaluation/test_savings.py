@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.isotonic import isotonic_regression
 
 from bgpm.errors import ShapeError
-from bgpm.reporting import savings as sv
+from bgpm.evaluation import savings as sv
 
 LABELS = np.array([100.0, 200.0, 300.0, 400.0, 500.0])
 STEADY = np.array([0.5, 0.6, 0.7, 0.8, 0.9])

@@ -15,7 +15,7 @@ import numpy as np
 from bgpm.data.sheets import bare, csv_rows
 from bgpm.data.tables import read_table
 from bgpm.errors import StateError
-from bgpm.reporting.savings import Trials
+from bgpm.evaluation.savings import Trials
 
 COLUMNS = ("seed", "round", "labels", "split", "section", "metric", "value")
 Key = tuple[str, str, str]  # split, section, metric
@@ -83,6 +83,39 @@ class Arm:
             for s, section, m in self.values
             if s == split and m == metric and section != "all" and not section.startswith("subset:")
         ]
+
+    def points(self, figure: str, series: str) -> tuple[np.ndarray, np.ndarray]:
+        """The x of a figure's series that every seed has, [X], ascending, and y [S, X]."""
+        found: dict[float, dict[int, float]] = {}
+        for f in self.figures:
+            if (f.figure, f.series) == (figure, series):
+                found.setdefault(f.x, {})[f.seed] = f.y
+        seeds = {f.seed for f in self.figures}
+        xs = sorted(x for x, ys in found.items() if ys.keys() == seeds)
+        return np.array(xs), np.array([[found[x][seed] for x in xs] for seed in sorted(seeds)])
+
+    def reliability(self) -> np.ndarray:
+        """Stated probability and share of right predictions by bin of confidence, [B, 2], ascending.
+
+        Bins are pooled over seeds, weighted by pairs: a bin may be empty under some seed.
+        """
+        bins: dict[str, list[Figure]] = {}
+        for f in self.figures:
+            if f.figure == "reliability":
+                bins.setdefault(f.series, []).append(f)
+        means = [
+            np.average([(f.x, f.y) for f in some], axis=0, weights=[f.count for f in some]) for some in bins.values()
+        ]
+        return np.array(sorted(map(tuple, means))).reshape(-1, 2)
+
+    def surprises(self) -> float:
+        """Share of bought labels that went against the model's guess; NaN where no guess was recorded.
+
+        The seed set, ties, abstentions and scores of exactly 0 do not count. One half is what coin flips give.
+        """
+        mean, label = self.bought["mean"], self.bought["label"]
+        told = (self.bought["round"] > 0) & ~np.isnan(label) & (label != 0.5) & (np.nan_to_num(mean) != 0)
+        return float(((mean[told] > 0) != (label[told] > 0.5)).mean()) if told.any() else math.nan
 
 
 def read_arm(name: str, folder: Path) -> Arm:
