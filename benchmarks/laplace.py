@@ -14,9 +14,9 @@ from torch import Tensor
 
 from benchmarks._table import Line, main, peak_mib, seconds
 from bgpm import functional as F
+from bgpm.fitting.blocks import module_of
+from bgpm.fitting.tensors import Labelled, labelled
 from bgpm.heads.gpm import Gpm
-from bgpm.posteriors._blocks import module_of
-from bgpm.posteriors._data import Labelled, labelled
 from bgpm.posteriors.laplace import Laplace
 from bgpm.types import Comparisons, Features, Pairs
 

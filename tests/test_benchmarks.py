@@ -16,8 +16,8 @@ from conftest import Project
 from benchmarks import __main__ as command
 from benchmarks import finetune, functional, laplace, mutate, selection, training
 from benchmarks.__main__ import report
+from bgpm.fitting.tensors import labelled
 from bgpm.heads.gpm import Gpm
-from bgpm.posteriors._data import labelled
 from bgpm.posteriors.laplace import Laplace
 from stages import evaluate, offline, train
 

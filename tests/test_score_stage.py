@@ -15,7 +15,7 @@ SCORES = "data/entropy/round-1/scores.parquet"
 def project(finished_project: Project, tmp_path: Path) -> Project:
     """Pairs are scored sixteen at a time, so that two processes have something to share."""
     project = finished_project.clone(tmp_path / "project")
-    (project.folder / "sitecustomize.py").write_text("import bgpm.posteriors._data as d\nd.CHUNK = 16\n")
+    (project.folder / "sitecustomize.py").write_text("import bgpm.fitting.tensors as d\nd.CHUNK = 16\n")
     (project.folder / SCORES).unlink()
     return project
 

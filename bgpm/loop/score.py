@@ -9,9 +9,9 @@ import torch
 import torch.distributed as dist
 
 from bgpm.acquisition import Acquisition
+from bgpm.fitting.tensors import CHUNK
 from bgpm.loop.pool import Pool, Table, candidates
 from bgpm.posteriors import Fitted
-from bgpm.posteriors._data import CHUNK
 from bgpm.types import Pairs, ScoreMoments
 
 

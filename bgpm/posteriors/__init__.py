@@ -8,47 +8,16 @@ plus JSON.
 from __future__ import annotations
 
 import json
-from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from bgpm.errors import ConfigError, StateError
+from bgpm.errors import StateError
+from bgpm.fitting import Fitted
 from bgpm.registry import Component, member
-from bgpm.types import Comparisons, Features, PairKernel, Pairs, ScoreMoments, Uncertainty
+from bgpm.types import Comparisons, Features, Uncertainty
 
 if TYPE_CHECKING:
-    import torch
-
     from bgpm.heads import Head
-
-
-class Fitted(ABC):
-    """A trained preference model with its uncertainty."""
-
-    @abstractmethod
-    def moments(self, features: Features, pairs: Pairs) -> ScoreMoments:
-        """Mean and variance of every pair's score, [N]; the mean flips sign with the pair, exactly."""
-
-    @abstractmethod
-    def sample(self, features: Features, pairs: Pairs, n: int, *, generator: torch.Generator) -> torch.Tensor:
-        """n joint draws of the scores, float64 [n, N], with the moments that `moments` promises."""
-
-    def kernel(self, features: Features, pairs: Pairs) -> PairKernel:
-        """Covariance between pairs; ConfigError where this posterior knows none."""
-        raise ConfigError(f"{type(self).__name__} has no covariance between pairs: use posterior=laplace or ensemble")
-
-    @abstractmethod
-    def summary(self) -> dict[str, float | int | str]:
-        """What was learnt in numbers: tau, prior precision, active blocks, steps and the like."""
-
-    @abstractmethod
-    def save(self, stem: Path) -> None:
-        """Write ``stem.safetensors`` and ``stem.json``; the JSON names the posterior under ``posterior``."""
-
-    @classmethod
-    @abstractmethod
-    def restore(cls, stem: Path, description: dict[str, Any]) -> Fitted:
-        """The inverse of `save`, bit for bit; ``description`` is the parsed JSON."""
 
 
 class Posterior(Component):

@@ -67,12 +67,12 @@ class Amortized(Posterior):
             )
 
     def fit(self, head: Head, features: Features, data: Comparisons, *, seed: int) -> Fitted:
-        from bgpm.posteriors._amortized import fit_amortized
+        from bgpm.fitting.embeddings import fit_amortized
 
         return fit_amortized(self, head, features, data, seed=seed)
 
     @classmethod
     def fitted_class(cls) -> type[Fitted]:
-        from bgpm.posteriors._amortized import AmortizedModel
+        from bgpm.fitting.embeddings import AmortizedModel
 
         return AmortizedModel

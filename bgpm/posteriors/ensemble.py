@@ -35,12 +35,12 @@ class Ensemble(MapSettings):
     perturb_prior: bool = True
 
     def fit(self, head: Head, features: Features, data: Comparisons, *, seed: int) -> Fitted:
-        from bgpm.posteriors._members import fit_ensemble
+        from bgpm.fitting.members import fit_ensemble
 
         return fit_ensemble(self, head, features, data, seed=seed)
 
     @classmethod
     def fitted_class(cls) -> type[Fitted]:
-        from bgpm.posteriors._members import EnsembleModel
+        from bgpm.fitting.members import EnsembleModel
 
         return EnsembleModel

@@ -34,12 +34,12 @@ class Laplace(MapSettings):
     off_variance: float = Field(default=0.1, ge=0)
 
     def fit(self, head: Head, features: Features, data: Comparisons, *, seed: int) -> Fitted:
-        from bgpm.posteriors._gaussian import fit_laplace
+        from bgpm.fitting.gaussian import fit_laplace
 
         return fit_laplace(self, head, features, data, seed=seed)
 
     @classmethod
     def fitted_class(cls) -> type[Fitted]:
-        from bgpm.posteriors._gaussian import GaussianModel
+        from bgpm.fitting.gaussian import GaussianModel
 
         return GaussianModel

@@ -19,12 +19,12 @@ class Point(MapSettings):
     gives: ClassVar[Uncertainty] = "mean"
 
     def fit(self, head: Head, features: Features, data: Comparisons, *, seed: int) -> Fitted:
-        from bgpm.posteriors._gaussian import fit_point
+        from bgpm.fitting.gaussian import fit_point
 
         return fit_point(self, head, features, data, seed=seed)
 
     @classmethod
     def fitted_class(cls) -> type[Fitted]:
-        from bgpm.posteriors._gaussian import GaussianModel
+        from bgpm.fitting.gaussian import GaussianModel
 
         return GaussianModel

@@ -21,13 +21,13 @@ from bgpm.backbones.embedding import Backbone, is_causal, open_source, own_devic
 from bgpm.backbones.packing import Segment
 from bgpm.errors import ConfigError
 from bgpm.features.reduction import Reduction
+from bgpm.fitting.embeddings import AmortizedModel
+from bgpm.fitting.gaussian import GaussianModel
+from bgpm.fitting.map import LEARNT_TAU, PairLoss
+from bgpm.fitting.tensors import Labelled
 from bgpm.heads import Head
 from bgpm.launch import is_launched
 from bgpm.posteriors import Fitted, Posterior
-from bgpm.posteriors._amortized import AmortizedModel
-from bgpm.posteriors._data import Labelled
-from bgpm.posteriors._gaussian import GaussianModel
-from bgpm.posteriors._map import LEARNT_TAU, PairLoss
 from bgpm.posteriors._settings import MapSettings
 from bgpm.posteriors.amortized import Amortized
 from bgpm.posteriors.point import Point

@@ -23,9 +23,9 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from bgpm.errors import LaunchError, NumericsError
+from bgpm.fitting.embeddings import warmed_up
 from bgpm.launch import is_launched, rank_world
 from bgpm.posteriors import Posterior
-from bgpm.posteriors._amortized import warmed_up
 from bgpm.posteriors.amortized import Amortized
 from bgpm.training import TrainingSettings
 from bgpm.training.batches import Collator, Example

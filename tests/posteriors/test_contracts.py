@@ -77,7 +77,7 @@ def test_a_senseless_combination_is_refused_before_any_work_and_names_a_sensible
 @every
 def test_runs_of_whole_chunks_have_the_moments_of_all_pairs(posterior, head, world, monkeypatch):
     """So processes can share the pairs on offer, and the bytes are those of one."""
-    monkeypatch.setattr("bgpm.posteriors._data.CHUNK", 8)
+    monkeypatch.setattr("bgpm.fitting.tensors.CHUNK", 8)
     p, fitted = world
     model = fitted(posterior, head)
     whole = model.moments(p.features, p.test)

@@ -424,7 +424,7 @@ def test_a_regulariser_of_an_encoder_or_without_the_words_head_is_refused(
 
 
 def test_the_lower_bound_is_that_of_the_frozen_posterior_on_the_same_noise(qwen: Workspace) -> None:
-    from bgpm.posteriors._data import Labelled
+    from bgpm.fitting.tensors import Labelled
 
     head, posterior = Gpm(dim=4, bt_block=False, normalize="sphere"), Amortized(steps=20)
     root, model, collator, data = build(qwen, head, posterior, mode="full")

@@ -10,19 +10,19 @@ import torch
 from torch import Tensor
 
 from bgpm import functional as F
+from bgpm.fitting import Fitted, covariances, saved
+from bgpm.fitting.lbfgs import OnData
+from bgpm.fitting.map import MapFit, fit_map, score
+from bgpm.fitting.newton import gauss_newton
+from bgpm.fitting.off_blocks import OffBlocks, off_blocks
+from bgpm.fitting.tensors import Labelled, each_pair, labelled, pair_features
 from bgpm.functional.kernel import WeightPosterior
 from bgpm.heads import Head
 from bgpm.heads._modules import HeadModule
-from bgpm.posteriors import Fitted, _covariance, _store
-from bgpm.posteriors._cyclic import OffBlocks, off_blocks
-from bgpm.posteriors._data import Labelled, each_pair, labelled, pair_features
-from bgpm.posteriors._lbfgs import OnData
-from bgpm.posteriors._map import MapFit, fit_map, score
-from bgpm.posteriors._newton import gauss_newton
-from bgpm.posteriors._settings import MapSettings
 from bgpm.types import Comparisons, Features, PairKernel, Pairs, ScoreMoments
 
 if TYPE_CHECKING:
+    from bgpm.posteriors._settings import MapSettings
     from bgpm.posteriors.laplace import Laplace
 
 
@@ -65,7 +65,7 @@ class GaussianModel(Fitted):
         return ScoreMoments(mean, variance, self.tau, self.error_rate)
 
     def sample(self, features: Features, pairs: Pairs, n: int, *, generator: torch.Generator) -> Tensor:
-        deviation = None if self.weights is None else _covariance.draw(self.weights, n, generator=generator).flatten(1)
+        deviation = None if self.weights is None else covariances.draw(self.weights, n, generator=generator).flatten(1)
         field = None if self.off is None else self.off.draw(n, generator=generator)
 
         def of(first: Tensor, second: Tensor, prompt: Tensor | None) -> tuple[Tensor]:
@@ -88,12 +88,12 @@ class GaussianModel(Fitted):
         return dict(self._summary)
 
     def save(self, stem: Path) -> None:
-        form, covariance = (None, {}) if self.weights is None else _covariance.tensors(self.weights)
-        _store.write(
+        form, covariance = (None, {}) if self.weights is None else covariances.tensors(self.weights)
+        saved.write(
             stem,
             {
                 "posterior": self.kind,
-                "head": _store.describe_head(self.head, self.module, self.in_features),
+                "head": saved.describe_head(self.head, self.module, self.in_features),
                 "tau": self.tau,
                 "error_rate": self.error_rate,
                 "covariance": form,
@@ -106,8 +106,8 @@ class GaussianModel(Fitted):
 
     @classmethod
     def restore(cls, stem: Path, description: dict[str, Any]) -> GaussianModel:
-        groups = _store.read(stem, description)
-        head, module = _store.restore_head(stem, description["head"], groups["head"])
+        groups = saved.read(stem, description)
+        head, module = saved.restore_head(stem, description["head"], groups["head"])
         form = description["covariance"]
         return cls(
             description["posterior"],
@@ -116,7 +116,7 @@ class GaussianModel(Fitted):
             description["head"]["in_features"],
             description["tau"],
             description["error_rate"],
-            None if form is None else _covariance.restore(form, groups["covariance"]),
+            None if form is None else covariances.restore(form, groups["covariance"]),
             OffBlocks(**groups["off"]) if "off" in groups else None,
             description["summary"],
         )
@@ -172,8 +172,8 @@ def fit_laplace(settings: Laplace, head: Head, features: Features, data: Compari
     with torch.no_grad():
         design = fit.module.design(seen.first, seen.second, seen.prompt)
     _, _, curvature = gauss_newton(OnData(fit.loss, seen), score(fit.module, seen))
-    form = _covariance.choose(settings.structure, len(seen), design.a.shape[1], design.x.shape[1])
-    weights = _covariance.make(form, design, curvature, fit.row_precision)
+    form = covariances.choose(settings.structure, len(seen), design.a.shape[1], design.x.shape[1])
+    weights = covariances.make(form, design, curvature, fit.row_precision)
     off = None
     if fit.blocks_off and settings.off_variance:
         generator = torch.Generator().manual_seed(seed)

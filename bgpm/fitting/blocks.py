@@ -23,11 +23,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bgpm.fitting.lbfgs import DataLoss, OnData, minimise
+from bgpm.fitting.newton import LinearFit, LinearProblem, Split, derivatives, gauss_newton
+from bgpm.fitting.tensors import Labelled
 from bgpm.heads import Head
 from bgpm.heads._modules import GeneralPreference, HeadModule
-from bgpm.posteriors._data import Labelled
-from bgpm.posteriors._lbfgs import DataLoss, OnData, minimise
-from bgpm.posteriors._newton import LinearFit, LinearProblem, Split, derivatives, gauss_newton
 
 SCREEN = 2.0  # standard errors of the score test below which no block is fitted
 ACCEPT = 1.0  # standard errors by which the cross-validated log-likelihood has to rise

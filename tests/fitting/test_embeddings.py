@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from bgpm.errors import NumericsError
+from bgpm.fitting.embeddings import DRAWS, AmortizedModel, LogVariance, _mirrored_normal
+from bgpm.fitting.tensors import labelled
 from bgpm.heads.gpm import Gpm
-from bgpm.posteriors._amortized import DRAWS, AmortizedModel, LogVariance, _mirrored_normal
-from bgpm.posteriors._data import labelled
 from bgpm.posteriors.amortized import Amortized
 from bgpm.types import Comparisons
 

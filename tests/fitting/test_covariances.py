@@ -7,8 +7,8 @@ import torch
 
 from bgpm import functional as F
 from bgpm.errors import NumericsError
+from bgpm.fitting import covariances
 from bgpm.heads._modules import Design
-from bgpm.posteriors import _covariance
 
 FORMS = ["full", "low_rank", "kronecker"]
 
@@ -51,7 +51,7 @@ def matrix_of(posterior, design):
 def test_exact_forms_are_the_dense_inverse(form, rows):
     design, curvature, precision = example(rows)
     expected, g = dense(design, curvature, precision)
-    posterior = _covariance.make(form, design, curvature, precision)
+    posterior = covariances.make(form, design, curvature, precision)
     torch.testing.assert_close(matrix_of(posterior, design), expected, rtol=1e-9, atol=1e-11)
     kernel = F.LinearisedKernel(design.a, design.b, (design.x, design.y), None, posterior)
     torch.testing.assert_close(kernel.diagonal(), ((g @ expected) * g).sum(-1), rtol=1e-9, atol=1e-11)
@@ -70,7 +70,7 @@ def divergence(covariance, exact):
 def test_no_product_nearby_has_a_lower_divergence_than_the_kronecker_form():
     design, curvature, precision = example(3)
     exact, _ = dense(design, curvature, precision)
-    best = _covariance.make("kronecker", design, curvature, precision)
+    best = covariances.make("kronecker", design, curvature, precision)
     torch.testing.assert_close(
         matrix_of(best, design), torch.kron(best.output_cov, best.input_cov), rtol=1e-12, atol=1e-14
     )
@@ -89,9 +89,9 @@ def test_no_product_nearby_has_a_lower_divergence_than_the_kronecker_form():
 @pytest.mark.parametrize("form", FORMS)
 def test_draws_have_the_covariance_of_the_form(form):
     design, curvature, precision = example(2, n=10, q=3)
-    posterior = _covariance.make(form, design, curvature, precision)
+    posterior = covariances.make(form, design, curvature, precision)
     n = 40_000
-    drawn = _covariance.draw(posterior, n, generator=torch.Generator().manual_seed(0)).flatten(1)
+    drawn = covariances.draw(posterior, n, generator=torch.Generator().manual_seed(0)).flatten(1)
     expected = matrix_of(posterior, design)
     # Var[x y] = S_ii S_jj + S_ij^2 for Gaussians
     error = ((torch.outer(expected.diagonal(), expected.diagonal()) + expected.square()) / n).sqrt()
@@ -102,10 +102,10 @@ def test_draws_have_the_covariance_of_the_form(form):
 @pytest.mark.parametrize("form", FORMS)
 def test_what_is_saved_is_what_is_restored(form):
     design, curvature, precision = example(2)
-    posterior = _covariance.make(form, design, curvature, precision)
-    name, saved = _covariance.tensors(posterior)
+    posterior = covariances.make(form, design, curvature, precision)
+    name, saved = covariances.tensors(posterior)
     assert name == form
-    assert torch.equal(matrix_of(_covariance.restore(name, saved), design), matrix_of(posterior, design))
+    assert torch.equal(matrix_of(covariances.restore(name, saved), design), matrix_of(posterior, design))
     assert all(value.is_contiguous() for value in saved.values())
 
 
@@ -120,11 +120,11 @@ def test_what_is_saved_is_what_is_restored(form):
     ],
 )
 def test_the_smaller_exact_form_is_chosen_and_kronecker_where_neither_is_small(labels, rows, inputs, form):
-    assert _covariance.choose("auto", labels, rows, inputs) == form
-    assert _covariance.choose("kronecker", labels, rows, inputs) == "kronecker"
+    assert covariances.choose("auto", labels, rows, inputs) == form
+    assert covariances.choose("kronecker", labels, rows, inputs) == "kronecker"
 
 
 def test_a_negative_curvature_is_refused():
     design, curvature, precision = example(2)
     with pytest.raises(NumericsError, match="convex"):
-        _covariance.make("full", design, curvature - 1, precision)
+        covariances.make("full", design, curvature - 1, precision)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from bgpm.fitting.blocks import Found, enough, leading_pairs, module_of, refine
+from bgpm.fitting.lbfgs import minimise
+from bgpm.fitting.map import PairLoss
+from bgpm.fitting.tensors import labelled
 from bgpm.heads.gpm import Gpm
-from bgpm.posteriors._blocks import Found, enough, leading_pairs, module_of, refine
-from bgpm.posteriors._data import labelled
-from bgpm.posteriors._lbfgs import minimise
-from bgpm.posteriors._map import PairLoss
 from bgpm.posteriors.laplace import Laplace
 from bgpm.posteriors.point import Point
 

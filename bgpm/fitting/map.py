@@ -2,7 +2,7 @@
 
 A model that contains Bradley-Terry is fitted as Bradley-Terry first: a convex problem, solved by damped
 Newton steps, its prior precision chosen by evidence or held-out likelihood. Free blocks then have to earn
-their place (`bgpm.posteriors._blocks`). Any other model is fitted by L-BFGS.
+their place (`bgpm.fitting.blocks`). Any other model is fitted by L-BFGS.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,13 +19,15 @@ from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
 from bgpm import functional as F
+from bgpm.fitting.blocks import Pair, enough, gate_precision, leading_pairs, module_of, refine, search
+from bgpm.fitting.lbfgs import OnData, minimise
+from bgpm.fitting.newton import LinearFit, LinearProblem, Split, derivatives
+from bgpm.fitting.tensors import Labelled, folds
 from bgpm.heads import Head
 from bgpm.heads._modules import GeneralPreference, HeadModule
-from bgpm.posteriors._blocks import Pair, enough, gate_precision, leading_pairs, module_of, refine, search
-from bgpm.posteriors._data import Labelled, folds
-from bgpm.posteriors._lbfgs import OnData, minimise
-from bgpm.posteriors._newton import LinearFit, LinearProblem, Split, derivatives
-from bgpm.posteriors._settings import MapSettings
+
+if TYPE_CHECKING:
+    from bgpm.posteriors._settings import MapSettings
 
 # Strong to weak. Free blocks: shares of sigma_1(G), above which zero is a minimum. Elsewhere the weights start
 # at unit scale, and these are multiples of the precision that says so.

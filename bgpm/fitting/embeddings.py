@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from bgpm import functional as F
 from bgpm.errors import NumericsError
+from bgpm.fitting import Fitted, saved
+from bgpm.fitting.tensors import Labelled, each_pair, labelled, prompt_features, response_features
 from bgpm.heads import Head
 from bgpm.heads._modules import GeneralPreference
-from bgpm.posteriors import Fitted, _store
-from bgpm.posteriors._data import Labelled, each_pair, labelled, prompt_features, response_features
 from bgpm.types import Comparisons, Features, Pairs, ScoreMoments
 
 if TYPE_CHECKING:
@@ -94,11 +94,11 @@ class AmortizedModel(Fitted):
         return dict(self._summary)
 
     def save(self, stem: Path) -> None:
-        _store.write(
+        saved.write(
             stem,
             {
                 "posterior": "amortized",
-                "head": _store.describe_head(self.head, self.module, self.in_features),
+                "head": saved.describe_head(self.head, self.module, self.in_features),
                 "tau": self.tau,
                 "summary": self._summary,
             },
@@ -108,8 +108,8 @@ class AmortizedModel(Fitted):
 
     @classmethod
     def restore(cls, stem: Path, description: dict[str, Any]) -> AmortizedModel:
-        groups = _store.read(stem, description)
-        head, module = _store.restore_head(stem, description["head"], groups["head"])
+        groups = saved.read(stem, description)
+        head, module = saved.restore_head(stem, description["head"], groups["head"])
         in_features = description["head"]["in_features"]
         log_variance = LogVariance(in_features, len(module.weight), generator=torch.Generator())
         log_variance.load_state_dict(groups["log_variance"])

@@ -10,7 +10,7 @@ import torch
 
 from bgpm import functional as F
 from bgpm.errors import NumericsError
-from bgpm.posteriors._newton import LinearProblem, derivatives
+from bgpm.fitting.newton import LinearProblem, derivatives
 
 
 def example(n, p, seed=0, scale=1.0):

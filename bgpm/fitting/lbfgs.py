@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from bgpm.errors import NumericsError
+from bgpm.fitting.tensors import Labelled
 from bgpm.heads._modules import HeadModule
-from bgpm.posteriors._data import Labelled
 
 MAX_STEPS = 5000
 

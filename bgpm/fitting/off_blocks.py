@@ -22,8 +22,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bgpm.posteriors._blocks import leading_subspace
-from bgpm.posteriors._data import Labelled
+from bgpm.fitting.blocks import leading_subspace
+from bgpm.fitting.tensors import Labelled
 
 DIRECTIONS = 12
 

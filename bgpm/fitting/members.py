@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
+from bgpm.fitting import Fitted, saved
+from bgpm.fitting.blocks import module_of
+from bgpm.fitting.gaussian import labelled_for
+from bgpm.fitting.lbfgs import OnData, minimise
+from bgpm.fitting.map import MapFit, PairLoss, fit_map
+from bgpm.fitting.newton import LinearProblem
+from bgpm.fitting.tensors import Labelled, each_pair
 from bgpm.heads import Head
 from bgpm.heads._modules import HeadModule
-from bgpm.posteriors import Fitted, _store
-from bgpm.posteriors._blocks import module_of
-from bgpm.posteriors._data import Labelled, each_pair
-from bgpm.posteriors._gaussian import labelled_for
-from bgpm.posteriors._lbfgs import OnData, minimise
-from bgpm.posteriors._map import MapFit, PairLoss, fit_map
-from bgpm.posteriors._newton import LinearProblem
 from bgpm.types import Comparisons, Features, PairKernel, Pairs, ScoreMoments
 
 if TYPE_CHECKING:
@@ -76,11 +76,11 @@ class EnsembleModel(Fitted):
         return dict(self._summary)
 
     def save(self, stem: Path) -> None:
-        _store.write(
+        saved.write(
             stem,
             {
                 "posterior": "ensemble",
-                "head": _store.describe_head(self.head, self.modules[0], self.in_features),
+                "head": saved.describe_head(self.head, self.modules[0], self.in_features),
                 "tau": self.tau,
                 "error_rate": self.error_rate,
                 "members": len(self.modules),
@@ -91,9 +91,9 @@ class EnsembleModel(Fitted):
 
     @classmethod
     def restore(cls, stem: Path, description: dict[str, Any]) -> EnsembleModel:
-        groups = _store.read(stem, description)
+        groups = saved.read(stem, description)
         restored = [
-            _store.restore_head(stem, description["head"], groups.get(f"member{k}", {}))
+            saved.restore_head(stem, description["head"], groups.get(f"member{k}", {}))
             for k in range(description["members"])
         ]
         return cls(

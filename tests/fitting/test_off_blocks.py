@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from bgpm.fitting.off_blocks import DIRECTIONS, off_blocks
+from bgpm.fitting.tensors import Labelled
 from bgpm.heads.bt import Bt
 from bgpm.heads.gpm import Gpm
-from bgpm.posteriors._cyclic import DIRECTIONS, off_blocks
-from bgpm.posteriors._data import Labelled
 from bgpm.posteriors.laplace import Laplace
 from bgpm.types import Features, Pairs
 
