@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import settings as tries
+from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
 from bgpm.errors import NumericsError, StateError
@@ -48,10 +52,10 @@ def test_features_are_those_of_the_slow_reference(layers: str, pca: int | None, 
     settings = FeatureSettings(layers=layers, pca=pca, whiten=whiten)  # type: ignore[arg-type]
     fitted, new = states(), states(40, seed=1)
     reduction = Reduction.fit(settings, fitted, TEXTS)
-    for given in (fitted, new):
-        features = reduction(given, TEXTS[: len(given)])
+    for some in (fitted, new):
+        features = reduction(some, TEXTS[: len(some)])
         assert features.dtype == np.float32
-        expected = reference(settings, fitted, given)
+        expected = reference(settings, fitted, some)
         assert features.shape == expected.shape
         np.testing.assert_allclose(features.astype(np.float64) ** 2, expected, rtol=2e-4, atol=1e-5)
 
@@ -255,6 +259,13 @@ def test_text_statistics_count_what_they_say() -> None:
     exact = [len(text.split()), len(text), 8, 4, 2, 4, 6]  # headings and bold marks together: #, ##, and ** twice
     np.testing.assert_allclose(np.expm1(text_statistics([text, ""])), [exact, [0] * 7], atol=1e-9)
     assert text_statistics([]).shape == (0, 7)
+
+
+@given(st.text(st.sampled_from("\n\r\t \u2028-*1.)#a"), max_size=60))
+@tries(max_examples=500, deadline=None)
+def test_counts_of_list_items_are_those_of_the_pattern_that_runs_over_blank_lines(text: str) -> None:
+    slow = len(re.findall(r"^\s*(?:[-*]|\d+[.)])\s", text, re.M))
+    assert np.expm1(text_statistics([text])[0, 3]) == pytest.approx(slow)
 
 
 def test_text_statistics_are_appended_standardised() -> None:
