@@ -34,14 +34,44 @@ FAMILIES: dict[str, tuple[type[Component], tuple[str, ...]]] = {
 
 
 class Round(Settings):
-    """One round: model ``k`` chooses a batch, model ``next`` learns from it."""
+    """One acquisition round.
+
+    Attributes:
+        k: The model whose scores choose the batch, from 0.
+        next: The model that learns from it, k + 1.
+    """
 
     k: int = Field(ge=0)
     next: int = Field(ge=1)
 
 
 class Params(Settings):
-    """Everything params.yaml may say; what each key means stands beside it there."""
+    """Everything params.yaml may say.
+
+    Attributes:
+        acquisition: The acquisition function that is tested: the first arm.
+        baseline: The one it is compared with: the second arm. The same as ``acquisition`` runs one arm only.
+        seeds: Paired replications; each has its own seed labels, batches and model.
+        rounds: Acquisition rounds, a list because DVC's matrix needs one; ``bgpm rounds 20`` prints it.
+        batch_size: Labels acquired a round.
+        start: The seed set, which every arm shares.
+        model: What is trained: how two responses become a score.
+        posterior: What is known of the score beside its mean.
+        selection: How a batch is picked from the values of single pairs.
+        oracle: Who labels.
+        pool: The pairs that labels are acquired for, and the held-out ones.
+        benchmark: What every round's model is measured on besides.
+        backbone: The language model that reads the texts.
+        features: How its states become features.
+        acquisitions: Settings of each acquisition function, by its name.
+        selections: Settings of each selector, by its name.
+        models: Settings of each model, by its name.
+        posteriors: Settings of each posterior, by its name.
+        oracles: Settings of each oracle, by its name.
+        training: Whether and how the backbone learns too.
+        report: How the arms are compared.
+        launcher: How many processes work, and where; no stage depends on it.
+    """
 
     acquisition: str
     baseline: str
