@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import get_args
+from typing import cast, get_args
 
 from bgpm.annotations.exchange import Shape, export_answers, import_answers
 from bgpm.annotations.questions import questions, texts
@@ -71,7 +71,7 @@ def _import(given: argparse.Namespace) -> None:
     pairs = given.batch or POOL / "pairs.parquet"
     known = set(read_table(pairs, ["pair_id"])["pair_id"])
     store = LabelStore(given.store)
-    new = import_answers(given.file, shape, store, known, source=str(pairs), last_wins=given.last_wins)
+    new = import_answers(given.file, cast(Shape, shape), store, known, source=str(pairs), last_wins=given.last_wins)
     print(f"{new} new answers in {given.store}", file=sys.stderr)
 
 

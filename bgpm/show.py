@@ -4,7 +4,7 @@ For the command line::
 
     bgpm batch data/entropy/round-0/batch.parquet > todo.jsonl
 
-``label`` 1 says that ``answer_a`` is better. Answers go to ``data/annotations/`` (see the README there).
+``label`` 1 says that ``response_a`` is better. Answers go to ``data/annotations/`` (see the README there).
 """
 
 from __future__ import annotations

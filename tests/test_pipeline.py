@@ -305,7 +305,7 @@ def test_a_batch_is_shown_with_its_texts_in_the_order_that_labels_refer_to(proje
         for row in tiny_pool()
     }
     for q in questions:
-        winner, loser = ("answer_a", "answer_b") if label[q["pair_id"]] == 1 else ("answer_b", "answer_a")
+        winner, loser = ("response_a", "response_b") if label[q["pair_id"]] == 1 else ("response_b", "response_a")
         assert (q["prompt"], q[winner], q[loser]) in wins
 
 

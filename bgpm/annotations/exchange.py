@@ -1,34 +1,32 @@
 """Labels to and from other tools: CSV, JSONL, Argilla's records and Label Studio's tasks.
 
-The two tools get one record a question, with the fields pair_id, prompt, answer_a and answer_b, so that an export
-of a batch that nobody has labelled is what they import to have it labelled. In Argilla the question is a label
-question ``preference`` with the labels A, B and tie (records as ``Record.to_dict`` of Argilla 2 has them,
-https://docs.argilla.io/latest/reference/argilla/records/records); in Label Studio a ``Pairwise`` or ``Choices`` tag of
-any name, left or A being ``answer_a`` (https://labelstud.io/guide/task_format).
+The two tools get one record a question, with the fields pair_id, prompt, response_a and response_b, so that an export
+of a batch that nobody has labelled is what they import to have it labelled (see `argilla` and `label_studio` beside
+this file). Files that name the fields answer_a and answer_b are read too.
 """
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
+import logging
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import asdict, fields, replace
-from datetime import UTC, datetime
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from bgpm.annotations.store import Answer, LabelStore, annotator_name
+from bgpm.annotations import argilla, label_studio
+from bgpm.annotations.choices import COLUMNS, Found, Passed, annotation
+from bgpm.annotations.store import Answer, LabelStore
 from bgpm.data.files import records
 from bgpm.data.sheets import bare, guarded
 from bgpm.errors import DataError
 
+log = logging.getLogger("bgpm")
+
 Shape = Literal["csv", "jsonl", "argilla", "label-studio"]
-COLUMNS = [field.name for field in fields(Answer)]
-NAMES = {1.0: "A", 0.0: "B", 0.5: "tie"}
-SIDES = {"a": 1.0, "answer_a": 1.0, "left": 1.0, "b": 0.0, "answer_b": 0.0, "right": 0.0, "tie": 0.5}
 PROBLEMS_SHOWN = 10
 
 
@@ -53,12 +51,12 @@ def export_answers(answers: Sequence[Answer], shape: Shape, questions: Iterable[
     by_pair: dict[str, list[Answer]] = {}
     for answer in answers:
         by_pair.setdefault(answer.pair_id, []).append(answer)
-        if answer.label is not None and answer.label not in NAMES:
+        if answer.label is not None and answer.label not in argilla.NAMES:
             raise DataError(
                 f"pair {answer.pair_id!r}: label {answer.label:g} of {answer.annotator} is neither A, B nor a tie; "
                 "export csv or jsonl"
             )
-    record = _argilla_record if shape == "argilla" else _label_studio_task
+    record = argilla.record if shape == "argilla" else label_studio.task
     whole = [record(question, by_pair.pop(question["pair_id"], [])) for question in questions]
     if by_pair:
         raise DataError(f"{len(by_pair)} pairs with an answer have no text, the first is {next(iter(by_pair))!r}")
@@ -70,7 +68,7 @@ def import_answers(
 ) -> int:
     """Append what a file holds to a store: everything, or nothing where anything is wrong.
 
-    What the store holds already is passed over.
+    What the store holds already is passed over; what the file holds beside annotations is counted in a warning.
 
     Args:
         known: Names of the pairs that may be labelled.
@@ -90,12 +88,16 @@ def import_answers(
         written = {answer.id for answer in store.history(retracted=True)}
         word = {(a.pair_id, a.annotator): (a.label, "what the store has") for a in store.answers()}
         problems: list[str] = []
+        passed = Passed()
         fresh: list[Answer] = []
-        for place, read in _READERS[shape](path):
+        for place, read in _READERS[shape](path, passed):
             try:
                 answer = read()
             except DataError as error:
                 problems.append(f"{place}: {error}")
+                continue
+            if isinstance(answer, str):
+                passed.annotations[answer] += 1
                 continue
             key = answer.pair_id, answer.annotator
             said, where = word.get(key, (answer.label, ""))
@@ -115,6 +117,8 @@ def import_answers(
             tail = [f"... and {more} more"] if more > 0 else []
             raise DataError("\n".join([*problems[:PROBLEMS_SHOWN], *tail, "nothing was imported"]))
         store.extend(fresh)
+    for sentence in passed.sentences():
+        log.warning("%s: %s", path, sentence)
     return len(fresh)
 
 
@@ -131,17 +135,14 @@ def _bare(row: Mapping[str, str]) -> dict[str, str]:
     return {name: bare(value) if name in FREE else value for name, value in row.items()}
 
 
-Found = tuple[str, Callable[[], Answer]]  # a place, and its answer, which may turn out to be none
-
-
-def _lines(path: Path) -> Iterator[Found]:
-    """Answers of JSONL, one an object."""
+def _lines(path: Path, _: Passed) -> Iterator[Found]:
+    """Annotations of JSONL, one an object."""
     for place, entry in records(path, ""):
-        yield place, lambda entry=entry: _answer(entry)
+        yield place, lambda entry=entry: annotation(entry)
 
 
-def _rows(path: Path) -> Iterator[Found]:
-    """Answers of CSV, one a row; an empty cell is a value that was not given, and an empty label a skipped pair."""
+def _rows(path: Path, _: Passed) -> Iterator[Found]:
+    """Annotations of CSV, one a row; an empty cell is a value that was not given, an empty label a skipped pair."""
 
     def answer(row: Mapping[str, str]) -> Answer:
         given: dict[str, Any] = {name: value for name, value in _bare(row).items() if value != ""}
@@ -153,137 +154,15 @@ def _rows(path: Path) -> Iterator[Found]:
                     raise DataError(f"{name} {given[name]!r}: expected a number") from None
         if "label" in row:
             given.setdefault("label", None)
-        return _answer(given)
+        return annotation(given)
 
     for place, row in records(path, ""):
         yield place, lambda row=row: answer(row)
 
 
-def _answer(entry: Mapping[str, Any]) -> Answer:
-    """An answer from its fields; pair_id and label must be there, a name is made from the rest."""
-    missing = [name for name in ("pair_id", "label") if name not in entry]
-    if missing:
-        raise DataError(f"no {' and no '.join(missing)}; expected {', '.join(COLUMNS[:3])} and perhaps more")
-    given = {name: entry[name] for name in COLUMNS if name in entry}
-    given["annotator"] = annotator_name(given.get("annotator"))
-    given["at"] = _utc(given.get("at"))
-    content = json.dumps([given["pair_id"], given["label"], given["annotator"], given["at"]], default=str)
-    given.setdefault("id", hashlib.blake2b(content.encode(), digest_size=16).hexdigest())
-    return Answer(**given)
-
-
-def _utc(moment: object) -> str:
-    """A time as UTC; one without a zone is taken to be it, as the tools mean it. Empty where none is given."""
-    if moment in (None, ""):
-        return ""
-    try:
-        parsed = datetime.fromisoformat(str(moment))
-    except ValueError:
-        raise DataError(f"at {moment!r}: expected a time in ISO 8601") from None
-    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
-
-
-def _side(value: object) -> float:
-    label = SIDES.get(value.lower()) if isinstance(value, str) else None
-    if label is None:
-        raise DataError(f"choice {value!r}: expected one of {', '.join(SIDES)}")
-    return label
-
-
-def _argilla_record(question: Mapping[str, str], answers: Sequence[Answer]) -> dict[str, Any]:
-    """One record; a skipped question has no response, since records do not hold what was discarded."""
-    told = [{"value": NAMES[a.label], "user_id": a.annotator} for a in answers if a.label is not None]
-    texts = {name: text for name, text in question.items() if name != "pair_id"}
-    return {
-        "id": question["pair_id"],
-        "fields": texts,
-        "metadata": {},
-        "suggestions": {},
-        "responses": {"preference": told} if told else {},
-        "vectors": {},
-    }
-
-
-def _argilla(path: Path) -> Iterator[Found]:
-    for place, record in records(path, ""):
-        responses = record.get("responses")
-        if not isinstance(responses, dict) or not all(isinstance(some, list) for some in responses.values()):
-            raise DataError(f"{place}: not a record of Argilla: no object `responses` with a list for each question")
-        if len(responses) > 1 and "preference" not in responses:
-            raise DataError(f"{place}: several questions ({', '.join(responses)}) and none is called preference")
-        name = "preference" if "preference" in responses else next(iter(responses), "")
-        for response in responses.get(name, []):
-            yield place, lambda record=record, response=response: _responded(record, response)
-
-
-def _responded(record: Mapping[str, Any], response: object) -> Answer:
-    if not isinstance(response, dict):
-        raise DataError(f"response {response!r}: expected an object with value and user_id")
-    label = _side(response.get("value"))
-    return _answer({"pair_id": record.get("id"), "label": label, "annotator": response.get("user_id")})
-
-
-def _label_studio_task(question: Mapping[str, str], answers: Sequence[Answer]) -> dict[str, Any]:
-    return {"data": dict(question), "annotations": [_annotation(answer) for answer in answers]}
-
-
-def _annotation(answer: Answer) -> dict[str, Any]:
-    """One answer; a skipped question is one that was cancelled."""
-    result = []
-    if answer.label is not None:
-        value = {"choices": [NAMES[answer.label]]}
-        result = [{"from_name": "preference", "to_name": "prompt", "type": "choices", "value": value}]
-    return {
-        "completed_by": {"email": answer.annotator},
-        "created_at": answer.at or None,
-        "lead_time": answer.seconds,
-        "was_cancelled": answer.label is None,
-        "result": result,
-    }
-
-
-def _label_studio(path: Path) -> Iterator[Found]:
-    for place, task in records(path, ""):
-        data, annotations = task.get("data"), task.get("annotations", [])
-        if not isinstance(data, dict) or not isinstance(annotations, list):
-            raise DataError(f"{place}: not a task of Label Studio: expected `data` and a list `annotations`")
-        for annotation in annotations:
-            yield place, lambda data=data, annotation=annotation: _annotated(data, annotation)
-
-
-def _annotated(data: Mapping[str, Any], annotation: object) -> Answer:
-    if not isinstance(annotation, dict) or not isinstance(annotation.get("result"), list):
-        raise DataError("not an annotation of Label Studio: expected an object with a list `result`")
-    label = None
-    if not annotation.get("was_cancelled"):
-        chosen = [choice for result in annotation["result"] for choice in _choices(result)]
-        if len(chosen) != 1:
-            raise DataError(f"expected one choice in an annotation that was not skipped, got {len(chosen)}")
-        label = _side(chosen[0])
-    by = annotation.get("completed_by")
-    return _answer(
-        {
-            "pair_id": data.get("pair_id"),
-            "label": label,
-            "annotator": by.get("email") or by.get("id") if isinstance(by, dict) else by,
-            "at": annotation.get("created_at"),
-            "seconds": annotation.get("lead_time"),
-        }
-    )
-
-
-def _choices(result: object) -> list[Any]:
-    """What a result of Label Studio chooses; nothing where it is about something else."""
-    if not isinstance(result, dict) or not isinstance(value := result.get("value"), dict):
-        return []
-    if result.get("type") == "pairwise":
-        return [value.get("selected")]
-    return list(value.get("choices", [])) if result.get("type") == "choices" else []
-
-
-_READERS: dict[Shape, Callable[[Path], Iterator[Found]]] = {
+_READERS: dict[Shape, Callable[[Path, Passed], Iterator[Found]]] = {
     "csv": _rows,
     "jsonl": _lines,
-    "argilla": _argilla,
-    "label-studio": _label_studio,
+    "argilla": argilla.read,
+    "label-studio": label_studio.read,
 }

@@ -12,7 +12,7 @@ from bgpm.stage import POOL
 
 
 def questions(batch: Path, pool: Path = POOL) -> Iterator[dict[str, str]]:
-    """Each distinct pair of a batch as pair_id, prompt, answer_a and answer_b, in the order of picking.
+    """Each distinct pair of a batch as pair_id, prompt, response_a and response_b, in the order of picking.
 
     Raises:
         StateError: If the batch or the pool cannot be read.
@@ -32,8 +32,8 @@ def _texts(pool: Path, rows: Callable[[np.ndarray], Iterable[int]]) -> Iterator[
     pairs = read_table(pool / "pairs.parquet", ["pair_id", "prompt", "first", "second"])
     for row in rows(pairs["pair_id"]):
         yield {
-            "pair_id": pairs["pair_id"][row],
-            "prompt": prompts[pairs["prompt"][row]],
-            "answer_a": responses[pairs["first"][row]],
-            "answer_b": responses[pairs["second"][row]],
+            "pair_id": str(pairs["pair_id"][row]),
+            "prompt": str(prompts[pairs["prompt"][row]]),
+            "response_a": str(responses[pairs["first"][row]]),
+            "response_b": str(responses[pairs["second"][row]]),
         }

@@ -17,7 +17,6 @@ import hashlib
 import json
 import logging
 import os
-import sys
 import threading
 import uuid
 from collections.abc import Container, Iterable, Iterator, Sequence
@@ -33,6 +32,9 @@ log = logging.getLogger("bgpm")
 
 Source = Literal["recorded", "judge", "human"]
 Shown = Literal["ab", "ba"]
+
+LONGEST_SECONDS = 86_400.0  # that anybody spends on one pair
+HIGHEST_COST = 1e9  # of one annotation, in whatever currency
 
 
 def now() -> str:
@@ -87,10 +89,10 @@ class Answer:
                 raise DataError(f"{name} {value!r}: expected text, got half a character (a lone surrogate)") from None
         if not (self.label is None or _is_number(self.label, 1.0)):
             raise DataError(f"label {self.label!r}: expected a probability in [0, 1] (0.5 for a tie), or null")
-        if not _is_number(self.cost):
-            raise DataError(f"cost {self.cost!r}: expected a number >= 0")
-        if not (self.seconds is None or _is_number(self.seconds)):
-            raise DataError(f"seconds {self.seconds!r}: expected a number >= 0, or null")
+        if not _is_number(self.cost, HIGHEST_COST):
+            raise DataError(f"cost {self.cost!r}: expected a number from 0 to {HIGHEST_COST:.0f}")
+        if not (self.seconds is None or _is_number(self.seconds, LONGEST_SECONDS)):
+            raise DataError(f"seconds {self.seconds!r}: expected a number from 0 to {LONGEST_SECONDS:.0f}, or null")
         for name, allowed in (("source", get_args(Source)), ("shown", get_args(Shown))):
             if getattr(self, name) not in allowed:
                 raise DataError(f"{name} {getattr(self, name)!r}: expected one of {', '.join(allowed)}")
@@ -110,7 +112,7 @@ class Answer:
         return moment
 
 
-def _is_number(value: object, most: float = sys.float_info.max) -> bool:
+def _is_number(value: object, most: float) -> bool:
     """Whether a value is a number from 0 to ``most``; True and False are not numbers."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= most
 

@@ -29,7 +29,7 @@ from bgpm.oracles._chat import Chat, RefusedError, Reply, StoppedError
 
 log = logging.getLogger("bgpm")
 
-FIELDS = ("prompt", "answer_a", "answer_b")
+FIELDS = ("prompt", "response_a", "response_b")
 LETTERS = {"A": 1.0, "B": 0.0, "T": 0.5}
 WORDS = {"a": 1.0, "b": 0.0, "tie": 0.5}
 OVERHEAD = 64  # tokens that a chat template may add to a message, generously
@@ -50,8 +50,8 @@ class Judge(Oracle):
         base_url: Of the service, up to and including ``/v1``.
         model: The model's name there.
         api_key_env: Environment variable that holds the key; null for a service that wants none.
-        template: File in ``data/annotations`` with the message, in which {prompt}, {answer_a} and {answer_b} stand for
-            the texts.
+        template: File in ``data/annotations`` with the message, in which {prompt}, {response_a} and {response_b} stand
+            for the texts ({answer_a} and {answer_b} are read too).
         request: Further fields of the request body, as they are.
         logprobs: Ask for the log-probabilities of so many tokens, and take for the label the probability of A among
             the letters; 0 for the letter itself.
@@ -176,20 +176,23 @@ class Judge(Oracle):
             raise ConfigError(
                 f"params.yaml: oracles.judge.template: {path}: cannot be read ({error}); name a text file there"
             ) from None
+        text = text.replace("{answer_a}", "{response_a}").replace("{answer_b}", "{response_b}")
         missing = [f"{{{name}}}" for name in FIELDS if f"{{{name}}}" not in text]
         if missing:
             raise ConfigError(f"{path}: the template lacks {', '.join(missing)}, which stand for the texts")
         return text
 
     def _ask(self, text: Mapping[str, str], shown: Shown, template: str) -> _Ask:
-        a, b = ("answer_a", "answer_b") if shown == "ab" else ("answer_b", "answer_a")
-        texts = {"prompt": text["prompt"], "answer_a": text[a], "answer_b": text[b]}
-        # one pass, so that a text which speaks of {answer_b} is left alone
+        a, b = ("response_a", "response_b") if shown == "ab" else ("response_b", "response_a")
+        texts = {"prompt": text["prompt"], "response_a": text[a], "response_b": text[b]}
+        # one pass, so that a text which speaks of {response_b} is left alone
         message = re.sub("{(" + "|".join(FIELDS) + ")}", lambda match: texts[match[1]], template)
         body = {"model": self.model, "messages": [{"role": "user", "content": message}], **self.request}
         if self.logprobs:
             body |= {"logprobs": True, "top_logprobs": self.logprobs}
-        known = json.dumps([self.model, self.request, self.logprobs, template, *texts.values()], sort_keys=True)
+        # Under the names that the places had first, so that a template which only renames them asks nothing anew.
+        words = template.replace("{response_", "{answer_")
+        known = json.dumps([self.model, self.request, self.logprobs, words, *texts.values()], sort_keys=True)
         return _Ask(text["pair_id"], shown, body, hashlib.sha256(known.encode()).hexdigest()[:32])
 
     def _ask_all(self, asks: Sequence[_Ask], store: LabelStore) -> None:

@@ -22,7 +22,9 @@ from bgpm.labels import export_answers, import_answers
 
 AT = "2026-11-24T12:00:00+00:00"
 KNOWN = {"p", "q", "r"}
-QUESTIONS = [{"pair_id": name, "prompt": f"say {name}", "answer_a": f"{name}, one", "answer_b": "2"} for name in "pqr"]
+QUESTIONS = [
+    {"pair_id": name, "prompt": f"say {name}", "response_a": f"{name}, one", "response_b": "2"} for name in "pqr"
+]
 ANSWERS = [
     Answer("p", 1.0, "ada", AT, seconds=3.5),
     Answer("p", 0.0, "bo@example.org", AT),
@@ -88,7 +90,7 @@ def test_label_studio_gives_back_what_it_got(tmp_path: Path, store: LabelStore) 
 def test_argilla_gives_back_what_it_got_except_what_was_skipped(tmp_path: Path, store: LabelStore) -> None:
     path = write(tmp_path / "records.json", export_answers(ANSWERS, "argilla", QUESTIONS))
     records = json.loads(path.read_text())
-    assert records[0]["fields"] == {name: QUESTIONS[0][name] for name in ("prompt", "answer_a", "answer_b")}
+    assert records[0]["fields"] == {name: QUESTIONS[0][name] for name in ("prompt", "response_a", "response_b")}
     assert records[0]["responses"]["preference"] == [
         {"value": "A", "user_id": "ada"},
         {"value": "B", "user_id": "bo@example.org"},
@@ -107,6 +109,135 @@ def studio(pair_id: str, *results: dict[str, Any], **more: Any) -> dict[str, Any
 
 def pairwise(selected: str) -> dict[str, Any]:
     return {"from_name": "pw", "to_name": "a,b", "type": "pairwise", "value": {"selected": selected}}
+
+
+def choices(*chosen: str, tag: str = "c") -> dict[str, Any]:
+    return {"from_name": tag, "to_name": "prompt", "type": "choices", "value": {"choices": list(chosen)}}
+
+
+def rating(stars: int) -> dict[str, Any]:
+    return {"from_name": "stars", "to_name": "prompt", "type": "rating", "value": {"rating": stars}}
+
+
+def small(pair_id: str, **tags: Any) -> dict[str, Any]:
+    """A row of JSON-MIN."""
+    texts = {"pair_id": pair_id, "prompt": "p", "answer_a": "x", "answer_b": "y"}
+    return texts | {"id": 1, "annotator": 1, "annotation_id": 5, "created_at": AT, "lead_time": 3.2} | tags
+
+
+def labels_of(store: LabelStore) -> dict[str, Any]:
+    return {a.pair_id: (a.label, a.note) if a.note else a.label for a in store.answers()}
+
+
+@pytest.mark.parametrize(
+    "responses",
+    [
+        [  # Record.to_dict
+            {"id": "p", "responses": {"preference": [{"value": "A", "user_id": "u1", "status": "submitted"},
+                                                     {"value": "B", "user_id": "u2", "status": "discarded"}]}},
+            {"id": "q", "responses": {"preference": [{"value": "B", "user_id": "u1", "status": "draft"}]}},
+            {"id": "r", "responses": {"preference": [{"value": None, "user_id": "u1"}]}},
+        ],
+        [  # a data set's columns
+            {"id": "p", "preference.responses": ["A", "B"], "preference.responses.users": ["u1", "u2"],
+             "preference.responses.status": ["submitted", "discarded"]},
+            {"id": "q", "preference.responses": ["B"], "preference.responses.users": ["u1"],
+             "preference.responses.status": ["draft"]},
+            {"id": "r", "preference.responses": [None], "preference.responses.users": ["u1"]},
+        ],
+        [  # the server's, and Argilla 1
+            {"id": "3f1c", "external_id": "p",
+             "responses": [{"user_id": "u1", "status": "submitted", "values": {"preference": {"value": "A"}}},
+                           {"user_id": "u2", "status": "discarded", "values": None}]},
+            {"id": "77aa", "external_id": "q",
+             "responses": [{"user_id": "u1", "status": "draft", "values": {"preference": {"value": "B"}}}]},
+            {"id": "99bb", "external_id": "r",
+             "responses": [{"user_id": "u1", "values": {"preference": {"value": None}}}]},
+        ],
+    ],
+)  # fmt: skip
+def test_what_nobody_submitted_in_argilla_is_passed_over_and_counted(
+    tmp_path: Path, store: LabelStore, caplog: pytest.LogCaptureFixture, responses: list[dict[str, Any]]
+) -> None:
+    assert import_answers(write(tmp_path / "x.json", responses), "argilla", store, KNOWN) == 1
+    assert [(a.pair_id, a.label, a.annotator) for a in store.answers()] == [("p", 1.0, "u1")]
+    assert "3 annotations were passed over: 1 discarded, 1 draft, 1 without a value" in caplog.text
+
+
+def test_of_several_questions_the_one_with_our_words_is_the_preference(
+    tmp_path: Path, store: LabelStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    records = [
+        {"id": "p", "responses": {"which": [{"value": "response_a", "user_id": 1}], "tone": [{"value": "kind"}]}},
+        {"id": "q", "responses": {"which": [], "tone": [{"value": "rude"}]}},
+        {"id": "r", "responses": {"which": [{"value": "Both are bad", "user_id": 1}], "tone": []}},
+    ]
+    assert import_answers(write(tmp_path / "x.json", records), "argilla", store, KNOWN) == 2
+    assert labels_of(store) == {"p": 1.0, "r": (0.5, "Both are bad")}
+    assert caplog.text.count("what was said under 'tone' is not a preference and was not read") == 1
+
+
+def test_an_annotation_without_a_choice_is_a_skip_and_other_tags_are_named_once(
+    tmp_path: Path, store: LabelStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    why = {"from_name": "why", "to_name": "prompt", "type": "textarea", "value": {"text": ["short"]}}
+    tasks = [
+        studio("p", pairwise("left"), rating(4), why),
+        studio("q", rating(1)),
+        studio("r") | {"drafts": [{"result": [pairwise("left")]}]},
+    ]
+    assert import_answers(write(tmp_path / "x.json", tasks), "label-studio", store, KNOWN) == 3
+    assert labels_of(store) == {"p": (1.0, "short"), "q": None, "r": None}
+    assert caplog.text.count("what was said under 'stars' (rating) is not a preference and was not read") == 1
+    assert "1 annotations were passed over: 1 draft" in caplog.text
+
+
+def test_of_two_choice_tags_the_one_with_our_words_counts(
+    tmp_path: Path, store: LabelStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    tasks = [studio("p", choices("safe", tag="harm"), choices("B is better", tag="which")), studio("q", choices("tie"))]
+    assert import_answers(write(tmp_path / "x.json", tasks), "label-studio", store, KNOWN) == 2
+    assert labels_of(store) == {"p": 0.0, "q": 0.5}
+    assert "under 'harm' (choices)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("words", "label", "note"),
+    [
+        ("Both are bad", 0.5, "Both are bad"), ("both_bad", 0.5, "both_bad"), ("tie (bothbad)", 0.5, "tie (bothbad)"),
+        ("Neither", 0.5, "Neither"), ("both are good", 0.5, "both are good"), ("Tie", 0.5, ""), ("draw", 0.5, ""),
+        ("A", 1.0, ""), ("Response B", 0.0, ""), ("answer_a", 1.0, ""), ("response-b", 0.0, ""),
+        ("B is better.", 0.0, ""),
+    ],
+)  # fmt: skip
+def test_a_tie_that_says_why_keeps_its_words(
+    tmp_path: Path, store: LabelStore, words: str, label: float, note: str
+) -> None:
+    assert import_answers(write(tmp_path / "x.json", [studio("p", choices(words))]), "label-studio", store, KNOWN) == 1
+    assert [(a.label, a.note) for a in store.answers()] == [(label, note)]
+
+
+def test_left_is_response_b_where_the_pairwise_tag_shows_the_texts_the_other_way_round(
+    tmp_path: Path, store: LabelStore
+) -> None:
+    tasks = [
+        studio("p", pairwise("left") | {"to_name": "answer_b,answer_a"}),
+        studio("q", pairwise("left") | {"to_name": "response_a,response_b"}),
+    ]
+    assert import_answers(write(tmp_path / "x.json", tasks), "label-studio", store, KNOWN) == 2
+    assert labels_of(store) == {"p": 0.0, "q": 1.0}
+
+
+def test_json_min_and_its_csv_are_read(tmp_path: Path, store: LabelStore, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [small("p", pw="left", topic="sums"), small("q", pw="right", topic="names"), small("r", topic="dates")]
+    assert import_answers(write(tmp_path / "x.json", rows), "label-studio", store, KNOWN) == 3
+    assert labels_of(store) == {"p": 1.0, "q": 0.0, "r": None}
+    assert {(a.annotator, a.seconds) for a in store.answers()} == {("1", 3.2)}
+    other = LabelStore(tmp_path / "other.jsonl")
+    table = "pair_id,prompt,annotator,lead_time,pw\np,x,2,4.5,left\nq,x,2,200000,\n"
+    assert import_answers(write(tmp_path / "x.csv", table), "label-studio", other, KNOWN) == 2
+    assert [(a.pair_id, a.label, a.seconds) for a in other.answers()] == [("p", 1.0, 4.5), ("q", None, None)]
+    assert "1 annotations took over 86400 s: their time counts as not known" in caplog.text
 
 
 def test_label_studios_own_export_is_understood(tmp_path: Path, store: LabelStore) -> None:
@@ -160,10 +291,20 @@ def line(pair_id: str = "p", label: object = 1, annotator: str = "ada", **more: 
         ("x.json", "argilla", [{"responses": {"q": [{"value": "A"}]}}], "x.json: row 0: pair_id None: expected text"),
         ("x.json", "argilla", [{"id": "p", "responses": {"q": ["A"]}}], "row 0: response 'A': expected an object"),
         ("x.json", "label-studio", [{"id": 1}], "x.json: row 0: not a task of Label Studio"),
-        ("x.json", "label-studio", [studio("p")], "row 0: expected one choice in an annotation"),
-        ("x.json", "label-studio", [studio("p", pairwise("left"), pairwise("left"))], "got 2"),
+        ("x.json", "argilla", [{"id": "p", "responses": {"q": [{"value": "A", "status": "lost"}]}}], "status 'lost'"),
+        ("x.json", "argilla", [{"id": "p", "responses": {"q": [{"value": "A"}], "r": [{"value": "B"}]}}], "more than"),
+        ("x.json", "argilla", [{"id": "p", "q.responses": ["A"], "q.responses.users": []}], "lists of the same length"),
+        ("x.json", "label-studio", [studio("p", pairwise("left"), pairwise("left"))], "a tag stands twice"),
+        ("x.json", "label-studio", [studio("p", choices("A", tag="x"), choices("B", tag="y"))], "of which 2 can be"),
+        ("x.json", "label-studio", [studio("p", choices("good", tag="x"), choices("bad", tag="y"))], "of which none"),
+        ("x.json", "label-studio", [studio("p", choices("A", "B"))], "expected one choice under 'c', got 2"),
+        ("x.json", "label-studio", [studio("p", rating(4))], "no choice in this file, only rating"),
+        ("x.json", "label-studio", [studio("", pairwise("left"))], "no pair_id in the task's data"),
+        ("x.json", "label-studio", [{"prompt": "x", "annotator": 1, "pw": "left"}], "no pair_id in the row"),
+        ("x.json", "label-studio", [{"pair_id": "p", "annotator": 1, "pw": "up"}], "no column holds a choice"),
+        ("x.json", "label-studio", [small("p", pw="left", c="B")], "of which 2 can be the preference"),
         ("x.json", "label-studio", [studio("p", pairwise("up"))], "row 0: choice 'up': expected one of"),
-        ("x.json", "label-studio", [studio("p", {"type": "pairwise"})], "got 0"),
+        ("x.json", "label-studio", [studio("p", {"type": "pairwise"})], "expected an object with an object `value`"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named_and_then_nothing_is_written(
@@ -219,7 +360,7 @@ def test_a_label_that_a_tool_has_no_name_for_and_a_pair_without_text_are_refused
 def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """The command line in a folder with a pool of three pairs, two of them in a batch."""
     write_table(tmp_path / "data/pool/prompts.parquet", {"text": [q["prompt"] for q in QUESTIONS]})
-    answers = [q[name] for q in QUESTIONS for name in ("answer_a", "answer_b")]
+    answers = [q[name] for q in QUESTIONS for name in ("response_a", "response_b")]
     write_table(tmp_path / "data/pool/responses.parquet", {"text": answers})
     rows = np.arange(3)
     pairs = {"pair_id": list("pqr"), "prompt": rows, "first": 2 * rows, "second": 2 * rows + 1}

@@ -34,9 +34,9 @@ TRUTH = [1.0, 0.0, 1.0, 1.0, 1.0]  # of the pairs
 def write_pool(folder: Path, *, swap: bool = False) -> OracleFiles:
     """Five prompts with a pair each; an answer's quality is the number in its text."""
     (folder / "annotations").mkdir(exist_ok=True)
-    (folder / "annotations/judge.txt").write_text("{prompt}|{answer_a}|{answer_b}")
+    (folder / "annotations/judge.txt").write_text("{prompt}|{response_a}|{response_b}")
     n = len(QUALITY) // 2
-    write_table(folder / "pool/prompts.parquet", {"text": [f"question {k} about {{answer_b}}" for k in range(n)]})
+    write_table(folder / "pool/prompts.parquet", {"text": [f"question {k} about {{response_b}}" for k in range(n)]})
     write_table(folder / "pool/responses.parquet", {"text": [f"answer {q}" for q in QUALITY]})
     first, second = np.arange(2 * n).reshape(n, 2)[:, :: -1 if swap else 1].T
     names = [f"{k}:{'down' if swap else 'up'}" for k in range(n)]
@@ -99,7 +99,7 @@ def test_each_pair_is_asked_in_both_orders_and_the_label_speaks_of_the_batchs_or
         "max_tokens": 16,
     }
     assert re.match(
-        r"question \d about \{answer_b\}\|", request.body["messages"][0]["content"]
+        r"question \d about \{response_b\}\|", request.body["messages"][0]["content"]
     )  # texts stay as they are
 
 
@@ -530,13 +530,13 @@ def test_an_answer_taken_back_is_asked_for_again(files: OracleFiles) -> None:
         ({"max_cost": 1.0, "price_input": 1.0, "request": {}}, "oracles.judge.max_cost: needs"),
         ({"request": {"temperature": math.inf}}, "oracles.judge.request: Out of range float values"),
         ({"template": "absent.txt"}, "absent.txt: cannot be read"),
-        ({"template": "half.txt"}, "half.txt: the template lacks {answer_b}, which stand for the texts"),
+        ({"template": "half.txt"}, "half.txt: the template lacks {response_b}, which stand for the texts"),
     ],
 )
 def test_settings_that_cannot_work_are_refused_before_any_request(
     files: OracleFiles, change: dict[str, Any], message: str
 ) -> None:
-    (files.annotations / "half.txt").write_text("{prompt} {answer_a}")
+    (files.annotations / "half.txt").write_text("{prompt} {response_a}")
     with serve(honest) as service:
         oracle = judge(service, **change)
         with pytest.raises(ConfigError, match=re.escape(message)) as caught:

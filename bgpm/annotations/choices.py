@@ -1,0 +1,131 @@
+"""What other tools' records mean as annotations: the words of a choice, and the fields of an annotation."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from typing import Any
+
+from bgpm.annotations.store import LONGEST_SECONDS, Answer, annotator_name
+from bgpm.errors import DataError
+
+COLUMNS = [field.name for field in fields(Answer)]
+A = ("a", "left", "response a", "answer a")
+B = ("b", "right", "response b", "answer b")
+TIE = ("tie", "draw", "equal", "same", "both")  # say nothing but that neither is better
+REASONS = (  # ties that say why: the words are kept as the note
+    *("both are bad", "both bad", "bothbad", "tie (bothbad)", "neither", "neither is good", "none"),
+    *("both are good", "both good", "tie (bothgood)", "equally good", "equally bad"),
+)
+EXPECTED = "A, B, tie, left, right, response_a, response_b, or words such as 'both are bad'"
+
+
+@dataclass
+class Passed:
+    """What an import read and did not take, to be said once.
+
+    Attributes:
+        annotations: How many annotations were passed over, by reason.
+        tags: Questions of the tool that are not ours, with their kind.
+        long: How many annotations have a time that nobody spends on a pair.
+    """
+
+    annotations: Counter[str] = field(default_factory=Counter)
+    tags: dict[str, str] = field(default_factory=dict)
+    long: int = 0
+
+    def sentences(self) -> list[str]:
+        """One for each thing that there is to say."""
+        found = []
+        if self.annotations:
+            parts = ", ".join(f"{count} {why}" for why, count in sorted(self.annotations.items()))
+            found.append(f"{self.annotations.total()} annotations were passed over: {parts}")
+        if self.tags:
+            names = ", ".join(f"{name!r} ({kind})" if kind else repr(name) for name, kind in sorted(self.tags.items()))
+            found.append(f"what was said under {names} is not a preference and was not read")
+        if self.long:
+            found.append(f"{self.long} annotations took over {LONGEST_SECONDS:.0f} s: their time counts as not known")
+        return found
+
+
+Read = Callable[[], Answer | str]  # an annotation, or why it is passed over; DataError where it is neither
+Found = tuple[str, Read]  # with its place
+
+
+def choice(value: object) -> tuple[float, str]:
+    """The label of a choice, 1 where response A is better, and the words of a tie that says why.
+
+    Raises:
+        DataError: If the words are none of ours.
+    """
+    if isinstance(value, str):
+        words = " ".join(unicodedata.normalize("NFKC", value).casefold().replace("_", " ").replace("-", " ").split())
+        words = words.strip(" .!").removesuffix(" is better")
+        if words in REASONS:
+            return 0.5, value.strip()
+        for label, known in ((1.0, A), (0.0, B), (0.5, TIE)):
+            if words in known:
+                return label, ""
+    raise DataError(f"choice {value!r}: expected one of {EXPECTED}")
+
+
+def is_choice(value: object) -> bool:
+    """Whether `choice` reads this."""
+    try:
+        choice(value)
+    except DataError:
+        return False
+    return True
+
+
+def annotation(entry: Mapping[str, Any]) -> Answer:
+    """An annotation from its fields; pair_id and label must be there, a name is made from the rest."""
+    missing = [name for name in ("pair_id", "label") if name not in entry]
+    if missing:
+        raise DataError(f"no {' and no '.join(missing)}; expected {', '.join(COLUMNS[:3])} and perhaps more")
+    given = {name: entry[name] for name in COLUMNS if name in entry}
+    given["annotator"] = annotator_name(given.get("annotator"))
+    given["at"] = utc(given.get("at"))
+    content = json.dumps([given["pair_id"], given["label"], given["annotator"], given["at"]], default=str)
+    given.setdefault("id", hashlib.blake2b(content.encode(), digest_size=16).hexdigest())
+    return Answer(**given)
+
+
+def pair_id_of(data: Mapping[str, Any], where: str) -> str:
+    """The pair that a record of a tool is about.
+
+    Raises:
+        DataError: If the record does not say; its texts cannot say it, since pairs may share them.
+    """
+    name = data.get("pair_id")
+    if not isinstance(name, str) or not name:
+        found = ", ".join(map(str, data)) or "nothing"
+        raise DataError(
+            f"no pair_id in {where}, which has {found}: import the tasks that `bgpm labels export --batch` makes into "
+            "the tool, and keep that field"
+        )
+    return name
+
+
+def lead_time(seconds: object, passed: Passed) -> object:
+    """Time spent as a tool measured it; not known where a page was left open for longer than anybody labels."""
+    if isinstance(seconds, int | float) and seconds > LONGEST_SECONDS:
+        passed.long += 1
+        return None
+    return seconds
+
+
+def utc(moment: object) -> str:
+    """A time as UTC; one without a zone is taken to be it, as the tools mean it. Empty where none is given."""
+    if moment in (None, ""):
+        return ""
+    try:
+        parsed = datetime.fromisoformat(str(moment))
+    except ValueError:
+        raise DataError(f"at {moment!r}: expected a time in ISO 8601") from None
+    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
