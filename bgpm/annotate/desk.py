@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 
 from bgpm.annotate.batches import Batch, Texts
 from bgpm.annotations.agreement import cohen, fleiss
+from bgpm.annotations.names import spelling
 from bgpm.annotations.store import Answer, LabelStore, folder_by_pair, now
 from bgpm.errors import DataError, StateError
 from bgpm.oracles.human import Human
@@ -100,11 +101,11 @@ class Desk:
             annotator: Who asks.
             more: Hand out pairs that need no further answer as well, for second opinions.
         """
-        _check_name(annotator)
+        annotator = _named(annotator)
         with self._lock:
             batch = self.current()
             if batch is None:
-                return {"batch": None, "queue": [], "last": None}
+                return {"batch": None, "annotator": annotator, "queue": [], "last": None}
             open_pairs = self.open_pairs(batch)
             mine = {p for p in batch.pair_ids if annotator in self._said.get(p, ())}
             needed = [p for p in open_pairs if p not in mine]
@@ -116,6 +117,7 @@ class Desk:
             )
             return {
                 "batch": batch.title,
+                "annotator": annotator,
                 "heldout": batch.path is None,
                 "total": len(batch.pair_ids),
                 "finished": len(batch.pair_ids) - len(open_pairs),
@@ -144,7 +146,7 @@ class Desk:
             ClosedError: If the pair is not asked for any more.
             StateError: If the answer did not get onto the disk.
         """
-        _check_name(annotator)
+        annotator = _named(annotator)
         if choice not in get_args(Choice):
             raise DataError(f"choice {choice!r}: expected one of {', '.join(get_args(Choice))}")
         if shown not in ("ab", "ba"):
@@ -176,6 +178,7 @@ class Desk:
             ClosedError: If its label was used already.
             StateError: If that did not get onto the disk.
         """
+        annotator = _named(annotator)
         with self._lock:
             self._refresh()
             pair_id = next((a.pair_id for a in self._history if a.id == id and a.annotator == annotator), None)
@@ -238,15 +241,16 @@ def _finite(value: float) -> float | None:
     return None if value != value else value
 
 
-def _check_name(annotator: object) -> None:
-    # Not str.isprintable: joiners and no-break spaces belong to names of people too.
+def _named(annotator: object) -> str:
+    """Who this is, in the spelling that counts."""
     if (
         not isinstance(annotator, str)
         or any(unicodedata.category(character) in ("Cc", "Cs") for character in annotator)
         or annotator != annotator.strip()
-        or not 0 < len(annotator) <= LONGEST_NAME
+        or not 0 < len(name := spelling(annotator)) <= LONGEST_NAME
     ):
         raise DataError(f"annotator {annotator!r}: expected 1 to {LONGEST_NAME} characters, none a control character")
+    return name
 
 
 def store_path(folder: Path) -> Path:

@@ -15,7 +15,7 @@ from bgpm.annotate.batches import Batch, Texts, beliefs
 from bgpm.annotate.desk import Desk, labels
 from bgpm.annotations.agreement import cohen, error_rates, fleiss
 from bgpm.annotations.store import Answer, folder_by_pair, paid
-from bgpm.errors import StateError
+from bgpm.errors import BgpmError, DataError, StateError
 from bgpm.evaluation.arm import Arm, read_arm
 from bgpm.evaluation.outlook import outlook
 from bgpm.evaluation.savings import band
@@ -33,16 +33,17 @@ Z90 = 1.645
 
 def overview(desk: Desk, params: Mapping[str, Any]) -> str:
     """The whole page."""
-    said, batch = desk.said(), desk.current()
-    folders = ANNOTATIONS, HELDOUT_ANNOTATIONS
-    by_pair = [some for folder in folders for some in folder_by_pair(folder, "human").values()]
-    counting = [answer for some in by_pair for answer in some.values()]
-    sections = [
-        _people(counting, paid(folders, "human"), len(desk.open_pairs(batch)) if batch else 0, batch),
-        _curve(params, desk.batches()),
-        _agreement(said),
-        _next(batch, desk.texts),
-    ]
+    try:
+        said, batch, batches = desk.said(), desk.current(), desk.batches()
+    except StateError as error:  # the rest of the page does not wait until somebody mends that line
+        sections = [_section("Labels, time and money", _sentence(error)), _curve(params, [])]
+    else:
+        sections = [
+            _people(batch, len(desk.open_pairs(batch)) if batch else 0),
+            _curve(params, batches),
+            _agreement(said),
+            _next(batch, desk.texts),
+        ]
     head = (
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark"><title>Campaign - bgpm</title>'
@@ -55,6 +56,10 @@ def overview(desk: Desk, params: Mapping[str, Any]) -> str:
         f'<!doctype html>\n<html lang="en">\n<head>{head}</head>\n<body>\n{top}\n<main class="campaign">\n'
         f"<h1>Campaign</h1>\n{body}\n</main>\n</body>\n</html>\n"
     )
+
+
+def _sentence(error: BgpmError) -> str:
+    return f"<p>{escape(str(error))}</p>"
 
 
 def _section(title: str, body: str) -> str:
@@ -72,16 +77,21 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(head[0])}">{table}</div>'
 
 
-def _people(counting: Sequence[Answer], given: Sequence[Answer], waiting: int, batch: Batch | None) -> str:
+def _people(batch: Batch | None, waiting: int) -> str:
     """Who labelled how much, in what time, for how much.
 
     Args:
-        counting: Answers that count, of the pool and of the held-out pairs: labels, ties and skipped pairs are theirs.
-        given: Every answer there ever was: time and money are theirs, since one that was taken back or replaced was
-            worked for too.
-        waiting: Pairs of the batch that wait.
         batch: What is asked now.
+        waiting: Pairs of it that wait.
     """
+    title, folders = "Labels, time and money", (ANNOTATIONS, HELDOUT_ANNOTATIONS)
+    try:
+        by_pair = [some for folder in folders for some in folder_by_pair(folder, "human").values()]
+        # Time and money of every answer there ever was: one that was taken back or replaced was worked for too.
+        given = paid(folders, "human")
+    except DataError as error:
+        return _section(title, _sentence(error))
+    counting = [answer for some in by_pair for answer in some.values()]
     by_name: dict[str, tuple[list[Answer], list[Answer]]] = {a.annotator: ([], []) for a in given}
     for kept, answers in enumerate((given, counting)):
         for answer in answers:
@@ -93,7 +103,7 @@ def _people(counting: Sequence[Answer], given: Sequence[Answer], waiting: int, b
     else:
         state = f"{escape(batch.title)}: every pair is answered. Run <code>dvc repro</code>: the loop goes on."
     if not by_name:
-        return _section("Labels, time and money", f"<p>{state}</p><p>Nobody has answered yet.</p>")
+        return _section(title, f"<p>{state}</p><p>Nobody has answered yet.</p>")
     priced = any(answer.cost for answer in given)
     rows = [_row(name, kept, every, priced=priced) for name, (every, kept) in sorted(by_name.items())]
     rows.append(_row("everyone", counting, given, priced=priced))
@@ -106,7 +116,7 @@ def _people(counting: Sequence[Answer], given: Sequence[Answer], waiting: int, b
             f'<p class="soft">Time{" and money" if priced else ""} of {len(given) - len(counting):,} answers that were '
             "taken back or replaced count too.</p>"
         )
-    return _section("Labels, time and money", f"<p>{state}</p>{pairs}{_table(head, rows)}{note}")
+    return _section(title, f"<p>{state}</p>{pairs}{_table(head, rows)}{note}")
 
 
 def _row(name: str, counting: Sequence[Answer], given: Sequence[Answer], *, priced: bool) -> list[str]:
@@ -145,7 +155,7 @@ def _curve(params: Mapping[str, Any], batches: Sequence[Batch]) -> str:
         try:
             arms.append(read_arm(name, measured[-1]))
         except StateError as error:
-            return _section(title, f"<p>{escape(str(error))}</p>")
+            return _section(title, _sentence(error))
     if not arms:
         return _section(title, "<p>No model yet: the first is trained on the seed set.</p>")
     series, words = [], []

@@ -4,6 +4,9 @@
 |---|---|
 | `questions.py` | the text of a question, as the page, the judge and other tools get it |
 | `store.py` | an append-only file that loses no label |
+| `names.py` | one spelling a person |
 | `exchange.py` | labels to and from CSV, JSONL, Argilla and Label Studio |
+| `argilla.py`, `label_studio.py` | the records of these tools |
+| `choices.py` | what their records mean as annotations |
 | `agreement.py` | how far people agree, and how often each errs |
 """

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any
 
-from bgpm.annotations.store import LONGEST_SECONDS, Answer, annotator_name
+from bgpm.annotations.names import annotator_name
+from bgpm.annotations.store import LONGEST_SECONDS, Answer
 from bgpm.errors import DataError
 
 COLUMNS = [field.name for field in fields(Answer)]

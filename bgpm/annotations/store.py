@@ -17,15 +17,18 @@ import hashlib
 import json
 import logging
 import os
+import sys
 import threading
 import uuid
 from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from bgpm.annotations.names import ANONYMOUS, annotator_name, spelling
 from bgpm.errors import DataError, StateError
 
 log = logging.getLogger("bgpm")
@@ -54,7 +57,7 @@ class Answer:
         pair_id: The pair, in the order of its answers that the batch has.
         label: Probability that the batch's first answer is the better one (1, 0, 0.5 for a tie, or between),
             whichever was shown first; None for a question that was skipped.
-        annotator: Who said it.
+        annotator: Who said it, in the one spelling that counts (`bgpm.annotations.names`), whichever was given.
         at: When, UTC, ISO 8601; empty where it is not known.
         cost: What the answer cost, in the currency of the settings.
         seconds: Time spent on it; None where it is not known.
@@ -79,6 +82,8 @@ class Answer:
     id: str = field(default_factory=_new_id)
 
     def __post_init__(self) -> None:
+        if isinstance(self.annotator, str):
+            object.__setattr__(self, "annotator", spelling(self.annotator))
         for name in ("pair_id", "annotator", "at", "note", "id"):
             value = getattr(self, name)
             if not isinstance(value, str) or (not value and name in ("pair_id", "annotator", "id")):
@@ -237,7 +242,7 @@ class LabelStore:
             StateError: As for `append`.
         """
         with self._writing():
-            answer = self._ids.get(id)
+            answer, annotator = self._ids.get(id), spelling(annotator)
             if answer is None or answer.annotator != annotator:
                 whose = "there is none" if answer is None else f"it is by {answer.annotator!r}"
                 raise DataError(f"{self.path}: no answer {id!r} of annotator {annotator!r} to take back: {whose}")
@@ -436,7 +441,14 @@ def _answer(entry: object, place: str, line: bytes) -> Answer:
         found = ", ".join(map(str, entry)) if isinstance(entry, dict) else type(entry).__name__
         raise DataError(f"{place}: not an annotation: expected pair_id, label, annotator; got {found or 'nothing'}")
     given = {name: entry[name] for name in Answer.__dataclass_fields__ if name in entry}
-    given["annotator"] = annotator_name(entry.get("annotator"))
+    given["annotator"] = annotator_name(written := entry.get("annotator"))
+    if given["annotator"] not in (str(written), ANONYMOUS):
+        file = place.rpartition(":")[0]
+        _say_once(f"{file}: the annotator written {str(written)!a} counts as {given['annotator']!r}, one person")
+    for name, most in (("seconds", LONGEST_SECONDS), ("cost", HIGHEST_COST)):
+        if _is_number(given.get(name), sys.float_info.max) and given[name] > most:  # written before there was a bound
+            _say_once(f"{place}: {name} {given[name]:g} is beyond {most:g} and counts as not known; the label counts")
+            del given[name]
     given.setdefault("at", "")
     given.setdefault("id", hashlib.blake2b(place.rpartition(":")[2].encode() + line, digest_size=16).hexdigest())
     try:
@@ -446,9 +458,9 @@ def _answer(entry: object, place: str, line: bytes) -> Answer:
     return answer if answer.label is None else replace(answer, label=float(answer.label))
 
 
-def annotator_name(name: object) -> str:
-    """An annotator's name as a file has it, which may be a number or nothing."""
-    return "anonymous" if name is None or name == "" else str(name)
+@cache
+def _say_once(warning: str) -> None:
+    log.warning("%s", warning)
 
 
 def _write_all(file: int, data: bytes) -> None:

@@ -142,12 +142,15 @@ def test_a_weak_token_and_a_wrong_address_are_refused(address: str, token: str |
         {"seconds": float("nan")},
         {"seconds": None},
         {"seconds": 10**400},
+        {"seconds": 1.7e308},
+        {"seconds": 86_401},
         {"annotator": ""},
         {"annotator": " ada"},
         {"annotator": "a\nb"},
         {"annotator": "a\x7fb"},
         {"annotator": "a\x85b"},
         {"annotator": "\ud800"},
+        {"annotator": "\u200b\ufe0f"},
         {"annotator": "a" * 65},
         {"annotator": ["ada"]},
         {"pair_id": ["pair-0"]},
@@ -285,15 +288,39 @@ def test_labels_written_by_hand_count_at_once(campaign: Any, start: Any) -> None
     assert (server.state("bo")["finished"], server.state("bo")["mine"]) == (1, 1)
 
 
-@pytest.mark.parametrize(
-    "name", ["\u0633\u0627\u0631\u0627\u200c\u0646\u0627\u0632", "Ada\u00a0B", "\U0001f469\u200d\U0001f4bb"]
-)
-def test_names_are_peoples_own(campaign: Any, start: Any, name: str) -> None:
+def test_people_are_counted_by_one_spelling_of_their_name(campaign: Any, start: Any) -> None:
+    place = campaign(annotators_per_pair=2)
+    old = [{"pair_id": "pair-1", "label": 1, "annotator": name, "id": name} for name in ("zoe\u0308", "zo\u00eb")]
+    place.store.write_text("".join(json.dumps(line) + "\n" for line in old), encoding="utf-8")
+    server = start(place.root)
+    assert server.state(quote("zo\u00eb"))["finished"] == 0  # one person said it twice
+    for n, name in enumerate(["zoe\u0308", "zo\u200b\u00eb", "zo\u00eb\ufe0f"]):
+        status, reply = server.answer(name, "pair-0", id=f"x{n}")
+        assert (status, reply["state"]["annotator"], reply["state"]["mine"]) == (200, "zo\u00eb", 2)
+    assert {line["annotator"] for line in place.lines()[2:]} == {"zo\u00eb"}
+    assert server.state("bo")["finished"] == 0
+    status, _, reply = server.request("POST", "/api/undo", {"id": "x2", "annotator": "zoe\u0308"})
+    assert (status, json.loads(reply)["state"]["mine"]) == (200, 2)
+
+
+def test_a_number_that_nobody_could_mean_hides_neither_page_nor_label(campaign: Any, start: Any) -> None:
+    place = campaign()
+    old = {"pair_id": "pair-0", "label": 1, "annotator": "ada", "id": "k", "seconds": 1.7e308, "cost": 1.7e308}
+    place.store.write_text(json.dumps(old) + "\n" + json.dumps(old | {"pair_id": "pair-1", "id": "l"}) + "\n")
+    server = start(place.root)
+    assert server.state("ada")["mine"] == 2
+    status, _, page = server.request("GET", "/campaign")
+    assert (status, b"<b>2</b> pairs were answered by <b>1</b> people" in page) == (200, True)
+
+
+def test_a_broken_line_of_a_file_is_named_on_the_campaign_and_hides_nothing_else(campaign: Any, start: Any) -> None:
     place = campaign()
     server = start(place.root)
-    assert server.answer(name, "pair-0", id="x")[0] == 200
-    assert server.state(quote(name))["mine"] == 1
-    assert [line["annotator"] for line in place.lines()] == [name]
+    (place.root / "data/annotations/by-hand.jsonl").write_text('{"pair_id": "pair-0", "label": 7}\n', encoding="utf-8")
+    status, _, page = server.request("GET", "/campaign")
+    assert status == 200
+    assert b"by-hand.jsonl:1: label 7: expected a probability" in page
+    assert b"Held-out accuracy so far" in page
 
 
 def test_settings_that_change_while_the_page_is_open_count_at_once(campaign: Any, start: Any) -> None:

@@ -308,3 +308,46 @@ def test_a_line_is_one_json_object_that_other_tools_can_read(store: LabelStore) 
     }  # fmt: skip
     assert lines[1]["retract"] == "a"
     assert lines[1]["annotator"] == "ada"
+
+
+@pytest.mark.parametrize(
+    ("written", "counts"),
+    [
+        ("e\u0301ve", "\u00e9ve"), ("eve\u200b", "eve"), ("\ufeffeve", "eve"), ("e\u00advo", "evo"),
+        ("eve\ufe0f", "eve"), ("Ada\u00a0B", "Ada B"), ("Ada  B", "Ada B"),
+        ("e\u200d\u0301", "\u00e9"), ("\u202eeve\u202c", "eve"), ("eve", "eve"),
+        (7, "7"), (None, "anonymous"), ("\u200b", "anonymous"),
+    ],
+)  # fmt: skip
+def test_a_name_counts_in_one_spelling(store: LabelStore, written: object, counts: str) -> None:
+    store.path.parent.mkdir()
+    store.path.write_text(json.dumps({"pair_id": "p", "label": 1, "annotator": written}) + "\n", encoding="utf-8")
+    assert [answer.annotator for answer in store.answers()] == [counts]
+
+
+def test_answers_under_old_spellings_are_one_persons_and_that_is_said_once(
+    store: LabelStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    lines = [
+        {"pair_id": "p", "label": label, "annotator": name, "id": name, "at": AT}
+        for name, label in (("ze\u0301", 1), ("z\u00e9", 0), ("z\u00e9\u200b", 1))
+    ]
+    store.path.parent.mkdir()
+    store.path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    for _ in range(3):
+        assert {pair: [*said] for pair, said in store.by_pair().items()} == {"p": ["z\u00e9"]}
+    assert caplog.text.count(r"the annotator written 'ze\u0301' counts as") == 1
+    store.undo("z\u00e9\u200b", "ze\u0301")
+    assert [answer.label for answer in store.answers()] == [0]
+
+
+@pytest.mark.parametrize("name", ["seconds", "cost"])
+def test_a_number_beyond_its_bound_is_refused_and_an_old_one_counts_as_not_known(
+    store: LabelStore, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(DataError, match=f"{name} 1.7e\\+308: expected a number from 0 to"):
+        answer("p", **{name: 1.7e308})
+    store.path.parent.mkdir()
+    store.path.write_text(json.dumps({"pair_id": "p", "label": 1, name: 1.7e308}) + "\n", encoding="utf-8")
+    assert [(a.label, a.seconds, a.cost) for a in store.answers() + store.answers()] == [(1.0, None, 0.0)] * 2
+    assert caplog.text.count(f"ada.jsonl:1: {name} 1.7e+308 is beyond") == 1

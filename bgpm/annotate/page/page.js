@@ -4,6 +4,7 @@
 import { show } from "/text.js";
 
 const PAUSE = 120_000; // ms without a sign of life after which the time does not count
+const LONGEST_SECONDS = 86_400; // that the server takes for one pair
 const TOO_QUICK = 250; // ms in which nobody reads two answers: a key pressed twice
 const PATIENCE = 15_000; // ms after which a request counts as lost
 const LONGEST_WAIT = 8_000; // ms between two tries
@@ -179,7 +180,8 @@ function choose(choice) {
   if (!current || performance.now() - shownAt < TOO_QUICK) return;
   sign();
   const id = newId();
-  const body = { id, pair_id: current.pair_id, choice, shown: current.shown, seconds: Math.round(active) / 1000 };
+  const seconds = Math.min(Math.round(active) / 1000, LONGEST_SECONDS);
+  const body = { id, pair_id: current.pair_id, choice, shown: current.shown, seconds };
   const note = byId("note").value.trim();
   past.push({ id, question: current });
   current = null;
@@ -315,7 +317,15 @@ function paintStatus() {
 
 // ---- wiring
 
-function enter(name) {
+// as the server counts people: see bgpm/annotations/names.py
+const INKLESS = /(?!\s)[\p{Cc}\p{Cf}\p{Variation_Selector}\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0]/gu;
+
+function spelling(name) {
+  return name.replace(INKLESS, "").trim().split(/\s+/u).join(" ").normalize("NFC");
+}
+
+function enter(given) {
+  const name = spelling(given);
   annotator = name;
   state = current = null;
   queue = [];
@@ -336,8 +346,8 @@ function enter(name) {
 
 byId("name-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  const name = byId("name").value.trim();
-  if (name) enter(name);
+  const name = byId("name").value;
+  if (spelling(name)) enter(name);
 });
 byId("change").addEventListener("click", () => enter(""));
 byId("undo").addEventListener("click", undo);
