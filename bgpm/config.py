@@ -11,6 +11,7 @@ from bgpm.acquisition import Acquisition
 from bgpm.backbones import BackboneSettings
 from bgpm.data.schema import BenchmarkSettings, PoolSettings
 from bgpm.errors import ConfigError
+from bgpm.evaluation import AuditSettings
 from bgpm.features import FeatureSettings
 from bgpm.heads import Head
 from bgpm.launch import LauncherSettings
@@ -93,6 +94,7 @@ class Params(Settings):
     posteriors: dict[str, dict[str, Any]]
     oracles: dict[str, dict[str, Any]]
     training: TrainingSettings
+    audit: AuditSettings
     report: ReportSettings
     launcher: LauncherSettings
 

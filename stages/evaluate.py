@@ -1,4 +1,7 @@
-"""Stage evaluate: extend the learning curve by one round, on held-out prompts and on the benchmark."""
+"""Stage evaluate: the labels of the whole pool as the round's model has them, and one more point of the learning curve.
+
+It is measured on held-out prompts, on the benchmark and, where labels are recorded, on the pool.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,21 @@ import numpy as np
 
 from bgpm.data.sheets import csv_rows, csv_text
 from bgpm.data.tables import as_pairs, concatenate, read_table, where, write_table
+from bgpm.evaluation import AuditSettings
+from bgpm.evaluation.audit import priorities
 from bgpm.evaluation.benchmark import published_results
 from bgpm.evaluation.curve import length_rule
-from bgpm.loop.evaluate import measure
-from bgpm.loop.pool import read_labelled
+from bgpm.evaluation.pool_labels import audit_rows, pool_rows
+from bgpm.loop.evaluate import label_pool, measure
+from bgpm.loop.pool import Pool, read_labelled, read_pool
 from bgpm.posteriors import load
+from bgpm.registry import parse
 from bgpm.stage import (
     BENCHMARK,
     POOL,
     TRUTH,
     features_dir,
+    generator,
     read_params,
     round_dir,
     run,
@@ -34,13 +42,17 @@ FIGURES = ["seed", "figure", "series", "x", "y", "count"]
 
 
 def main(arm: str, k: str = "0") -> None:
-    xstest = setting(read_params(), "benchmark.xstest_weights")
+    params = read_params()
+    xstest = setting(params, "benchmark.xstest_weights")
+    audit = parse(AuditSettings, setting(params, "audit"), "audit")
+    # Of people and judges nobody knows what they would have said of pairs that they were not shown.
+    known = setting(params, "oracle") == "recorded"
     here, number = round_dir(arm, k), int(k)
     words = np.array([len(text.split()) for text in read_table(POOL / "responses.parquet", ["text"])["text"]])
     pool_pairs = as_pairs(read_table(POOL / "pairs.parquet", ["first", "second", "prompt"]))
     gap = words[pool_pairs.first] - words[pool_pairs.second]
     labels = read_table(here / "labels.parquet")
-    curve, prompts, figures, published = [], [], [], {}
+    curve, prompts, figures, published, whole = [], [], [], {}, []
     for seed in seeds_of(here / "model"):
         heldout = read_labelled(POOL, TRUTH / "heldout.parquet", features_dir(here / "model", seed, "pool"))
         on = features_dir(here / "model", seed, "benchmark")
@@ -54,6 +66,17 @@ def main(arm: str, k: str = "0") -> None:
             rows.append(("heldout", "all", "length_rule", by_length))
         else:
             log.warning("%s, round %d: no held-out labels yet: run `bgpm annotate --heldout`", arm, number)
+        if arm != "offline":  # which has acquired the whole pool
+            pool = read_pool(POOL, features_dir(here / "model", seed, "pool"))
+            own = label_pool(model, pool, mine)
+            whole.append(
+                {"seed": np.full(len(own.pair), seed), "pair_id": pool.table["pair_id"][own.pair], **vars(own)}
+            )
+            if known:
+                truth = recorded(pool)
+                rows += pool_rows(own, truth)
+                priority = priorities(pool.table["key"][pool.open], generator("audit", seed))
+                rows += audit_rows(own, truth, priority, audit.size)
         curve += [(seed, number, len(mine["label"]), *row) for row in rows]
         place = {"seed": seed, "round": number}
         answers = point.answers
@@ -74,6 +97,15 @@ def main(arm: str, k: str = "0") -> None:
         for seed, results in published.items():
             if results is not None:
                 write_json(folder / "rewardbench" / f"seed-{seed}.json", results)
+    if whole:
+        write_table(here / "pool_labels.parquet", concatenate(whole))
+
+
+def recorded(pool: Pool) -> np.ndarray:
+    """The recorded label of every pair that may be acquired, NaN where there is none."""
+    truth = read_table(TRUTH / "pool.parquet", ["pair_id", "label"])
+    label = dict(zip(truth["pair_id"], truth["label"].tolist(), strict=True))
+    return np.array([label.get(pair_id, np.nan) for pair_id in pool.table["pair_id"][pool.open]], np.float64)
 
 
 if __name__ == "__main__":

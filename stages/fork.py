@@ -12,9 +12,10 @@ def main(arm: str) -> None:
     for name in ("model", "evaluation"):
         with whole_folder(target / name) as folder:
             shutil.copytree(START / name, folder, dirs_exist_ok=True)
-    part = target / "labels.parquet.part"
-    shutil.copyfile(START / "labels.parquet", part)
-    part.replace(target / "labels.parquet")
+    for name in ("labels.parquet", "pool_labels.parquet"):
+        part = target / f"{name}.part"
+        shutil.copyfile(START / name, part)
+        part.replace(target / name)
 
 
 if __name__ == "__main__":

@@ -62,11 +62,19 @@ def test_the_index_of_a_round_in_a_stage_name_is_its_number(stages: dict[str, An
         assert stages[name].cmd == f"python -m stages.score {arm} {number}"
 
 
-def test_labels_of_the_pool_reach_only_the_oracle_and_the_baselines(stages: dict[str, Any]) -> None:
+def test_labels_of_the_pool_reach_only_the_oracle_and_what_measures(stages: dict[str, Any]) -> None:
     readers = {n.split("@")[0] for n, s in stages.items() if Path("data/truth/pool.parquet") in relative(s.deps)}
-    assert readers == {"label", "start-label", "baselines", "offline:offline-label"}  # the last stands outside the loop
+    measure = {"baselines", "start-evaluate", "evaluate"}
+    assert readers == {"label", "start-label", "offline:offline-label"} | measure  # offline stands outside the loop
     heldout = {n.split("@")[0] for n, s in stages.items() if Path("data/truth/heldout.parquet") in relative(s.deps)}
     assert heldout == {"evaluate", "start-evaluate", "baselines", "offline:offline-evaluate"}
+
+
+def test_what_was_measured_reaches_no_stage_that_acquires_or_trains(stages: dict[str, Any]) -> None:
+    for name, stage in stages.items():
+        if name.split("@")[0] in ("score", "select", "label", "train", "start", "start-label", "start-train"):
+            measured = {d for d in relative(stage.deps) if d.name in ("evaluation", "pool_labels.parquet")}
+            assert not measured, name
 
 
 def test_the_same_acquisition_twice_is_one_arm(tmp_path: Path) -> None:

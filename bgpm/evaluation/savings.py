@@ -102,7 +102,7 @@ class Comparison:
     """An arm against its baseline at one target.
 
     Attributes:
-        share: Share of the baseline's smoothed gain that is asked for.
+        share: Share of the baseline's smoothed gain that is asked for; NaN where the target is an accuracy itself.
         target: The accuracy that this is.
         labels_arm, labels_baseline: Labels to the target; inf where it is not reached.
         saving: 1 - labels_arm / labels_baseline; -inf where the arm does not reach the target, NaN where the
@@ -120,6 +120,11 @@ class Comparison:
     interval: Interval | None
     reached: float
     null: NullControl | None
+
+    @property
+    def at_least(self) -> bool:
+        """Whether the saving is a lower bound: the arm reaches the target and the baseline does not."""
+        return bool(np.isfinite(self.labels_arm) and np.isinf(self.labels_baseline))
 
 
 @dataclass(frozen=True)
@@ -183,6 +188,21 @@ def savings(labels: np.ndarray, arm: np.ndarray, baseline: np.ndarray, share: fl
     target, gain = targets(baseline, share)
     ratio = labels_to(labels, arm, target) / labels_to(labels, baseline, target)
     return np.where(gain > _EPS, 1.0 - ratio, np.nan)
+
+
+def savings_to(labels: np.ndarray, arm: np.ndarray, baseline: np.ndarray, target: float) -> np.ndarray:
+    """Saving of each pair of mean curves at one accuracy, [...]: -inf where the arm does not reach it.
+
+    A baseline that does not reach it counts with its last labels, fewer than it needs: the saving is then a lower
+    bound. So both arms are run until they reach the target, or to the end of the pool.
+
+    Args:
+        labels: [T].
+        arm, baseline: Accuracy, [..., T], not yet smoothed.
+        target: The accuracy.
+    """
+    mine, theirs = (labels_to(labels, isotonic(curves), np.asarray(target)) for curves in (arm, baseline))
+    return 1.0 - mine / np.minimum(theirs, labels[-1])
 
 
 def aulc(labels: np.ndarray, curves: np.ndarray) -> np.ndarray:
@@ -328,19 +348,33 @@ def compare(resamples: Resamples, share: float) -> Comparison:
     target, gain = targets(smooth, share)
     if gain <= _EPS:
         return Comparison(share, float(target), np.nan, np.nan, np.nan, None, np.nan, None)
-    labels_arm = float(labels_to(labels, isotonic(resamples.arm), target))
-    labels_baseline = float(labels_to(labels, smooth, target))
-    saving = float(savings(labels, resamples.arm, resamples.baseline, share))
+    return _compared(resamples, share, float(target), lambda arm, baseline: savings(labels, arm, baseline, share))
+
+
+def compare_at(resamples: Resamples, target: float) -> Comparison:
+    """Saving at one accuracy, such as a share of a pool's labels that are right, with its interval and null control."""
+    labels = resamples.labels
+    return _compared(resamples, np.nan, target, lambda arm, baseline: savings_to(labels, arm, baseline, target))
+
+
+def _compared(
+    resamples: Resamples, share: float, target: float, saved: Callable[[np.ndarray, np.ndarray], np.ndarray]
+) -> Comparison:
+    labels = resamples.labels
+    labels_arm, labels_baseline = (
+        float(labels_to(labels, isotonic(curves), np.asarray(target))) for curves in (resamples.arm, resamples.baseline)
+    )
+    saving = float(saved(resamples.arm, resamples.baseline))
     if resamples.draws is None or resamples.null is None:
-        return Comparison(share, float(target), labels_arm, labels_baseline, saving, None, np.nan, None)
-    draws = _censor(savings(labels, *resamples.draws, share))
-    left_out = [savings(labels, *curves, share) for curves in resamples.jackknife]
-    null = _censor(savings(labels, resamples.null, resamples.draws[1], share))
+        return Comparison(share, target, labels_arm, labels_baseline, saving, None, np.nan, None)
+    draws = _censor(saved(*resamples.draws))
+    left_out = [saved(*curves) for curves in resamples.jackknife]
+    null = _censor(saved(resamples.null, resamples.draws[1]))
     control = NullControl(
         quantile(null, 0.5), quantile(null, 0.025), quantile(null, 0.975), float(np.isfinite(null).mean())
     )
     interval, reached = bca(saving, draws, left_out), float(np.isfinite(draws).mean())
-    return Comparison(share, float(target), labels_arm, labels_baseline, saving, interval, reached, control)
+    return Comparison(share, target, labels_arm, labels_baseline, saving, interval, reached, control)
 
 
 def aulc_difference(resamples: Resamples) -> Difference:

@@ -10,7 +10,8 @@ from bgpm.evaluation.accuracy import correct
 from bgpm.evaluation.benchmark import BenchmarkScore, benchmark_score
 from bgpm.evaluation.curve import Row, benchmark_rows, heldout_figures, heldout_rows, triple_rows
 from bgpm.evaluation.figures import Point
-from bgpm.loop.pool import Labelled, Table
+from bgpm.evaluation.pool_labels import PoolLabels, pool_labels
+from bgpm.loop.pool import Labelled, Pool, Table
 from bgpm.posteriors import Fitted
 
 
@@ -58,6 +59,15 @@ def measure(model: Fitted, heldout: Labelled, benchmark: Labelled, *, xstest: st
         ("model", "all", name, float(value)) for name, value in model.summary().items() if not isinstance(value, str)
     ]
     return Measured(rows, answers, points, score)
+
+
+def label_pool(model: Fitted, pool: Pool, acquired: Table) -> PoolLabels:
+    """The final label of every pair of the pool that may be acquired.
+
+    Args:
+        acquired: Labels that the model was trained on: columns pair, label, and annotators where there were several.
+    """
+    return pool_labels(pool.open, model.moments(pool.features, pool.pairs.take(pool.open)), acquired)
 
 
 def by_prompt(prompt: np.ndarray, right: np.ndarray) -> Table:

@@ -293,3 +293,26 @@ def test_intervals_cover_the_true_saving_about_as_often_as_they_promise(
         claimed += null.low > 0
     assert covered / runs >= at_least - 2 * np.sqrt(0.05 * 0.95 / runs)
     assert claimed / runs <= 0.025 + 2.5 * np.sqrt(0.025 * 0.975 / runs)  # an equal arm "saves" this often at most
+
+
+def test_the_saving_at_an_accuracy_is_read_off_both_curves_at_that_accuracy() -> None:
+    found = sv.compare_at(sv.resample(trials(FAST[None]), trials(STEADY[None]), 100, np.random.default_rng(0)), 0.8)
+    assert (found.labels_arm, found.labels_baseline) == (pytest.approx(250), pytest.approx(400))
+    assert found.saving == pytest.approx(1 - 250 / 400)
+    assert not found.at_least
+
+
+def test_a_baseline_that_stays_below_an_accuracy_gives_a_lower_bound_and_an_arm_that_does_is_censored() -> None:
+    def compared_at(arm: np.ndarray, baseline: np.ndarray) -> sv.Comparison:
+        both = trials(np.stack([arm] * 4)), trials(np.stack([baseline] * 4))
+        return sv.compare_at(sv.resample(*both, 100, np.random.default_rng(0)), 0.8)
+
+    ahead = compared_at(FAST, SLOW)
+    assert ahead.at_least
+    assert ahead.saving == pytest.approx(1 - 250 / 500)
+    assert ahead.interval is not None
+    assert ahead.interval.low == pytest.approx(0.5)
+    behind = compared_at(SLOW, FAST)
+    assert behind.saving == -np.inf
+    assert not behind.at_least
+    assert behind.reached == 0

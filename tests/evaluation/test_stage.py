@@ -24,6 +24,7 @@ PARAMS = """
 pool: {path: pool.jsonl, heldout: 0.3}
 benchmark: {path: benchmark.jsonl, xstest_weights: code}
 oracle: recorded
+audit: {size: 30}
 oracles: {human: {}}
 """
 
@@ -100,6 +101,43 @@ def test_a_round_leaves_curve_figures_and_results_by_the_rule_of_the_benchmark(r
     first = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     evaluate.main("start")
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == first
+
+
+def test_a_round_leaves_the_label_of_every_pair_on_offer_and_how_many_are_right(round_zero: Path) -> None:
+    evaluate.main("start")
+    table = read_table(round_zero / "data/start/pool_labels.parquet")
+    pairs = read_table(round_zero / "data/pool/pairs.parquet", ["pair_id", "split"])
+    truth = read_table(round_zero / "data/truth/pool.parquet", ["pair_id", "label"])
+    labels = read_table(round_zero / "data/start/labels.parquet")
+    told = dict(zip(truth["pair_id"], truth["label"], strict=True))
+    with (round_zero / "data/start/evaluation/curve.csv").open(encoding="utf-8", newline="") as file:
+        rows = {(r["seed"], r["metric"]): float(r["value"]) for r in csv.DictReader(file) if r["split"] == "pool"}
+    for seed in (0, 1):
+        mine = {name: column[table["seed"] == seed] for name, column in table.items()}
+        assert mine["pair_id"].tolist() == pairs["pair_id"][pairs["split"] == "pool"].tolist()
+        given = np.isin(mine["pair"], labels["pair"][labels["seed"] == seed])
+        assert (mine["source"] == "acquired").tolist() == given.tolist()
+        right = mine["label"] == [told[name] for name in mine["pair_id"]]
+        assert right[given].all()
+        assert rows[str(seed), "right"] == pytest.approx(right.mean())
+        assert 0.5 < rows[str(seed), "inferred_right"] < 1
+        assert rows[str(seed), "audit_audited"] == 30
+        # A sample of the inferred pairs: its share of wrong labels is theirs, within four standard errors.
+        wrong = (~right)[~given].mean()
+        assert abs(rows[str(seed), "audit_wrong"] / 30 - wrong) < 4 * np.sqrt(wrong * (1 - wrong) / 30)
+        assert rows[str(seed), "audit_given"] + rows[str(seed), "audit_inferred"] == len(right)
+
+
+@pytest.mark.parametrize("oracle", ["human", "judge"])
+def test_where_people_or_judges_say_the_labels_the_pool_is_labelled_and_not_measured(
+    round_zero: Path, oracle: str
+) -> None:
+    path = round_zero / "params.yaml"
+    path.write_text(path.read_text(encoding="utf-8").replace("oracle: recorded", f"oracle: {oracle}"))
+    evaluate.main("start")
+    assert len(read_table(round_zero / "data/start/pool_labels.parquet")["label"])
+    with (round_zero / "data/start/evaluation/curve.csv").open(encoding="utf-8", newline="") as file:
+        assert not [row for row in csv.DictReader(file) if row["split"] == "pool"]
 
 
 def test_baselines_are_scored_by_the_same_rule(round_zero: Path) -> None:
