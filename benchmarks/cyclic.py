@@ -25,10 +25,10 @@ from bgpm.data.corpus import all_pairs, read_annotators, read_corpus
 from bgpm.data.tables import read_table
 from bgpm.errors import BgpmError, DataError
 from bgpm.evaluation.cyclic import Triples, find_triples, triples_right
-from bgpm.heads import Head
-from bgpm.heads.bt import Bt
-from bgpm.heads.gpm import Gpm
 from bgpm.loop.pool import read_labelled
+from bgpm.models import Model
+from bgpm.models.bt import Bt
+from bgpm.models.gpm import Gpm
 from bgpm.posteriors import Posterior
 from bgpm.posteriors.amortized import Amortized
 from bgpm.posteriors.laplace import Laplace
@@ -39,7 +39,7 @@ from bgpm.types import Comparisons, Features, Pairs
 REPORTS = Path("reports")
 CORPUS = Path("data/corpus")
 GAMES, FOLDS, SEED = 20, 10, 0
-MODELS: dict[str, tuple[Posterior, Head]] = {
+MODELS: dict[str, tuple[Posterior, Model]] = {
     "Bradley-Terry": (Point(), Bt()),
     "GPM, d = 6, all blocks on": (Point(), Gpm(bt_block=False)),
     "BGPM, d = 6, blocks earn their place, Laplace (default)": (Laplace(), Gpm()),
@@ -47,7 +47,7 @@ MODELS: dict[str, tuple[Posterior, Head]] = {
 }
 
 
-def predict(model: tuple[Posterior, Head], features: Features, data: Comparisons, pairs: Pairs) -> np.ndarray:
+def predict(model: tuple[Posterior, Model], features: Features, data: Comparisons, pairs: Pairs) -> np.ndarray:
     """Probabilities that the first answer is better, [N], from a model fitted to ``data``."""
     from bgpm.evaluation.curve import probabilities
 
@@ -148,7 +148,7 @@ def matrix_lines(matrix: np.ndarray) -> list[str]:
 
     groups = disjoint(triples.rows, [*cyclic.tolist(), *transitive.tolist()], max(1, len(i) // (3 * FOLDS)))
 
-    def without(held: np.ndarray, model: tuple[Posterior, Head]) -> np.ndarray:
+    def without(held: np.ndarray, model: tuple[Posterior, Model]) -> np.ndarray:
         rows = np.repeat(np.setdiff1d(np.arange(len(i)), held), GAMES)
         return predict(model, features, Comparisons(cells.take(rows), label[rows]), cells.take(held))
 

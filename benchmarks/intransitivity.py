@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bgpm.heads import Head
-from bgpm.heads.bt import Bt
-from bgpm.heads.gpm import Gpm
+from bgpm.models import Model
+from bgpm.models.bt import Bt
+from bgpm.models.gpm import Gpm
 from bgpm.posteriors import Posterior
 from bgpm.posteriors.amortized import Amortized
 from bgpm.posteriors.laplace import Laplace
@@ -28,7 +28,7 @@ FEATURES, TESTS = 24, 2000
 LABELS = (32, 64, 128, 256, 512, 1024)
 SEEDS = range(100, 120)  # the amortised head's steps and rate were chosen on seeds from 0
 REPORTS = Path("reports")
-MODELS: dict[str, tuple[Posterior, Head]] = {
+MODELS: dict[str, tuple[Posterior, Model]] = {
     "Bradley-Terry": (Laplace(), Bt()),
     "GPM (default)": (Point(), Gpm()),
     "BGPM (default, Laplace)": (Laplace(), Gpm()),

@@ -16,7 +16,7 @@ from benchmarks._table import Line, main, peak_mib, seconds
 from bgpm import functional as F
 from bgpm.fitting.blocks import module_of
 from bgpm.fitting.tensors import Labelled, labelled
-from bgpm.heads.gpm import Gpm
+from bgpm.models.gpm import Gpm
 from bgpm.posteriors.laplace import Laplace
 from bgpm.types import Comparisons, Features, Pairs
 

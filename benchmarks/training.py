@@ -27,11 +27,11 @@ from bgpm.backbones.embedding import Backbone, embed, is_causal
 from bgpm.data.texts import TextSet
 from bgpm.features import FeatureSettings
 from bgpm.features.reduction import Reduction
-from bgpm.heads.bt import Bt
+from bgpm.models.bt import Bt
 from bgpm.posteriors.laplace import Laplace
 from bgpm.training import RegulariserSettings
 from bgpm.training.batches import Collator, order
-from bgpm.training.model import PreferenceModel, ScoreHead, starting_head
+from bgpm.training.network import PreferenceNetwork, ScoreHead, starting_head
 from bgpm.types import Comparisons, Features, Pairs
 
 BATCH, UPDATES = 16, 4
@@ -53,7 +53,7 @@ def tables(pairs: list[Pair]) -> tuple[TextSet, Comparisons]:
     return texts, Comparisons(Pairs(*sides, texts.prompt[sides[0]]), np.ones(len(pairs)), None)
 
 
-def model_of(backbone: Backbone, texts: TextSet, data: Comparisons) -> PreferenceModel:
+def model_of(backbone: Backbone, texts: TextSet, data: Comparisons) -> PreferenceNetwork:
     """The backbone with a Bradley-Terry head that starts from frozen features, as training builds it."""
     states = np.empty((len(texts.answers), backbone.layers, backbone.width), np.float32)
     embed(backbone, texts.responses(), states)
@@ -61,7 +61,7 @@ def model_of(backbone: Backbone, texts: TextSet, data: Comparisons) -> Preferenc
     features = Features(reduction(states, list(texts.answers)), np.zeros((len(texts.conversations), 16), np.float32))
     start = starting_head(Laplace(prior_precision=1.0), Bt(), features, data, seed=0)
     head = ScoreHead(start, Laplace(prior_precision=1.0))
-    return PreferenceModel(backbone.model, backbone.model, reduction, head, RegulariserSettings())
+    return PreferenceNetwork(backbone.model, backbone.model, reduction, head, RegulariserSettings())
 
 
 def measure(case: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from bgpm.data.files import json_lines
 from bgpm.data.readers import rows_of_record
 from bgpm.errors import ConfigError, DataError
-from bgpm.model import Choice, Matrix, PreferenceModel, ranking
+from bgpm.inference import Choice, Matrix, PreferenceModel, ranking
 from bgpm.stage import write_text
 from bgpm.types import Pairs
 
@@ -86,7 +86,7 @@ def score(given: argparse.Namespace) -> None:
     ``score_sd``, its score in logits; columns of these names are replaced.
 
     Raises:
-        BgpmError: As `read`, and as `bgpm.model.PreferenceModel.load`.
+        BgpmError: As `read`, and as `bgpm.inference.PreferenceModel.load`.
     """
     entries = read(given)
     for entry in entries:
@@ -111,7 +111,7 @@ def rank(given: argparse.Namespace) -> None:
     against the others) and ``winner`` (the Condorcet winner's position, or null); columns of these names are replaced.
 
     Raises:
-        BgpmError: As `read`, and as `bgpm.model.PreferenceModel.load`.
+        BgpmError: As `read`, and as `bgpm.inference.PreferenceModel.load`.
     """
     entries = read(given)
     matrices = _matrices(given, entries)
@@ -130,7 +130,7 @@ def export(given: argparse.Namespace) -> None:
 
     Raises:
         ConfigError: If the least probability is none that a preference can have.
-        BgpmError: As `read`, and as `bgpm.model.PreferenceModel.load`.
+        BgpmError: As `read`, and as `bgpm.inference.PreferenceModel.load`.
     """
     least = given.min_probability
     if not 0.5 <= least < 1:

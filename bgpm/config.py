@@ -13,8 +13,8 @@ from bgpm.data.schema import BenchmarkSettings, PoolSettings
 from bgpm.errors import ConfigError
 from bgpm.evaluation import AuditSettings
 from bgpm.features import FeatureSettings
-from bgpm.heads import Head
 from bgpm.launch import LauncherSettings
+from bgpm.models import Model
 from bgpm.oracles import Oracle
 from bgpm.posteriors import Posterior
 from bgpm.registry import Component, Settings, build, kinds, parse
@@ -28,7 +28,7 @@ from bgpm.types import Uncertainty
 FAMILIES: dict[str, tuple[type[Component], tuple[str, ...]]] = {
     "acquisitions": (Acquisition, ("acquisition", "baseline")),
     "selections": (Selection, ("selection",)),
-    "models": (Head, ("model",)),
+    "models": (Model, ("model",)),
     "posteriors": (Posterior, ("posterior",)),
     "oracles": (Oracle, ("oracle",)),
 }
@@ -130,11 +130,11 @@ def check(raw: Mapping[str, Any]) -> Params:
         )
     if len(set(params.seeds)) != len(params.seeds):
         raise ConfigError(f"params.yaml: seeds: every seed must differ, got {params.seeds}")
-    head, posterior, oracle = built["model"], built["posterior"], built["oracle"]
-    assert isinstance(head, Head)
+    model, posterior, oracle = built["model"], built["posterior"], built["oracle"]
+    assert isinstance(model, Model)
     assert isinstance(posterior, Posterior)
     assert isinstance(oracle, Oracle)
-    posterior.check(head)
+    posterior.check(model)
     params.training.check(params.launcher)
     oracle.check(ANNOTATIONS)
     _check_uncertainty(params, posterior, built)

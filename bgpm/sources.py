@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-WHOLE = ("acquisition", "fitting", "functional", "heads", "oracles", "posteriors", "selection")
+WHOLE = ("acquisition", "fitting", "functional", "models", "oracles", "posteriors", "selection")
 
 
 def reach(script: Path, root: Path) -> set[Path]:

@@ -10,10 +10,10 @@ from tqdm import tqdm
 from bgpm.backbones import BackboneSettings
 from bgpm.data.tables import read_table, where
 from bgpm.features import FeatureSettings
-from bgpm.heads import Head
 from bgpm.launch import LauncherSettings
 from bgpm.loop.pool import read_pool
 from bgpm.loop.train import train
+from bgpm.models import Model
 from bgpm.posteriors import Posterior, load
 from bgpm.registry import build, parse
 from bgpm.stage import (
@@ -33,7 +33,7 @@ from bgpm.training import Task, TrainingSettings, drop_weights, forget, work
 
 def main(arm: str, k: str = "0") -> None:
     params = read_params()
-    head = build(Head, setting(params, "model"), setting(params, f"models.{setting(params, 'model')}"), "models")
+    model = build(Model, setting(params, "model"), setting(params, f"models.{setting(params, 'model')}"), "models")
     kind = setting(params, "posterior")
     posterior = build(Posterior, kind, setting(params, f"posteriors.{kind}"), "posteriors")
     training = parse(TrainingSettings, setting(params, "training"), "training")
@@ -54,7 +54,7 @@ def main(arm: str, k: str = "0") -> None:
                 task = Task(
                     name=f"{arm}-{k}-{seed}", labels=str(here / "labels.parquet"), seed=seed, out=str(own),
                     pool=str(POOL), benchmark=str(BENCHMARK), features=str(FEATURES / "pool"),
-                    head=head.model_dump(), posterior=posterior.model_dump(),
+                    model=model.model_dump(), posterior=posterior.model_dump(),
                     training=training, backbone=backbone, reduction=reduction,
                 )  # fmt: skip
                 work(task, launcher, folder)
@@ -64,7 +64,7 @@ def main(arm: str, k: str = "0") -> None:
             if learnt and kind == "amortized":  # both of its networks were trained with the backbone
                 fitted = load(own / "backbone" / "head")
             else:
-                fitted = train(posterior, head, read_pool(POOL, features_dir(folder, seed, "pool")), mine, seed=seed)
+                fitted = train(posterior, model, read_pool(POOL, features_dir(folder, seed, "pool")), mine, seed=seed)
             fitted.save(folder / f"seed-{seed}")
             summary[f"seed-{seed}"] = {"labels": len(mine["label"]), **fitted.summary(), **learnt}
         write_json(folder / "summary.json", summary)

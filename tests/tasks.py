@@ -19,8 +19,8 @@ from bgpm.data.tables import write_table
 from bgpm.data.texts import TextSet
 from bgpm.features import FeatureSettings
 from bgpm.features.reduction import Reduction
-from bgpm.heads import Head
-from bgpm.heads.bt import Bt
+from bgpm.models import Model
+from bgpm.models.bt import Bt
 from bgpm.posteriors import Posterior
 from bgpm.posteriors.laplace import Laplace
 from bgpm.training import Task, TrainingSettings
@@ -124,7 +124,9 @@ class Workspace:
             labels = {"seed": np.zeros(n, int), "pair": np.arange(n), "label": [float(row["label"]) for row in rows]}
             write_table(self.folder / "labels.parquet", {**labels, "margin": np.full(n, 1.5)})
 
-    def task(self, name: str, *, head: Head | None = None, posterior: Posterior | None = None, **training: Any) -> Task:
+    def task(
+        self, name: str, *, head: Model | None = None, posterior: Posterior | None = None, **training: Any
+    ) -> Task:
         """A task whose files lie in a folder called ``name``."""
         return Task(
             name=name,
@@ -135,7 +137,7 @@ class Workspace:
             benchmark=str(self.folder / "benchmark"),
             features=str(self.folder / "features"),
             side=str(self.folder / "side"),
-            head=(head or Bt()).model_dump(),
+            model=(head or Bt()).model_dump(),
             posterior=(posterior or Laplace()).model_dump(),
             training=TrainingSettings.model_validate({**FAST, **training}),
             backbone=self.backbone,

@@ -17,7 +17,7 @@ from benchmarks import __main__ as command
 from benchmarks import finetune, functional, laplace, mutate, selection, training
 from benchmarks.__main__ import report
 from bgpm.fitting.tensors import labelled
-from bgpm.heads.gpm import Gpm
+from bgpm.models.gpm import Gpm
 from bgpm.posteriors.laplace import Laplace
 from stages import evaluate, offline, train
 

@@ -26,8 +26,8 @@ from torch import Tensor
 from bgpm.fitting.lbfgs import DataLoss, OnData, minimise
 from bgpm.fitting.newton import LinearFit, LinearProblem, Split, derivatives, gauss_newton
 from bgpm.fitting.tensors import Labelled
-from bgpm.heads import Head
-from bgpm.heads._modules import GeneralPreference, HeadModule
+from bgpm.models import Model
+from bgpm.networks import GeneralPreference, ScoreModule
 
 SCREEN = 2.0  # standard errors of the score test below which no block is fitted
 ACCEPT = 1.0  # standard errors by which the cross-validated log-likelihood has to rise
@@ -110,7 +110,7 @@ class Found:
 
 
 def search(
-    head: Head,
+    model: Model,
     data: Labelled,
     loss: DataLoss,
     problem: LinearProblem,
@@ -123,7 +123,7 @@ def search(
     """Add free blocks to a fitted Bradley-Terry model, one at a time, while they help held-out prompts.
 
     Args:
-        head: Gives the largest number of blocks.
+        model: Gives the largest number of blocks.
         data: Labelled pairs.
         loss: The loss of each label.
         problem: The Bradley-Terry problem, solved at ``weight`` and ``precision``.
@@ -133,7 +133,7 @@ def search(
     found = Found(weight[None], torch.tensor([precision], dtype=torch.float64), 0.0, ())
     splits = enough(splits)
     by_fold = [problem.without(held)[None] for _, held in splits]
-    while splits and found.blocks < min(head.free_blocks, data.first.shape[1] // 2):
+    while splits and found.blocks < min(model.free_blocks, data.first.shape[1] // 2):
         test = _score_test(data, loss, by_fold, splits, generator)
         if not found.blocks:
             found = replace(found, screen=test)
@@ -257,8 +257,8 @@ def _sum_by_group(values: Tensor, group: np.ndarray) -> Tensor:
 
 
 def refine(
-    head: Head, data: Labelled, loss: DataLoss, found: Found, choose: Callable[[LinearProblem], LinearFit]
-) -> tuple[HeadModule, dict[str, Tensor]]:
+    model: Model, data: Labelled, loss: DataLoss, found: Found, choose: Callable[[LinearProblem], LinearFit]
+) -> tuple[ScoreModule, dict[str, Tensor]]:
     """All weights together, gates too where the model has them, once the number of blocks is known.
 
     Args:
@@ -271,7 +271,7 @@ def refine(
     weight[0] = 0.0
     linear = choose(LinearProblem(data.first - data.second, OnData(loss, data), offset=scores(weight, data)))
     weight[0], precision[0] = linear.weight, linear.precision
-    module = module_of(weight, prompt_gates=getattr(head, "prompt_gates", False))
+    module = module_of(weight, prompt_gates=getattr(model, "prompt_gates", False))
     priors: dict[str, Tensor] = {"weight": precision[:, None]}
     if module.gate_weight is not None:
         priors["gate_weight"] = gate_precision(data)

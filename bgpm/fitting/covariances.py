@@ -19,7 +19,7 @@ from torch import Tensor
 
 from bgpm.errors import NumericsError
 from bgpm.functional.kernel import FullPosterior, KroneckerPosterior, LowRankPosterior, WeightPosterior
-from bgpm.heads._modules import Design
+from bgpm.networks import Design
 
 EXACT_ENTRIES = 30_000_000  # an exact form may hold this many numbers: 240 MB
 SWEEPS = 50

@@ -16,8 +16,8 @@ from bgpm import functional as F
 from bgpm.errors import NumericsError
 from bgpm.fitting import Fitted, saved
 from bgpm.fitting.tensors import Labelled, each_pair, labelled, prompt_features, response_features
-from bgpm.heads import Head
-from bgpm.heads._modules import GeneralPreference
+from bgpm.models import Model
+from bgpm.networks import GeneralPreference
 from bgpm.types import Comparisons, Features, Pairs, ScoreMoments
 
 if TYPE_CHECKING:
@@ -48,10 +48,10 @@ class LogVariance(nn.Module):
 
 
 class AmortizedModel(Fitted):
-    """Scores of independent Gaussian embeddings, projected to the unit sphere where the head says so.
+    """Scores of independent Gaussian embeddings, projected to the unit sphere where the model says so.
 
     Args:
-        head, module: The mean.
+        model, module: The mean.
         log_variance: The variance.
         in_features: p.
         tau: Temperature.
@@ -60,20 +60,20 @@ class AmortizedModel(Fitted):
 
     def __init__(
         self,
-        head: Head,
+        model: Model,
         module: GeneralPreference,
         log_variance: LogVariance,
         in_features: int,
         tau: float,
         summary: dict[str, float | int | str],
     ) -> None:
-        self.head, self.module = head, module.requires_grad_(False)
+        self.model, self.module = model, module.requires_grad_(False)
         self.log_variance, self.in_features = log_variance.requires_grad_(False), in_features
         self.tau, self._summary = tau, summary
 
     @property
     def on_sphere(self) -> bool:
-        return self.head.normalize == "sphere"
+        return self.model.normalize == "sphere"
 
     def moments(self, features: Features, pairs: Pairs) -> ScoreMoments:
         of = self._sphere_moments if self.on_sphere else self._ambient_moments
@@ -98,7 +98,7 @@ class AmortizedModel(Fitted):
             stem,
             {
                 "posterior": "amortized",
-                "head": saved.describe_head(self.head, self.module, self.in_features),
+                "head": saved.describe_model(self.model, self.module, self.in_features),
                 "tau": self.tau,
                 "summary": self._summary,
             },
@@ -109,11 +109,11 @@ class AmortizedModel(Fitted):
     @classmethod
     def restore(cls, stem: Path, description: dict[str, Any]) -> AmortizedModel:
         groups = saved.read(stem, description)
-        head, module = saved.restore_head(stem, description["head"], groups["head"])
+        model, module = saved.restore_model(stem, description["head"], groups["head"])
         in_features = description["head"]["in_features"]
         log_variance = LogVariance(in_features, len(module.weight), generator=torch.Generator())
         log_variance.load_state_dict(groups["log_variance"])
-        return cls(head, module, log_variance, in_features, description["tau"], description["summary"])
+        return cls(model, module, log_variance, in_features, description["tau"], description["summary"])
 
     def training_loss(self, settings: Amortized, data: Labelled, kl_weight: float, noise: Sequence[Tensor]) -> Tensor:
         """Minus the evidence lower bound of these labels with one draw each, in nats a label, [].
@@ -180,20 +180,20 @@ def warmed_up(settings: Amortized, step: int, steps: int) -> float:
 
 
 def fit_amortized(
-    settings: Amortized, head: Head, features: Features, data: Comparisons, *, seed: int
+    settings: Amortized, model: Model, features: Features, data: Comparisons, *, seed: int
 ) -> AmortizedModel:
     """Train both networks by AdamW on minibatches of the labels.
 
     Raises:
-        ConfigError: If the head has no free embeddings.
+        ConfigError: If the model has no free embeddings.
         NumericsError: If training diverges.
     """
-    settings.check(head)
+    settings.check(model)
     generator = torch.Generator().manual_seed(seed)
-    module = head.build(features.dim, generator=generator)
+    module = model.build(features.dim, generator=generator)
     log_variance = LogVariance(features.dim, len(module.weight), generator=generator)
     seen = labelled(features, data, prompts=module.reads_prompt, margins=False)
-    model = AmortizedModel(head, module, log_variance, features.dim, settings.tau, {})
+    fitted = AmortizedModel(model, module, log_variance, features.dim, settings.tau, {})
     trained = [*module.requires_grad_().parameters(), *log_variance.requires_grad_().parameters()]
     optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     size = min(settings.batch_size, len(seen))
@@ -202,7 +202,7 @@ def fit_amortized(
             order = torch.randperm(len(seen), generator=generator)
         rows = order[torch.arange(step * size, (step + 1) * size) % len(seen)]
         noise = [torch.randn(size, len(module.weight), generator=generator, dtype=torch.float64) for _ in range(2)]
-        loss = model.training_loss(settings, seen.take(rows), warmed_up(settings, step, settings.steps), noise)
+        loss = fitted.training_loss(settings, seen.take(rows), warmed_up(settings, step, settings.steps), noise)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -212,4 +212,4 @@ def fit_amortized(
             f"lower learning_rate, now {settings.learning_rate}"
         )
     summary = {"tau": settings.tau, "steps": settings.steps, "loss": loss.item()}
-    return AmortizedModel(head, module, log_variance, features.dim, settings.tau, summary)
+    return AmortizedModel(model, module, log_variance, features.dim, settings.tau, summary)

@@ -1,4 +1,4 @@
-"""A head with a Gaussian around its last layer's weights, or around nothing: `laplace` and `point`."""
+"""A model with a Gaussian around its last layer's weights, or around nothing: `laplace` and `point`."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from bgpm.fitting.newton import gauss_newton
 from bgpm.fitting.off_blocks import OffBlocks, off_blocks
 from bgpm.fitting.tensors import Labelled, each_pair, labelled, pair_features
 from bgpm.functional.kernel import WeightPosterior
-from bgpm.heads import Head
-from bgpm.heads._modules import HeadModule
+from bgpm.models import Model
+from bgpm.networks import ScoreModule
 from bgpm.types import Comparisons, Features, PairKernel, Pairs, ScoreMoments
 
 if TYPE_CHECKING:
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 
 class GaussianModel(Fitted):
-    """Scores of a head whose last layer is Gaussian, linearised at the mean: exact along gauge directions.
+    """Scores of a model whose last layer is Gaussian, linearised at the mean: exact along gauge directions.
 
     Args:
         kind: The posterior that made it.
-        head, module: The model at its mean weights.
+        model, module: The model at its mean weights.
         tau: Temperature.
         error_rate: Share of labels taken to be wrong.
         weights: Covariance of the last layer; None for a point.
@@ -42,8 +42,8 @@ class GaussianModel(Fitted):
     def __init__(
         self,
         kind: str,
-        head: Head,
-        module: HeadModule,
+        model: Model,
+        module: ScoreModule,
         in_features: int,
         tau: float,
         error_rate: float,
@@ -51,7 +51,7 @@ class GaussianModel(Fitted):
         off: OffBlocks | None,
         summary: dict[str, float | int | str],
     ) -> None:
-        self.kind, self.head, self.module, self.in_features = kind, head, module.requires_grad_(False), in_features
+        self.kind, self.model, self.module, self.in_features = kind, model, module.requires_grad_(False), in_features
         self.tau, self.error_rate, self.weights, self.off, self._summary = tau, error_rate, weights, off, summary
 
     def moments(self, features: Features, pairs: Pairs) -> ScoreMoments:
@@ -93,7 +93,7 @@ class GaussianModel(Fitted):
             stem,
             {
                 "posterior": self.kind,
-                "head": saved.describe_head(self.head, self.module, self.in_features),
+                "head": saved.describe_model(self.model, self.module, self.in_features),
                 "tau": self.tau,
                 "error_rate": self.error_rate,
                 "covariance": form,
@@ -107,11 +107,11 @@ class GaussianModel(Fitted):
     @classmethod
     def restore(cls, stem: Path, description: dict[str, Any]) -> GaussianModel:
         groups = saved.read(stem, description)
-        head, module = saved.restore_head(stem, description["head"], groups["head"])
+        model, module = saved.restore_model(stem, description["head"], groups["head"])
         form = description["covariance"]
         return cls(
             description["posterior"],
-            head,
+            model,
             module,
             description["head"]["in_features"],
             description["tau"],
@@ -159,16 +159,18 @@ class _ScoreKernel:
         return covariance if self.sign is None else self.sign[rows, None] * self.sign[columns] * covariance
 
 
-def fit_point(settings: MapSettings, head: Head, features: Features, data: Comparisons, *, seed: int) -> GaussianModel:
+def fit_point(
+    settings: MapSettings, model: Model, features: Features, data: Comparisons, *, seed: int
+) -> GaussianModel:
     """The maximum a posteriori, without uncertainty."""
-    fit = fit_map(settings, head, labelled_for(settings, head, features, data), seed=seed)
-    return _model(settings, head, features, fit, None, None, fit.summary)
+    fit = fit_map(settings, model, labelled_for(settings, model, features, data), seed=seed)
+    return _model(settings, model, features, fit, None, None, fit.summary)
 
 
-def fit_laplace(settings: Laplace, head: Head, features: Features, data: Comparisons, *, seed: int) -> GaussianModel:
+def fit_laplace(settings: Laplace, model: Model, features: Features, data: Comparisons, *, seed: int) -> GaussianModel:
     """The maximum a posteriori with a Gaussian of the likelihood's curvature around it."""
-    seen = labelled_for(settings, head, features, data)
-    fit = fit_map(settings, head, seen, seed=seed)
+    seen = labelled_for(settings, model, features, data)
+    fit = fit_map(settings, model, seen, seed=seed)
     with torch.no_grad():
         design = fit.module.design(seen.first, seen.second, seen.prompt)
     _, _, curvature = gauss_newton(OnData(fit.loss, seen), score(fit.module, seen))
@@ -178,12 +180,12 @@ def fit_laplace(settings: Laplace, head: Head, features: Features, data: Compari
     if fit.blocks_off and settings.off_variance:
         generator = torch.Generator().manual_seed(seed)
         off = off_blocks(seen, curvature, settings.off_variance, generator=generator)
-    return _model(settings, head, features, fit, weights, off, {**fit.summary, "structure": form})
+    return _model(settings, model, features, fit, weights, off, {**fit.summary, "structure": form})
 
 
 def _model(
     settings: MapSettings,
-    head: Head,
+    model: Model,
     features: Features,
     fit: MapFit,
     weights: WeightPosterior | None,
@@ -191,9 +193,9 @@ def _model(
     summary: dict[str, float | int | str],
 ) -> GaussianModel:
     kind, tau, error_rate = settings.kind, fit.tau, fit.loss.error_rate
-    return GaussianModel(kind, head, fit.module, features.dim, tau, error_rate, weights, off, summary)
+    return GaussianModel(kind, model, fit.module, features.dim, tau, error_rate, weights, off, summary)
 
 
-def labelled_for(settings: MapSettings, head: Head, features: Features, data: Comparisons) -> Labelled:
+def labelled_for(settings: MapSettings, model: Model, features: Features, data: Comparisons) -> Labelled:
     """Labelled pairs with what this model and these settings read."""
-    return labelled(features, data, prompts=getattr(head, "prompt_gates", False), margins=settings.margin)
+    return labelled(features, data, prompts=getattr(model, "prompt_gates", False), margins=settings.margin)

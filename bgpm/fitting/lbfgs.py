@@ -1,4 +1,4 @@
-"""Maximum a posteriori of any head by L-BFGS: deterministic, on all labels at once."""
+"""Maximum a posteriori of any model by L-BFGS: deterministic, on all labels at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from bgpm.errors import NumericsError
 from bgpm.fitting.tensors import Labelled
-from bgpm.heads._modules import HeadModule
+from bgpm.networks import ScoreModule
 
 MAX_STEPS = 5000
 
@@ -45,7 +45,7 @@ class OnData:
 
 
 def minimise(
-    module: HeadModule,
+    module: ScoreModule,
     data: Labelled,
     loss: DataLoss,
     precision: Mapping[str, Tensor],
@@ -57,7 +57,7 @@ def minimise(
     """Move a module's parameters to the nearest minimum of the summed loss plus a Gaussian prior's.
 
     Args:
-        module: The head; its parameters are the start and receive the result.
+        module: The model; its parameters are the start and receive the result.
         data: Labelled pairs.
         loss: The loss of each label.
         precision: Prior precision of each parameter by name, broadcast to its shape; other names are ignored.

@@ -23,8 +23,8 @@ from bgpm.fitting.blocks import Pair, enough, gate_precision, leading_pairs, mod
 from bgpm.fitting.lbfgs import OnData, minimise
 from bgpm.fitting.newton import LinearFit, LinearProblem, Split, derivatives
 from bgpm.fitting.tensors import Labelled, folds
-from bgpm.heads import Head
-from bgpm.heads._modules import GeneralPreference, HeadModule
+from bgpm.models import Model
+from bgpm.networks import GeneralPreference, ScoreModule
 
 if TYPE_CHECKING:
     from bgpm.posteriors._settings import MapSettings
@@ -83,7 +83,7 @@ class MapFit:
     """A fitted module and what a posterior around it needs.
 
     Attributes:
-        module: The fitted head.
+        module: The fitted model.
         priors: Prior precision of every parameter of the module, broadcast to its shape.
         centre: Where the prior of all parameters is centred, one vector, or None for zero.
         loss: The loss it was fitted to.
@@ -92,7 +92,7 @@ class MapFit:
         summary: What was learnt in numbers.
     """
 
-    module: HeadModule
+    module: ScoreModule
     priors: dict[str, Tensor]
     centre: Tensor | None
     loss: PairLoss
@@ -106,32 +106,32 @@ class MapFit:
         return self.priors["weight"].expand(len(self.module.weight), 1)[:, 0].clone()
 
 
-def fit_map(settings: MapSettings, head: Head, data: Labelled, *, seed: int) -> MapFit:
-    """Train a head from scratch on all labels.
+def fit_map(settings: MapSettings, model: Model, data: Labelled, *, seed: int) -> MapFit:
+    """Train a model from scratch on all labels.
 
     Raises:
-        ConfigError: If the settings do not fit the head.
+        ConfigError: If the settings do not fit the model.
         NumericsError: If an optimiser does not converge.
     """
-    settings.check(head)
+    settings.check(model)
     tau, error_rate = (
         default if isinstance(x, str) else float(x) for x, default in ((settings.tau, 1.0), (settings.error_rate, 0.0))
     )
     loss = PairLoss(settings, tau, error_rate)
     splits = enough(folds(data.group, settings.folds, generator=np.random.default_rng(seed)))
     generator = torch.Generator().manual_seed(seed)
-    fit = _containing_bt if head.contains_bt else _free
-    return fit(settings, head, data, loss, splits, generator)
+    fit = _containing_bt if model.contains_bt else _free
+    return fit(settings, model, data, loss, splits, generator)
 
 
-def score(module: HeadModule, data: Labelled) -> Tensor:
+def score(module: ScoreModule, data: Labelled) -> Tensor:
     """Scores of labelled pairs, [N], without a graph."""
     with torch.no_grad():
         return module(data.first, data.second, data.prompt)
 
 
 def _containing_bt(
-    settings: MapSettings, head: Head, data: Labelled, loss: PairLoss, splits: list[Split], generator: torch.Generator
+    settings: MapSettings, model: Model, data: Labelled, loss: PairLoss, splits: list[Split], generator: torch.Generator
 ) -> MapFit:
     def choose(problem: LinearProblem) -> LinearFit:
         if settings.prior_precision == "heldout":
@@ -149,9 +149,9 @@ def _containing_bt(
         loss = min((replace(loss, error_rate=rate) for rate in ERROR_RATES), key=held_out)
     problem = LinearProblem(data.first - data.second, OnData(loss, data))
     linear = choose(problem)
-    found = search(head, data, loss, problem, linear.weight, linear.precision, splits, generator=generator)
+    found = search(model, data, loss, problem, linear.weight, linear.precision, splits, generator=generator)
     if found.blocks:
-        module, priors = refine(head, data, loss, found, choose)
+        module, priors = refine(model, data, loss, found, choose)
     else:
         module, priors = module_of(found.weight), {"weight": found.precision[:, None]}
     tau = loss.tau
@@ -164,23 +164,23 @@ def _containing_bt(
         "error_rate": loss.error_rate,
         "prior_precision": priors["weight"][0].item(),
         "blocks_active": found.blocks,
-        "blocks_possible": head.free_blocks,
+        "blocks_possible": model.free_blocks,
         "block_screen": found.screen,
     }
     if found.blocks:
         summary["block_precision"] = priors["weight"][1].item()
         summary["block_gain"] = sum(found.gain)
-    return MapFit(module, priors, None, loss, tau, head.free_blocks - found.blocks, summary)
+    return MapFit(module, priors, None, loss, tau, model.free_blocks - found.blocks, summary)
 
 
 def _free(
-    settings: MapSettings, head: Head, data: Labelled, loss: PairLoss, splits: list[Split], generator: torch.Generator
+    settings: MapSettings, model: Model, data: Labelled, loss: PairLoss, splits: list[Split], generator: torch.Generator
 ) -> MapFit:
     """A model whose loss is not convex: every candidate precision from the same start, the best on held-out prompts.
 
     The error rate is chosen after the precision, and at it: all pairs of both would be forty fits a fold.
     """
-    search = _FreeSearch(head, loss, settings.tau == "learn", head.build(data.first.shape[1], generator=generator))
+    search = _FreeSearch(model, loss, settings.tau == "learn", model.build(data.first.shape[1], generator=generator))
     if isinstance(settings.prior_precision, str):
         candidates = search.candidates(data, generator)
     else:
@@ -203,20 +203,20 @@ def _free(
         "error_rate": fitted_loss.error_rate,
         "prior_precision": candidates[best],
     }
-    if head.free_blocks:
-        summary |= {"blocks_active": head.free_blocks, "blocks_possible": head.free_blocks}
+    if model.free_blocks:
+        summary |= {"blocks_active": model.free_blocks, "blocks_possible": model.free_blocks}
     priors = search.priors(data, candidates[best])
     return MapFit(module, priors, search.centre, fitted_loss, tau or fitted_loss.tau, 0, summary)
 
 
 @dataclass(frozen=True)
 class _FreeSearch:
-    """Fits of one head at several prior precisions, all from one start."""
+    """Fits of one model at several prior precisions, all from one start."""
 
-    head: Head
+    model: Model
     loss: PairLoss
     learn_tau: bool
-    start: HeadModule
+    start: ScoreModule
 
     @property
     def scale_free(self) -> bool:
@@ -241,9 +241,9 @@ class _FreeSearch:
             named["gate_weight"] = gate_precision(data)
         return {**named, "bias": torch.tensor(1.0), "weight": torch.tensor([[precision]], dtype=torch.float64)}
 
-    def fit(self, data: Labelled, precision: float, generator: torch.Generator) -> tuple[HeadModule, PairLoss]:
+    def fit(self, data: Labelled, precision: float, generator: torch.Generator) -> tuple[ScoreModule, PairLoss]:
         """A module fitted to these labels, and the loss with the temperature it ended with."""
-        module = self.head.build(data.first.shape[1], generator=generator)
+        module = self.model.build(data.first.shape[1], generator=generator)
         module.load_state_dict(self.start.state_dict())
         if isinstance(module, GeneralPreference) and not self.scale_free:
             with torch.no_grad():
@@ -259,7 +259,7 @@ class _FreeSearch:
         return module, replace(self.loss, tau=log_tau.exp().item())
 
     def held_out_loss(
-        self, fits: Sequence[tuple[HeadModule, PairLoss]], data: Labelled, splits: Sequence[Split]
+        self, fits: Sequence[tuple[ScoreModule, PairLoss]], data: Labelled, splits: Sequence[Split]
     ) -> float:
         """Loss of every fold's held-out labels under the fold's own fit, in nats."""
         total = 0.0

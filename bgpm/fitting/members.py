@@ -1,4 +1,4 @@
-"""Models with the same head and different weights: their spread is the uncertainty."""
+"""Models with the same settings and different weights: their spread is the uncertainty."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from bgpm.fitting.lbfgs import OnData, minimise
 from bgpm.fitting.map import MapFit, PairLoss, fit_map
 from bgpm.fitting.newton import LinearProblem
 from bgpm.fitting.tensors import Labelled, each_pair
-from bgpm.heads import Head
-from bgpm.heads._modules import HeadModule
+from bgpm.models import Model
+from bgpm.networks import ScoreModule
 from bgpm.types import Comparisons, Features, PairKernel, Pairs, ScoreMoments
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class EnsembleModel(Fitted):
     """Scores of several members; their mean, their unbiased variance and their empirical covariance.
 
     Args:
-        head: Settings that all members share.
+        model: Settings that all members share.
         modules: The members.
         in_features: p.
         tau: Temperature.
@@ -41,14 +41,14 @@ class EnsembleModel(Fitted):
 
     def __init__(
         self,
-        head: Head,
-        modules: Sequence[HeadModule],
+        model: Model,
+        modules: Sequence[ScoreModule],
         in_features: int,
         tau: float,
         error_rate: float,
         summary: dict[str, float | int | str],
     ) -> None:
-        self.head, self.modules = head, [module.requires_grad_(False) for module in modules]
+        self.model, self.modules = model, [module.requires_grad_(False) for module in modules]
         self.in_features, self.tau, self.error_rate, self._summary = in_features, tau, error_rate, summary
 
     def moments(self, features: Features, pairs: Pairs) -> ScoreMoments:
@@ -80,7 +80,7 @@ class EnsembleModel(Fitted):
             stem,
             {
                 "posterior": "ensemble",
-                "head": saved.describe_head(self.head, self.modules[0], self.in_features),
+                "head": saved.describe_model(self.model, self.modules[0], self.in_features),
                 "tau": self.tau,
                 "error_rate": self.error_rate,
                 "members": len(self.modules),
@@ -93,7 +93,7 @@ class EnsembleModel(Fitted):
     def restore(cls, stem: Path, description: dict[str, Any]) -> EnsembleModel:
         groups = saved.read(stem, description)
         restored = [
-            saved.restore_head(stem, description["head"], groups.get(f"member{k}", {}))
+            saved.restore_model(stem, description["head"], groups.get(f"member{k}", {}))
             for k in range(description["members"])
         ]
         return cls(
@@ -129,10 +129,12 @@ def _deviations(scores: Tensor) -> Tensor:
     return (scores - scores.mean(0)) / (len(scores) - 1) ** 0.5
 
 
-def fit_ensemble(settings: Ensemble, head: Head, features: Features, data: Comparisons, *, seed: int) -> EnsembleModel:
+def fit_ensemble(
+    settings: Ensemble, model: Model, features: Features, data: Comparisons, *, seed: int
+) -> EnsembleModel:
     """One fit decides on priors and blocks; every member then has labels and prior of its own."""
-    seen = labelled_for(settings, head, features, data)
-    fit = fit_map(settings, head, seen, seed=seed)
+    seen = labelled_for(settings, model, features, data)
+    fit = fit_map(settings, model, seen, seed=seed)
     generator = torch.Generator().manual_seed(seed)
     _, group = np.unique(seen.group, return_inverse=True)
     modules = []
@@ -141,14 +143,14 @@ def fit_ensemble(settings: Ensemble, head: Head, features: Features, data: Compa
         if settings.bootstrap:
             weight = torch.empty(int(group.max()) + 1, dtype=torch.float64).exponential_(generator=generator)
             loss = replace(loss, weight=(weight / weight.mean())[torch.from_numpy(group)])
-        modules.append(_member(settings, head, seen, fit, loss, generator))
+        modules.append(_member(settings, model, seen, fit, loss, generator))
     summary = {**fit.summary, "members": settings.members}
-    return EnsembleModel(head, modules, features.dim, fit.tau, fit.loss.error_rate, summary)
+    return EnsembleModel(model, modules, features.dim, fit.tau, fit.loss.error_rate, summary)
 
 
 def _member(
-    settings: Ensemble, head: Head, data: Labelled, fit: MapFit, loss: PairLoss, generator: torch.Generator
-) -> HeadModule:
+    settings: Ensemble, model: Model, data: Labelled, fit: MapFit, loss: PairLoss, generator: torch.Generator
+) -> ScoreModule:
     parameters = dict(fit.module.named_parameters())
     centre = torch.zeros(sum(p.numel() for p in parameters.values()), dtype=torch.float64)
     if fit.centre is not None:
@@ -157,11 +159,11 @@ def _member(
         alpha = torch.cat([fit.priors[name].expand_as(p).flatten() for name, p in parameters.items()])
         noise = torch.randn(len(centre), generator=generator, dtype=torch.float64)
         centre = centre + alpha.double().rsqrt() * noise
-    if head.contains_bt and len(fit.module.weight) == 1:
+    if model.contains_bt and len(fit.module.weight) == 1:
         problem = LinearProblem(data.first - data.second, OnData(loss, data), anchor=centre)
         return module_of(problem.solve(fit.row_precision[0].item()).weight[None])
     # the fit's own minimum is the start: members are to differ by what is uncertain, not by where a search ends
-    module = head.build(data.first.shape[1], generator=generator, blocks=getattr(fit.module, "blocks", None))
+    module = model.build(data.first.shape[1], generator=generator, blocks=getattr(fit.module, "blocks", None))
     vector_to_parameters(parameters_to_vector(fit.module.parameters()), module.parameters())
     minimise(module, data, loss, fit.priors, centre=centre)
     return module

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bgpm.errors import StateError
-from bgpm.heads import Head
-from bgpm.heads._modules import HeadModule
+from bgpm.models import Model
+from bgpm.networks import ScoreModule
 from bgpm.registry import build
 
 VERSION = 2
@@ -62,25 +62,27 @@ def read(stem: Path, description: Mapping[str, Any]) -> dict[str, dict[str, Tens
     return groups
 
 
-def describe_head(head: Head, module: HeadModule, in_features: int) -> dict[str, Any]:
+def describe_model(model: Model, module: ScoreModule, in_features: int) -> dict[str, Any]:
     """What `restore_head` needs besides the weights."""
-    return {"settings": head.model_dump(), "in_features": in_features, "blocks": getattr(module, "blocks", 0)}
+    return {"settings": model.model_dump(), "in_features": in_features, "blocks": getattr(module, "blocks", 0)}
 
 
-def restore_head(stem: Path, description: Mapping[str, Any], weights: Mapping[str, Tensor]) -> tuple[Head, HeadModule]:
-    """A head's settings and its module with these weights.
+def restore_model(
+    stem: Path, description: Mapping[str, Any], weights: Mapping[str, Tensor]
+) -> tuple[Model, ScoreModule]:
+    """A model's settings and its module with these weights.
 
     Raises:
         StateError: If the weights do not fit the description.
     """
     settings = dict(description["settings"])
-    head = build(Head, settings.pop("kind"), settings, "models")
-    module = head.build(description["in_features"], generator=torch.Generator(), blocks=description["blocks"])
+    model = build(Model, settings.pop("kind"), settings, "models")
+    module = model.build(description["in_features"], generator=torch.Generator(), blocks=description["blocks"])
     try:
         module.load_state_dict(weights)
     except RuntimeError as error:
         raise StateError(f"{with_suffix(stem, '.safetensors')}: {error}; train the model again") from error
-    return head, module.requires_grad_(False)
+    return model, module.requires_grad_(False)
 
 
 def with_suffix(stem: Path, suffix: str) -> Path:

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from bgpm.heads import Head
 from bgpm.loop.pool import Pool
+from bgpm.models import Model
 from bgpm.posteriors import Fitted, Posterior
 from bgpm.types import Comparisons
 
 
-def train(posterior: Posterior, head: Head, pool: Pool, labels: Mapping[str, np.ndarray], *, seed: int) -> Fitted:
+def train(posterior: Posterior, model: Model, pool: Pool, labels: Mapping[str, np.ndarray], *, seed: int) -> Fitted:
     """A model trained from the base on labels (columns pair, label, margin)."""
     data = Comparisons(pool.pairs.take(labels["pair"]), labels["label"], labels["margin"])
-    return posterior.fit(head, pool.features, data, seed=seed)
+    return posterior.fit(model, pool.features, data, seed=seed)

@@ -17,7 +17,7 @@ from bgpm.registry import Component, member
 from bgpm.types import Comparisons, Features, Uncertainty
 
 if TYPE_CHECKING:
-    from bgpm.heads import Head
+    from bgpm.models import Model
 
 
 class Posterior(Component):
@@ -29,14 +29,14 @@ class Posterior(Component):
 
     gives: ClassVar[Uncertainty] = "kernel"
 
-    def check(self, head: Head) -> None:
+    def check(self, model: Model) -> None:
         """Refuse a model that this posterior cannot be put on, before any work; `fit` does so too.
 
         Raises:
             ConfigError: Naming a choice that makes sense.
         """
 
-    def fit(self, head: Head, features: Features, data: Comparisons, *, seed: int) -> Fitted:
+    def fit(self, model: Model, features: Features, data: Comparisons, *, seed: int) -> Fitted:
         """Train from scratch on all labels; deterministic given ``seed``."""
         raise NotImplementedError
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from bgpm.errors import ConfigError
-from bgpm.heads import Head
+from bgpm.models import Model
 from bgpm.posteriors import Posterior
 
 Positive = Annotated[float, Field(gt=0)]
@@ -52,10 +52,10 @@ class MapSettings(Posterior):
             raise ValueError("loss: regression knows no wrong winner; set error_rate: 0.0")
         return self
 
-    def check(self, head: Head) -> None:
-        if self.tau == "learn" and getattr(head, "normalize", "none") == "none":
+    def check(self, model: Model) -> None:
+        if self.tau == "learn" and getattr(model, "normalize", "none") == "none":
             raise ConfigError(
                 f"params.yaml: posteriors.{self.kind}.tau: 'learn' needs a model whose scores have a fixed scale, "
-                f"but {head.kind} scales them by its weights; use a number or 'heldout', "
+                f"but {model.kind} scales them by its weights; use a number or 'heldout', "
                 "or model gpm with bt_block: false and normalize: mean"
             )

@@ -19,7 +19,7 @@ from bgpm.posteriors import Fitted, Posterior
 from bgpm.types import Comparisons, Features, Uncertainty
 
 if TYPE_CHECKING:
-    from bgpm.heads import Head
+    from bgpm.models import Model
 
 
 class Amortized(Posterior):
@@ -58,18 +58,18 @@ class Amortized(Posterior):
     learning_rate: float = Field(default=0.03, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
 
-    def check(self, head: Head) -> None:
-        if not head.embeds or head.contains_bt:
+    def check(self, model: Model) -> None:
+        if not model.embeds or model.contains_bt:
             raise ConfigError(
-                f"params.yaml: posterior: amortized is Gaussian over free embeddings, which model {head.kind} "
+                f"params.yaml: posterior: amortized is Gaussian over free embeddings, which model {model.kind} "
                 "with its present settings does not have; "
                 "set model: gpm with models.gpm: {bt_block: false, normalize: sphere}, or posterior: laplace"
             )
 
-    def fit(self, head: Head, features: Features, data: Comparisons, *, seed: int) -> Fitted:
+    def fit(self, model: Model, features: Features, data: Comparisons, *, seed: int) -> Fitted:
         from bgpm.fitting.embeddings import fit_amortized
 
-        return fit_amortized(self, head, features, data, seed=seed)
+        return fit_amortized(self, model, features, data, seed=seed)
 
     @classmethod
     def fitted_class(cls) -> type[Fitted]:

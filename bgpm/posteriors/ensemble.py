@@ -17,7 +17,7 @@ from bgpm.posteriors._settings import MapSettings
 from bgpm.types import Comparisons, Features
 
 if TYPE_CHECKING:
-    from bgpm.heads import Head
+    from bgpm.models import Model
 
 
 class Ensemble(MapSettings):
@@ -34,10 +34,10 @@ class Ensemble(MapSettings):
     bootstrap: bool = True
     perturb_prior: bool = True
 
-    def fit(self, head: Head, features: Features, data: Comparisons, *, seed: int) -> Fitted:
+    def fit(self, model: Model, features: Features, data: Comparisons, *, seed: int) -> Fitted:
         from bgpm.fitting.members import fit_ensemble
 
-        return fit_ensemble(self, head, features, data, seed=seed)
+        return fit_ensemble(self, model, features, data, seed=seed)
 
     @classmethod
     def fitted_class(cls) -> type[Fitted]:

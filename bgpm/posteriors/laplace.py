@@ -16,7 +16,7 @@ from bgpm.posteriors._settings import MapSettings
 from bgpm.types import Comparisons, Features
 
 if TYPE_CHECKING:
-    from bgpm.heads import Head
+    from bgpm.models import Model
 
 
 class Laplace(MapSettings):
@@ -33,10 +33,10 @@ class Laplace(MapSettings):
     structure: Literal["auto", "full", "low_rank", "kronecker"] = "auto"
     off_variance: float = Field(default=0.1, ge=0)
 
-    def fit(self, head: Head, features: Features, data: Comparisons, *, seed: int) -> Fitted:
+    def fit(self, model: Model, features: Features, data: Comparisons, *, seed: int) -> Fitted:
         from bgpm.fitting.gaussian import fit_laplace
 
-        return fit_laplace(self, head, features, data, seed=seed)
+        return fit_laplace(self, model, features, data, seed=seed)
 
     @classmethod
     def fitted_class(cls) -> type[Fitted]:

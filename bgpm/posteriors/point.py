@@ -9,7 +9,7 @@ from bgpm.posteriors._settings import MapSettings
 from bgpm.types import Comparisons, Features, Uncertainty
 
 if TYPE_CHECKING:
-    from bgpm.heads import Head
+    from bgpm.models import Model
 
 
 class Point(MapSettings):
@@ -18,10 +18,10 @@ class Point(MapSettings):
     kind: Literal["point"] = "point"
     gives: ClassVar[Uncertainty] = "mean"
 
-    def fit(self, head: Head, features: Features, data: Comparisons, *, seed: int) -> Fitted:
+    def fit(self, model: Model, features: Features, data: Comparisons, *, seed: int) -> Fitted:
         from bgpm.fitting.gaussian import fit_point
 
-        return fit_point(self, head, features, data, seed=seed)
+        return fit_point(self, model, features, data, seed=seed)
 
     @classmethod
     def fitted_class(cls) -> type[Fitted]:

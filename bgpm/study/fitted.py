@@ -11,9 +11,9 @@ from dataclasses import replace
 import numpy as np
 from scipy.special import expit
 
-from bgpm.heads.bt import Bt
 from bgpm.loop.pool import Labelled, Pool, Table
 from bgpm.loop.train import train
+from bgpm.models.bt import Bt
 from bgpm.posteriors import Fitted
 from bgpm.posteriors.laplace import Laplace
 

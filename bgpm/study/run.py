@@ -10,13 +10,13 @@ import numpy as np
 from bgpm.acquisition import Acquisition
 from bgpm.data.tables import concatenate
 from bgpm.evaluation.curve import Row
-from bgpm.heads import Head
 from bgpm.loop.evaluate import evaluate
 from bgpm.loop.pool import Labelled, Pool, Table
 from bgpm.loop.score import score
 from bgpm.loop.select import select
 from bgpm.loop.start import start
 from bgpm.loop.train import train
+from bgpm.models import Model
 from bgpm.oracles import Oracle, OracleFiles, Question
 from bgpm.posteriors import Posterior
 from bgpm.registry import C, build
@@ -32,7 +32,7 @@ class Components:
     acquisition: Acquisition
     selection: Selection
     posterior: Posterior
-    head: Head
+    model: Model
 
     @classmethod
     def of(cls, plan: ArmPlan) -> Components:
@@ -45,7 +45,7 @@ class Components:
             made(Acquisition, "acquisition"),
             made(Selection, "selection"),
             made(Posterior, "posterior"),
-            made(Head, "model"),
+            made(Model, "model"),
         )
 
 
@@ -93,7 +93,7 @@ def run(
         known = np.concatenate([known, rows])
         bought.append({"round": np.full(len(rows), k), "pair": rows, "label": truth["label"][rows]})
         labels = {"pair": known, "label": truth["label"][known], "margin": truth["margin"][known]}
-        model = train(parts.posterior, parts.head, pool, labels, seed=seed)
+        model = train(parts.posterior, parts.model, pool, labels, seed=seed)
         measured: list[Row]
         measured, answers = evaluate(model, heldout, benchmark, xstest=xstest)
         curve += [(k, len(known), *row) for row in measured]

@@ -1,6 +1,6 @@
 """Training the backbone itself, with a preference head on top, on the labels bought so far.
 
-Off by default (``mode: frozen``: heads are trained on cached features). Otherwise each round, from the base and with a
+Off by default (``mode: frozen``: models are trained on cached features). Otherwise each round, from the base and with a
 fresh optimiser: a head fitted on the base's features is the start (a random one would spoil the backbone first,
 arXiv:2202.10054); backbone and head are trained together on the pairwise loss, or on the evidence lower bound under
 ``posterior: amortized``; the pool and the benchmark are embedded with what came out; and the posterior is fitted on
@@ -10,7 +10,7 @@ those features by the same code as on frozen ones. Features are in the same coor
 
 | module | what it holds |
 |---|---|
-| `model` | backbone, fixed map to features and head as one network, and its loss |
+| `network` | backbone, fixed map to features and head as one network, and its loss |
 | `batches` | labelled pairs as packed or padded batches; the order they are seen in |
 | `trainer` | the updates: Trainer, DeepSpeed, checkpoints to resume from |
 | `checkpoint` | a trained backbone and its head on disk |
@@ -173,7 +173,7 @@ class Task(Settings):
         pool, benchmark: Folders of texts.
         features: Folder of the pool's features under the frozen backbone, with the map that made them.
         side: Folder of checkpoints to resume from.
-        head, posterior: Settings with their kinds.
+        model, posterior: Settings with their kinds.
         training, backbone, reduction: Sections ``training``, ``backbone`` and ``features`` of params.yaml.
     """
 
@@ -185,7 +185,7 @@ class Task(Settings):
     benchmark: str
     features: str
     side: str = str(SIDE)
-    head: dict[str, Any]
+    model: dict[str, Any]
     posterior: dict[str, Any]
     training: TrainingSettings
     backbone: BackboneSettings

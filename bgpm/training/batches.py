@@ -23,7 +23,7 @@ Example = tuple[int, int]  # position in the order (-1 where nothing is drawn), 
 
 
 class Collator:
-    """From examples to what `bgpm.training.model.PreferenceModel` reads. A text that several pairs share is there once.
+    """From examples to what `bgpm.training.network.PreferenceNetwork` reads. A text of several pairs is there once.
 
     Args:
         backbone: Tokenises and says how states are pooled.

@@ -32,7 +32,7 @@ from bgpm.posteriors import Fitted, load
 from bgpm.registry import parse
 from bgpm.stage import write_json
 from bgpm.training import TrainingSettings
-from bgpm.training.model import PreferenceModel, ScoreHead, load_base
+from bgpm.training.network import PreferenceNetwork, ScoreHead, load_base
 
 VERSION = 2
 ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -68,14 +68,14 @@ def export(
     """Write a checkpoint.
 
     Args:
-        root: The trained model, of `bgpm.training.model.prepare`.
+        root: The trained model, of `bgpm.training.network.prepare`.
         weights: Its trainable weights by name.
         head: The head as it was before; gets its weights.
         summary: What training says of itself.
         mode: ``lora``, ``qlora`` or ``full``.
         base: Path of the base, noted beside adapters.
     """
-    model: PreferenceModel = root.get_base_model() if hasattr(root, "get_base_model") else root
+    model: PreferenceNetwork = root.get_base_model() if hasattr(root, "get_base_model") else root
     named = {id(parameter): name for name, parameter in root.named_parameters()}
     own, inner = (
         {name: weights[named[id(p)]] for name, p in module.named_parameters() if named[id(p)] in weights}

@@ -26,8 +26,8 @@ from bgpm.backbones.embedding import embed, is_causal, on_disk, own_device
 from bgpm.data.tables import as_pairs, read_table, where
 from bgpm.data.texts import TextSet
 from bgpm.features.reduction import Reduction
-from bgpm.heads import Head
 from bgpm.launch import end_with_stage, own_cores, process_group, rank_world
+from bgpm.models import Model
 from bgpm.posteriors import Posterior
 from bgpm.registry import build, parse
 from bgpm.sources import fingerprint
@@ -36,7 +36,7 @@ from bgpm.stage import run as run_stage
 from bgpm.training import WHERE, Task
 from bgpm.training.batches import Collator, alike, evenly, held_out, order
 from bgpm.training.checkpoint import export, restore
-from bgpm.training.model import PreferenceModel, ScoreHead, load_base, prepare, starting_head
+from bgpm.training.network import PreferenceNetwork, ScoreHead, load_base, prepare, starting_head
 from bgpm.training.trainer import fit
 from bgpm.types import Comparisons, Features
 
@@ -68,7 +68,7 @@ def train(task: Task) -> None:
         BgpmError: As the parts do.
     """
     settings = task.training
-    head = build(Head, task.head["kind"], _without_kind(task.head), "models")
+    head = build(Model, task.model["kind"], _without_kind(task.model), "models")
     posterior = build(Posterior, task.posterior["kind"], _without_kind(task.posterior), "posteriors")
     data, texts = _labels(task), TextSet.read(Path(task.pool))
     reduction = Reduction.load(task.reduction, Path(task.features) / "reduction.safetensors")
@@ -107,7 +107,7 @@ def train(task: Task) -> None:
     with contextlib.ExitStack() as stack:
         varlen = stack.enter_context(packing.own_attention(backbone.model)) if packed else None
         torch.manual_seed(seed)  # draws the adapters
-        model = PreferenceModel(net, backbone.model, reduction, scores, settings.regulariser, varlen)
+        model = PreferenceNetwork(net, backbone.model, reduction, scores, settings.regulariser, varlen)
         root = prepare(model, settings)
         weights, summary = fit(
             root,

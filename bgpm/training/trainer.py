@@ -50,7 +50,7 @@ def fit(
     """Train, from a checkpoint in ``folder`` where there is one.
 
     Args:
-        model: Of `bgpm.training.model.prepare`.
+        model: Of `bgpm.training.network.prepare`.
         examples: Labels in the order they are seen, ``batch_size`` an update.
         heldout: Labels to stop early by; empty for none.
         on_gpu: Whether this process computes on a GPU of its own.

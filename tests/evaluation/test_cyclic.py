@@ -12,8 +12,8 @@ import pytest
 from benchmarks.cyclic import divergence, matrix_lines, read_matrices
 from bgpm.errors import DataError
 from bgpm.evaluation.cyclic import find_triples, triples_right
-from bgpm.heads.bt import Bt
-from bgpm.heads.gpm import Gpm
+from bgpm.models.bt import Bt
+from bgpm.models.gpm import Gpm
 from bgpm.posteriors.point import Point
 from bgpm.types import Pairs
 

@@ -8,7 +8,7 @@ import torch
 
 from bgpm.errors import ShapeError
 from bgpm.evaluation.pool_labels import ACQUIRED, INFERRED, pool_labels, pool_rows, posterior_of_acquired
-from bgpm.heads.bt import Bt
+from bgpm.models.bt import Bt
 from bgpm.posteriors.laplace import Laplace
 from bgpm.types import Comparisons, Features, Pairs, ScoreMoments
 

@@ -13,9 +13,9 @@ from conftest import tiny_pool, write_jsonl
 
 from bgpm.data.tables import as_pairs, read_table, write_table
 from bgpm.evaluation.splits import read_split
-from bgpm.heads.gpm import Gpm
 from bgpm.loop.evaluate import measure
 from bgpm.loop.pool import Labelled
+from bgpm.models.gpm import Gpm
 from bgpm.posteriors.laplace import Laplace
 from bgpm.types import Comparisons, Features, Pairs
 from stages import baselines, evaluate, prepare

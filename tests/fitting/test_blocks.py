@@ -10,7 +10,7 @@ from bgpm.fitting.blocks import Found, enough, leading_pairs, module_of, refine
 from bgpm.fitting.lbfgs import minimise
 from bgpm.fitting.map import PairLoss
 from bgpm.fitting.tensors import labelled
-from bgpm.heads.gpm import Gpm
+from bgpm.models.gpm import Gpm
 from bgpm.posteriors.laplace import Laplace
 from bgpm.posteriors.point import Point
 

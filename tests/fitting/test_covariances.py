@@ -8,7 +8,7 @@ import torch
 from bgpm import functional as F
 from bgpm.errors import NumericsError
 from bgpm.fitting import covariances
-from bgpm.heads._modules import Design
+from bgpm.networks import Design
 
 FORMS = ["full", "low_rank", "kronecker"]
 

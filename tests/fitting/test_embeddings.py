@@ -11,7 +11,7 @@ import torch
 from bgpm.errors import NumericsError
 from bgpm.fitting.embeddings import DRAWS, AmortizedModel, LogVariance, _mirrored_normal
 from bgpm.fitting.tensors import labelled
-from bgpm.heads.gpm import Gpm
+from bgpm.models.gpm import Gpm
 from bgpm.posteriors.amortized import Amortized
 from bgpm.types import Comparisons
 

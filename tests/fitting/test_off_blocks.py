@@ -7,8 +7,8 @@ import torch
 
 from bgpm.fitting.off_blocks import DIRECTIONS, off_blocks
 from bgpm.fitting.tensors import Labelled
-from bgpm.heads.bt import Bt
-from bgpm.heads.gpm import Gpm
+from bgpm.models.bt import Bt
+from bgpm.models.gpm import Gpm
 from bgpm.posteriors.laplace import Laplace
 from bgpm.types import Features, Pairs
 

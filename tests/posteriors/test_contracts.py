@@ -12,7 +12,7 @@ import torch
 from conftest import ROOT
 
 from bgpm.errors import ConfigError, DataError, NumericsError, ShapeError, StateError
-from bgpm.heads import Head
+from bgpm.models import Model
 from bgpm.posteriors import Posterior, load
 from bgpm.registry import build, kinds
 from bgpm.types import Comparisons, Features, Pairs
@@ -41,11 +41,11 @@ FIXED = {"gpm free": 5.0, "gpm mean": 40.0, "gpm sphere, gates": 40.0, "pairpm":
 every = pytest.mark.parametrize(("posterior", "head"), COMBINATIONS)
 
 
-def parts(posterior: str, head: str) -> tuple[Posterior, Head]:
+def parts(posterior: str, head: str) -> tuple[Posterior, Model]:
     kind, settings = POSTERIORS[posterior]
     if head in FIXED and kind != "amortized":
         settings = {**settings, "prior_precision": FIXED[head], "folds": 2}
-    return build(Posterior, kind, settings), build(Head, *HEADS[head])
+    return build(Posterior, kind, settings), build(Model, *HEADS[head])
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def world(problem):
 
 def test_every_registered_posterior_meets_every_registered_model_here():
     assert {kind for kind, _ in POSTERIORS.values()} == set(kinds(Posterior))
-    assert {kind for kind, _ in HEADS.values()} == set(kinds(Head))
+    assert {kind for kind, _ in HEADS.values()} == set(kinds(Model))
 
 
 @pytest.mark.parametrize(("posterior", "head"), sorted(REFUSED))
@@ -288,14 +288,14 @@ def test_the_parameters_that_ship_make_a_model_each():
     params = read_params(ROOT / "params.yaml")
     for kind in kinds(Posterior):
         build(Posterior, kind, params["posteriors"][kind])
-    for kind in kinds(Head):
-        build(Head, kind, params["models"][kind])
+    for kind in kinds(Model):
+        build(Model, kind, params["models"][kind])
 
 
 @pytest.mark.parametrize("precision", [1e-12, 1e12])
 def test_absurd_priors_still_give_finite_scores(precision, world):
     p, _ = world
     posterior = build(Posterior, "laplace", {"prior_precision": precision})
-    moments = posterior.fit(build(Head, "gpm", {}), p.features, p.data, seed=0).moments(p.features, p.test)
+    moments = posterior.fit(build(Model, "gpm", {}), p.features, p.data, seed=0).moments(p.features, p.test)
     assert torch.isfinite(moments.mean).all()
     assert torch.isfinite(moments.variance).all()

@@ -11,9 +11,9 @@ import torch
 from bgpm import functional as F
 from bgpm.errors import NumericsError
 from bgpm.fitting.newton import LinearProblem
-from bgpm.heads.bt import Bt
-from bgpm.heads.gpm import Gpm
-from bgpm.heads.pairpm import Pairpm
+from bgpm.models.bt import Bt
+from bgpm.models.gpm import Gpm
+from bgpm.models.pairpm import Pairpm
 from bgpm.posteriors import load
 from bgpm.posteriors.ensemble import Ensemble
 from bgpm.posteriors.laplace import Laplace

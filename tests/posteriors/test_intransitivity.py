@@ -7,9 +7,9 @@ import itertools
 import numpy as np
 import pytest
 
-from bgpm.heads.bt import Bt
-from bgpm.heads.gpm import Gpm
-from bgpm.heads.pairpm import Pairpm
+from bgpm.models.bt import Bt
+from bgpm.models.gpm import Gpm
+from bgpm.models.pairpm import Pairpm
 from bgpm.posteriors.amortized import Amortized
 from bgpm.posteriors.ensemble import Ensemble
 from bgpm.posteriors.laplace import Laplace

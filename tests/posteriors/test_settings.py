@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from bgpm.errors import ConfigError, DataError
-from bgpm.heads.bt import Bt
-from bgpm.heads.gpm import Gpm
-from bgpm.heads.pairpm import Pairpm
+from bgpm.models.bt import Bt
+from bgpm.models.gpm import Gpm
+from bgpm.models.pairpm import Pairpm
 from bgpm.posteriors import Posterior
 from bgpm.posteriors.ensemble import Ensemble
 from bgpm.posteriors.laplace import Laplace

@@ -19,8 +19,8 @@ from torch import nn
 
 from bgpm.errors import ConfigError, NumericsError, StateError
 from bgpm.features.reduction import Reduction
-from bgpm.heads.gpm import Gpm
-from bgpm.heads.pairpm import Pairpm
+from bgpm.models.gpm import Gpm
+from bgpm.models.pairpm import Pairpm
 from bgpm.posteriors import load
 from bgpm.posteriors.amortized import Amortized
 from bgpm.posteriors.laplace import Laplace

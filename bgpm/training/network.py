@@ -25,8 +25,8 @@ from bgpm.fitting.embeddings import AmortizedModel
 from bgpm.fitting.gaussian import GaussianModel
 from bgpm.fitting.map import LEARNT_TAU, PairLoss
 from bgpm.fitting.tensors import Labelled
-from bgpm.heads import Head
 from bgpm.launch import is_launched
+from bgpm.models import Model
 from bgpm.posteriors import Fitted, Posterior
 from bgpm.posteriors._settings import MapSettings
 from bgpm.posteriors.amortized import Amortized
@@ -95,13 +95,13 @@ class ScoreHead(nn.Module):
         but for ``amortized``."""
         module, start, loss = self.module.double(), self.start, self.loss
         if self.log_variance is not None:
-            return AmortizedModel(start.head, module, self.log_variance.double(), start.in_features, loss.tau, summary)
+            return AmortizedModel(start.model, module, self.log_variance.double(), start.in_features, loss.tau, summary)
         return GaussianModel(
-            "point", start.head, module, start.in_features, loss.tau, loss.error_rate, None, None, summary
+            "point", start.model, module, start.in_features, loss.tau, loss.error_rate, None, None, summary
         )
 
 
-class PreferenceModel(nn.Module):
+class PreferenceNetwork(nn.Module):
     """Texts to scores and loss.
 
     Args:
@@ -209,7 +209,7 @@ class PreferenceModel(nn.Module):
 
 
 def starting_head(
-    posterior: Posterior, head: Head, features: Features, data: Comparisons, *, seed: int
+    posterior: Posterior, head: Model, features: Features, data: Comparisons, *, seed: int
 ) -> GaussianModel | AmortizedModel:
     """The head that training starts from, fitted on the frozen backbone's features: free blocks have earned their
     place there."""
@@ -266,7 +266,7 @@ def load_base(settings: TrainingSettings, where: BackboneSettings) -> tuple[Back
     return backbone, net
 
 
-def prepare(model: PreferenceModel, settings: TrainingSettings) -> Any:
+def prepare(model: PreferenceNetwork, settings: TrainingSettings) -> Any:
     """The model with what the mode trains trainable, and nothing else: the head always.
 
     Returns:

@@ -19,16 +19,16 @@ from bgpm.backbones.embedding import Source, is_causal
 from bgpm.data.texts import TextSet
 from bgpm.errors import ConfigError, WeightsError
 from bgpm.features.reduction import Reduction
-from bgpm.heads import Head
-from bgpm.heads.bt import Bt
-from bgpm.heads.gpm import Gpm
-from bgpm.heads.pairpm import Pairpm
+from bgpm.models import Model
+from bgpm.models.bt import Bt
+from bgpm.models.gpm import Gpm
+from bgpm.models.pairpm import Pairpm
 from bgpm.posteriors import Posterior
 from bgpm.posteriors.amortized import Amortized
 from bgpm.posteriors.laplace import Laplace
 from bgpm.posteriors.point import Point
 from bgpm.training.batches import Collator
-from bgpm.training.model import PreferenceModel, ScoreHead, load_base, prepare, starting_head
+from bgpm.training.network import PreferenceNetwork, ScoreHead, load_base, prepare, starting_head
 from bgpm.training.run import _labels, _statistics
 from bgpm.types import Comparisons, Features, Pairs
 
@@ -41,12 +41,12 @@ def frozen(space: Workspace) -> Features:
 
 def build(
     space: Workspace,
-    head: Head | None = None,
+    head: Model | None = None,
     posterior: Posterior | None = None,
     *,
     packed: bool = True,
     **training: Any,
-) -> tuple[Any, PreferenceModel, Collator, Comparisons]:
+) -> tuple[Any, PreferenceNetwork, Collator, Comparisons]:
     """What `bgpm.training.run.train` builds: the root, the model in it, a collator and the labels."""
     head, posterior = head or Bt(), posterior or Laplace(prior_precision=1.0)
     task = space.task("unused", head=head, posterior=posterior, **training)
@@ -59,7 +59,7 @@ def build(
     scores = ScoreHead(starting_head(posterior, head, features, data, seed=0), posterior)
     stack = contextlib.ExitStack()
     varlen = stack.enter_context(packing.own_attention(backbone.model)) if how else None
-    model = PreferenceModel(net, backbone.model, reduction, scores, task.training.regulariser, varlen)
+    model = PreferenceNetwork(net, backbone.model, reduction, scores, task.training.regulariser, varlen)
     model.stack = stack  # the attention stays while the model lives
     torch.manual_seed(0)
     root = prepare(model, task.training)
@@ -163,7 +163,7 @@ def test_attention_drops_weights_of_packed_texts_too_while_training(bert: Worksp
 
 
 @pytest.mark.parametrize("head", [Bt(), Gpm(dim=4), FREE, Pairpm(hidden=4)], ids=lambda head: head.kind)
-def test_training_starts_from_the_scores_of_the_frozen_model(qwen: Workspace, head: Head) -> None:
+def test_training_starts_from_the_scores_of_the_frozen_model(qwen: Workspace, head: Model) -> None:
     posterior = Point(prior_precision=1.0)
     root, _, collator, data = build(qwen, head, posterior, mode="lora")
     expected = starting_head(posterior, head, frozen(qwen), data, seed=0).moments(frozen(qwen), data.pairs).mean[:24]
@@ -273,7 +273,7 @@ def test_weights_are_read_once_in_the_form_that_is_trained(
     record(transformers.AutoModel)
     record(transformers.AutoModelForCausalLM)
     if four_bits:  # nothing is moved there afterwards: it would fail, there is none
-        for module in ("bgpm.training.model", "bgpm.backbones.embedding"):
+        for module in ("bgpm.training.network", "bgpm.backbones.embedding"):
             monkeypatch.setattr(f"{module}.own_device", lambda asked: "cuda:0")
     backbone, net = load_base(
         qwen.task("unused", **settings).training, qwen.backbone.model_copy(update={"attention": "sdpa"})
@@ -363,7 +363,7 @@ def test_gradients_are_the_same_when_activations_are_computed_again(qwen: Worksp
 
 
 def slow_regulariser(
-    model: PreferenceModel, collator: Collator, pairs: Pairs, label: list[float], kind: str, beta: float
+    model: PreferenceNetwork, collator: Collator, pairs: Pairs, label: list[float], kind: str, beta: float
 ) -> float:
     """One text after another, one token after another."""
     logs, lengths = [], []

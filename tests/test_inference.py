@@ -14,18 +14,18 @@ from safetensors.numpy import load_file, save_file
 from tasks import FAST
 
 from bgpm import functional as F
-from bgpm import model as module
+from bgpm import inference as module
 from bgpm.backbones import BackboneSettings
 from bgpm.cli import main
 from bgpm.data.tables import as_pairs, read_table, where
 from bgpm.errors import DataError, StateError
 from bgpm.features import FeatureSettings
-from bgpm.heads import Head
-from bgpm.heads.gpm import Gpm
-from bgpm.heads.pairpm import Pairpm
+from bgpm.inference import Choice, Matrix, PreferenceModel, ranking
 from bgpm.loop.pool import read_features, read_pool
 from bgpm.loop.train import train
-from bgpm.model import Choice, Matrix, PreferenceModel, ranking
+from bgpm.models import Model
+from bgpm.models.gpm import Gpm
+from bgpm.models.pairpm import Pairpm
 from bgpm.posteriors import Posterior, load
 from bgpm.posteriors.amortized import Amortized
 from bgpm.posteriors.laplace import Laplace
@@ -43,7 +43,7 @@ def model(finished_project: Project) -> PreferenceModel:
     return PreferenceModel.load(FOLDER, root=finished_project.folder)
 
 
-def saved(project: Project, folder: Path, head: Head, posterior: Posterior) -> Path:
+def saved(project: Project, folder: Path, head: Model, posterior: Posterior) -> Path:
     """A model folder with seed 0 of another model, fitted on the labels of the last round."""
     own = folder / "seed-0" / "features" / "pool"
     pool = read_pool(project.folder / "data/pool", own if own.is_dir() else project.folder / "data/features/pool")
@@ -91,7 +91,7 @@ def test_a_matrix_says_of_the_pools_pairs_what_the_pipeline_says(
     ids=["pairpm", "gates"],
 )
 def test_models_that_read_both_answers_or_the_prompt_say_so_too(
-    finished_project: Project, tmp_path: Path, head: Head, posterior: Posterior
+    finished_project: Project, tmp_path: Path, head: Model, posterior: Posterior
 ) -> None:
     folder = saved(finished_project, tmp_path / "model", head, posterior)
     model = PreferenceModel.load(folder, root=finished_project.folder)

@@ -38,7 +38,7 @@ class Design:
         return (self.a[:, :, None] * self.x[:, None, :] + self.b[:, :, None] * self.y[:, None, :]).flatten(1)
 
 
-class HeadModule(nn.Module, ABC):
+class ScoreModule(nn.Module, ABC):
     """A preference model: features of two answers (and of their prompt) to a score in logits times tau."""
 
     weight: nn.Parameter  # the last layer's weights, [D, q]
@@ -57,7 +57,7 @@ class HeadModule(nn.Module, ABC):
         """The gradient of every score in `weight`, all else held fixed."""
 
 
-class GeneralPreference(HeadModule):
+class GeneralPreference(ScoreModule):
     """v = W phi in blocks of two, the first optionally (r, 1); s = v_i' A v_j.
 
     Args:
@@ -164,7 +164,7 @@ class GeneralPreference(HeadModule):
         return u / norm, norm
 
 
-class PairNetwork(HeadModule):
+class PairNetwork(ScoreModule):
     """s = w' (h(x_i, x_j) - h(x_j, x_i)), h(x, y) = tanh(A x + B y + c).
 
     Args:

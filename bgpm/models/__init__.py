@@ -1,7 +1,7 @@
 """Preference models over features: Bradley-Terry, pairwise, general.
 
 One file a model, found by its name (see `bgpm.registry`); `params.yaml` calls the choice ``model``.
-A member holds the settings and builds the `bgpm.heads._modules.HeadModule` that computes. Settings
+A member holds the settings and builds the `bgpm.networks.ScoreModule` that computes. Settings
 can be read and checked without torch.
 """
 
@@ -14,10 +14,10 @@ from bgpm.registry import Component
 if TYPE_CHECKING:
     import torch
 
-    from bgpm.heads._modules import HeadModule
+    from bgpm.networks import ScoreModule
 
 
-class Head(Component):
+class Model(Component):
     """Base of every preference model's settings.
 
     Class attributes:
@@ -37,7 +37,7 @@ class Head(Component):
         """True where the model with no free block is exactly Bradley-Terry."""
         return False
 
-    def build(self, in_features: int, *, generator: torch.Generator, blocks: int | None = None) -> HeadModule:
+    def build(self, in_features: int, *, generator: torch.Generator, blocks: int | None = None) -> ScoreModule:
         """A freshly initialised module in float64.
 
         Args:

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
-from bgpm.heads import Head
+from bgpm.models import Model
 
 if TYPE_CHECKING:
     import torch
 
-    from bgpm.heads._modules import HeadModule
+    from bgpm.networks import ScoreModule
 
 
-class Gpm(Head):
+class Gpm(Model):
     """Settings of the general preference model.
 
     Attributes:
@@ -57,8 +57,8 @@ class Gpm(Head):
     def contains_bt(self) -> bool:
         return self.bt_block
 
-    def build(self, in_features: int, *, generator: torch.Generator, blocks: int | None = None) -> HeadModule:
-        from bgpm.heads._modules import GeneralPreference
+    def build(self, in_features: int, *, generator: torch.Generator, blocks: int | None = None) -> ScoreModule:
+        from bgpm.networks import GeneralPreference
 
         return GeneralPreference(
             in_features,

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from bgpm.heads import Head
+from bgpm.models import Model
 
 if TYPE_CHECKING:
     import torch
 
-    from bgpm.heads._modules import HeadModule
+    from bgpm.networks import ScoreModule
 
 
-class Bt(Head):
+class Bt(Model):
     """Settings of the Bradley-Terry model; it has none: the prior belongs to the posterior."""
 
     kind: Literal["bt"] = "bt"
@@ -21,7 +21,7 @@ class Bt(Head):
     def contains_bt(self) -> bool:
         return True
 
-    def build(self, in_features: int, *, generator: torch.Generator, blocks: int | None = None) -> HeadModule:
-        from bgpm.heads._modules import GeneralPreference
+    def build(self, in_features: int, *, generator: torch.Generator, blocks: int | None = None) -> ScoreModule:
+        from bgpm.networks import GeneralPreference
 
         return GeneralPreference(in_features, blocks=0, generator=generator)

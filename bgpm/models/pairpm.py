@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from bgpm.heads import Head
+from bgpm.models import Model
 
 if TYPE_CHECKING:
     import torch
 
-    from bgpm.heads._modules import HeadModule
+    from bgpm.networks import ScoreModule
 
 
-class Pairpm(Head):
+class Pairpm(Model):
     """Settings of the pairwise model.
 
     Attributes:
@@ -28,7 +28,7 @@ class Pairpm(Head):
     embeds: ClassVar[bool] = False
     hidden: int = Field(default=32, ge=1)
 
-    def build(self, in_features: int, *, generator: torch.Generator, blocks: int | None = None) -> HeadModule:
-        from bgpm.heads._modules import PairNetwork
+    def build(self, in_features: int, *, generator: torch.Generator, blocks: int | None = None) -> ScoreModule:
+        from bgpm.networks import PairNetwork
 
         return PairNetwork(in_features, self.hidden, generator=generator)

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from bgpm.errors import ConfigError, ShapeError
-from bgpm.heads import Head
-from bgpm.heads._modules import GeneralPreference, PairNetwork
+from bgpm.models import Model
+from bgpm.networks import GeneralPreference, PairNetwork
 from bgpm.registry import build, kinds
 
 P, N = 5, 7
@@ -27,7 +27,7 @@ VARIANTS = {
 
 def made(variant: str):
     kind, settings = VARIANTS[variant]
-    module = build(Head, kind, settings).build(P, generator=torch.Generator().manual_seed(0))
+    module = build(Model, kind, settings).build(P, generator=torch.Generator().manual_seed(0))
     if module.reads_prompt:
         with torch.no_grad():
             module.gate_weight.normal_(generator=torch.Generator().manual_seed(1))
@@ -41,7 +41,7 @@ def inputs():
 
 
 def test_every_registered_model_is_tried_here():
-    assert {kind for kind, _ in VARIANTS.values()} == set(kinds(Head))
+    assert {kind for kind, _ in VARIANTS.values()} == set(kinds(Model))
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -73,7 +73,7 @@ def test_bradley_terry_is_a_difference_of_linear_rewards(inputs):
 
 def test_a_gpm_whose_free_blocks_are_not_built_is_bradley_terry(inputs):
     first, second, _ = inputs
-    none = build(Head, "gpm", {}).build(P, generator=torch.Generator().manual_seed(0), blocks=0)
+    none = build(Model, "gpm", {}).build(P, generator=torch.Generator().manual_seed(0), blocks=0)
     assert torch.equal(none(first, second), made("bt")(first, second))
 
 
@@ -100,7 +100,7 @@ def test_normalised_embeddings_lie_on_the_unit_sphere(inputs):
 
 
 def test_gates_start_at_one_and_always_sum_to_the_number_of_blocks(inputs):
-    fresh = build(Head, "gpm", {"prompt_gates": True}).build(P, generator=torch.Generator().manual_seed(0))
+    fresh = build(Model, "gpm", {"prompt_gates": True}).build(P, generator=torch.Generator().manual_seed(0))
     assert torch.equal(fresh.gates(inputs[2]), torch.ones(N, 3, dtype=torch.float64))
     gates = made("gpm with gates").gates(inputs[2])
     torch.testing.assert_close(gates.sum(-1), torch.full((N,), 3.0, dtype=torch.float64))
@@ -138,7 +138,7 @@ def test_pair_network_reads_both_answers_at_once(inputs):
 )
 def test_impossible_settings_are_refused_with_a_way_out(settings, words):
     with pytest.raises(ConfigError, match=words):
-        build(Head, "gpm", settings, "models")
+        build(Model, "gpm", settings, "models")
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -156,8 +156,8 @@ def test_gates_without_a_prompt_are_refused(inputs):
 def test_settings_of_models_and_posteriors_are_read_without_torch():
     code = (
         "import sys\n"
-        "from bgpm.heads import Head\nfrom bgpm.posteriors import Posterior\nfrom bgpm.registry import build, kinds\n"
-        "heads = [build(Head, kind, {}) for kind in kinds(Head)]\n"
+        "from bgpm.models import Model\nfrom bgpm.posteriors import Posterior\nfrom bgpm.registry import build, kinds\n"
+        "heads = [build(Model, kind, {}) for kind in kinds(Model)]\n"
         "[build(Posterior, kind, {}) for kind in kinds(Posterior)]\n"
         "heavy = {'torch', 'scipy', 'pandas', 'sklearn'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
