@@ -6,7 +6,7 @@ WORKERS ?= 2
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help install install-dev repro study offline format check test-fast test docs bench mutate clean
+.PHONY: help install install-dev repro study offline format check test-fast test-slow test docs bench mutate clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -54,6 +54,9 @@ check: install-dev  ## lint, types, import directions, the pipeline's own checks
 
 test-fast: install-dev  ## the tests that are neither slow nor start processes: under two minutes on two cores
 	OMP_NUM_THREADS=1 python -m pytest -q -n $(WORKERS) --dist worksteal -m "not slow and not distributed and not gpu"
+
+test-slow: install-dev  ## the others: the pipeline, browsers, several processes
+	OMP_NUM_THREADS=1 python -m pytest -q -n $(WORKERS) --dist worksteal -m "slow or distributed or gpu"
 
 test: check  ## every test, with the reasons of skipped ones: WORKERS=2 processes
 	OMP_NUM_THREADS=1 python -m pytest -n $(WORKERS) --dist worksteal

@@ -71,6 +71,7 @@ class Params(Settings):
         oracles: Settings of each oracle, by its name.
         training: Whether and how the backbone learns too.
         report: How the arms are compared.
+        audit: Random checks of inferred labels, and the lower bound of right labels that follows.
         launcher: How many processes work, and where; no stage depends on it.
     """
 

@@ -89,6 +89,17 @@ def write_tiny_bert(folder: Path) -> Path:
     return folder
 
 
+def with_changes(params: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """Parameters changed in place: keys are dotted with double underscores, ``pool__path=...``."""
+    for key, value in changes.items():
+        *parents, last = key.split("__")
+        target = params
+        for parent in parents:
+            target = target[parent]
+        target[last] = value
+    return params
+
+
 class Project:
     """A copy of this repository, as a fresh clone would be, with a tiny pool and two rounds."""
 
@@ -123,13 +134,7 @@ class Project:
     def params(self, **changes: Any) -> None:
         """Change params.yaml: keys are dotted with double underscores, ``pool__path=...``."""
         path = self.folder / "params.yaml"
-        params = yaml.safe_load(path.read_text(encoding="utf-8"))
-        for key, value in changes.items():
-            *parents, last = key.split("__")
-            target = params
-            for parent in parents:
-                target = target[parent]
-            target[last] = value
+        params = with_changes(yaml.safe_load(path.read_text(encoding="utf-8")), **changes)
         path.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
 
     def commit(self, message: str) -> None:
@@ -203,13 +208,42 @@ def fresh_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return once(tmp_path_factory, "fresh", make_project)
 
 
+# Python imports a module of this name when it starts, wherever it finds one.
+SITE = """
+import atexit, pathlib, sys
+
+def write():
+    script = pathlib.Path(sys.argv[0])
+    if script.parent.name == "stages":
+        ours = [m.__file__ for n, m in sys.modules.items() if n.split(".")[0] in ("bgpm", "stages")]
+        name = " ".join([script.stem, *sys.argv[1:]])
+        (pathlib.Path(__file__).parent / name).write_text("\\n".join(filter(None, ours)))
+
+atexit.register(write)
+"""
+
+
 @pytest.fixture(scope="session")
 def finished_project(fresh_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """`dvc repro` has run once, and its results are committed; tests that change it work on a clone."""
+    """`dvc repro` has run once, and its results are committed; tests that change it work on a clone.
+
+    Which of our files each stage had loaded when it ended stands beside the project, in ``loaded/STAGE ARGUMENTS``.
+    """
 
     def make(folder: Path) -> None:
         project = fresh_project.clone(folder)
+        loaded = folder.parent / "loaded"
+        loaded.mkdir()
+        (loaded / "sitecustomize.py").write_text(SITE, encoding="utf-8")
+        project.env["PYTHONPATH"] = f"{folder}{os.pathsep}{loaded}"
         project.dvc("repro")
         project.commit("results")
 
     return once(tmp_path_factory, "finished", make)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that runs stages of a project is slow, whether it says so or not."""
+    for item in items:
+        if {"fresh_project", "finished_project"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)

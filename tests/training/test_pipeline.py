@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from conftest import Project, ran
+from conftest import Project, ran, with_changes
 from tasks import files_of, write_hold, write_tiny_qwen
 
 from bgpm.stage import read_params
@@ -29,14 +29,7 @@ TRAINED = [
 
 def changed(**changes: Any) -> dict[str, Any]:
     """What counts of training once these settings of params.yaml are changed, as in `Project.params`."""
-    params = read_params(ROOT / "params.yaml")
-    for key, value in changes.items():
-        *parents, last = key.split("__")
-        target = params
-        for parent in parents:
-            target = target[parent]
-        target[last] = value
-    return in_effect(params, ROOT)
+    return in_effect(with_changes(read_params(ROOT / "params.yaml"), **changes), ROOT)
 
 
 def test_while_the_backbone_is_frozen_no_other_setting_of_training_counts() -> None:
