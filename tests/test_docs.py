@@ -199,6 +199,23 @@ def test_every_kind_is_in_the_tables_and_no_other(page: str) -> None:
             assert named == set(kinds(base)), choices[0]
 
 
+def test_the_tree_of_the_readme_is_that_of_the_repository() -> None:
+    tree = README.split("## The tree")[1].split("```")[1]
+    named = set(re.findall(r"[\w.-]+/(?:\w+/)*|\w+\.yaml", tree))
+    packages = {f"bgpm/{path.parent.name}/" for path in (ROOT / "bgpm").glob("*/__init__.py")}
+    assert packages - named == set()
+    assert [word for word in named if not (ROOT / word).exists()] == []
+
+
+def test_what_contributing_says_of_folders_and_files_is_there() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:bgpm|stages|tests|docs|examples)/[\w./-]*)`", text)) - {
+        "bgpm/acquisition/sign_error.py"
+    }
+    assert len(named) > 8
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
 def rows() -> list[tuple[str, str]]:
     return [(name(page), block) for page in PAGES for block in blocks(page, "jsonl")]
 

@@ -144,7 +144,10 @@ def test_without_any_file_everybody_waits(files: OracleFiles) -> None:
         ('{"pair_id": 7, "label": 1}', "pair_id 7: expected text"),
         ('{"pair_id": ["p"], "label": 1}', "pair_id ['p']: expected text"),
         ('{"pair_id": "p", "label": 1, "cost": -1}', "cost -1: expected a number from 0 to"),
-        ('{"pair_id": "p", "label": 1, "seconds": Infinity}', "seconds inf: expected a number from 0 to 86400, or null"),
+        (
+            '{"pair_id": "p", "label": 1, "seconds": Infinity}',
+            "seconds inf: expected a number from 0 to 86400, or null",
+        ),
         ('{"pair_id": "p", "label": 1, "seconds": 1' + "0" * 400 + "}", "seconds 1"),
         ("[" * 100_000, "not JSON"),
         ('{"pair_id": "p", "label": 1, "shown": "aa"}', "shown 'aa': expected one of ab, ba"),
