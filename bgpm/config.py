@@ -136,6 +136,8 @@ def check(raw: Mapping[str, Any]) -> Params:
     assert isinstance(posterior, Posterior)
     assert isinstance(oracle, Oracle)
     posterior.check(model)
+    if params.training.mode != "frozen":
+        posterior.check_trained()
     params.training.check(params.launcher)
     oracle.check(ANNOTATIONS)
     _check_uncertainty(params, posterior, built)

@@ -14,9 +14,10 @@ import torch
 from conftest import Project
 
 from benchmarks import __main__ as command
-from benchmarks import finetune, functional, laplace, mutate, selection, training
+from benchmarks import effects, finetune, functional, laplace, mutate, selection, training
 from benchmarks.__main__ import report
 from bgpm.fitting.tensors import labelled
+from bgpm.models.bt import Bt
 from bgpm.models.gpm import Gpm
 from bgpm.posteriors.laplace import Laplace
 from stages import evaluate, offline, train
@@ -110,6 +111,22 @@ def test_every_case_of_the_maths_runs(case: str, monkeypatch: pytest.MonkeyPatch
 def test_every_selector_runs(kind: str) -> None:
     line = selection.measure(kind, 0.005)
     assert min(line.cpu, line.reference_cpu, line.ratio) > 0
+
+
+@pytest.mark.parametrize("case", sorted(effects.CASES))
+def test_every_case_of_response_effects_runs(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(effects, "ROWS", 4)
+    line = effects.CASES[case](0.01)
+    assert min(line.cpu, line.reference_cpu, line.ratio) > 0
+
+
+def test_the_reference_of_the_fit_with_effects_finds_the_same_weights_and_effects() -> None:
+    features, _, data = effects.pool(100, 80, 4)
+    model = Laplace(prior_precision=3.0, response_variance=0.7).fit(Bt(), features, data, seed=0)
+    found = effects.sparse_fit(features, data, 3.0, 0.7)
+    ours = dict(zip(model.effects.rows.tolist(), model.effects.mean.tolist(), strict=True))
+    np.testing.assert_allclose(model.module.weight[0], found[:4], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose([ours[row] for row in sorted(ours)], found[4:], rtol=1e-5, atol=1e-6)
 
 
 def test_the_reference_of_the_laplace_fit_finds_the_same_scores() -> None:

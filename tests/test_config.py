@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bgpm.config import FAMILIES, check
+from bgpm.errors import ConfigError
 from bgpm.registry import Component, kinds, member
 from bgpm.stage import read_params
 from bgpm.training import TrainingSettings
@@ -27,3 +28,12 @@ def test_every_kind_stands_in_params_yaml_with_its_defaults(section: str, base: 
 
 def test_every_setting_of_training_stands_in_params_yaml_with_its_default() -> None:
     assert PARAMS["training"] == TrainingSettings().model_dump()
+
+
+@pytest.mark.parametrize(("name", "value"), [("response_variance", "auto"), ("precision_by_block", True)])
+def test_what_belongs_to_fixed_features_is_refused_where_the_backbone_is_trained(name: str, value: object) -> None:
+    own = {**PARAMS["posteriors"]["laplace"], name: value}
+    changed = {**PARAMS, "posteriors": {**PARAMS["posteriors"], "laplace": own}}
+    check(changed)
+    with pytest.raises(ConfigError, match=rf"posteriors\.laplace\.{name}: .* set training\.mode: frozen"):
+        check({**changed, "training": {**PARAMS["training"], "mode": "lora"}})

@@ -5,6 +5,8 @@ settings, never import their classes, so that imports go one way.
 
     tensors       labels and features as the fitters read them
     map           the maximum a posteriori (MAP) of any model; newton and lbfgs are its optimisers
+    mixed         models with several prior precisions, or an effect of each response; incidence is their sparse algebra
+    effects       effects of responses in a fitted model, and which table's responses they are of
     blocks        which cyclic blocks a general preference model needs
     gaussian      the MAP with or without a Gaussian around it; covariances and off_blocks are that Gaussian's parts
     members       an ensemble around the MAP

@@ -17,7 +17,7 @@ from dataclasses import fields
 import torch
 from torch import Tensor
 
-from bgpm.errors import NumericsError
+from bgpm.errors import ConfigError, NumericsError
 from bgpm.functional.kernel import FullPosterior, KroneckerPosterior, LowRankPosterior, WeightPosterior
 from bgpm.networks import Design
 
@@ -48,10 +48,11 @@ def make(form: str, design: Design, curvature: Tensor, precision: Tensor) -> Wei
         form: ``full``, ``low_rank`` or ``kronecker``.
         design: Gradient factors of the labelled scores.
         curvature: Second derivative of each label's loss in its score, >= 0, [N].
-        precision: Prior precision of each row, [D].
+        precision: Prior precision of each row, [D], or of each weight, [D, q]; Kronecker takes the former only.
 
     Raises:
         NumericsError: If a curvature is negative or not finite.
+        ConfigError: If a Kronecker product is asked for with a precision of each weight.
     """
     if not (torch.isfinite(curvature).all() and (curvature >= 0).all()):
         raise NumericsError(
@@ -63,15 +64,25 @@ def make(form: str, design: Design, curvature: Tensor, precision: Tensor) -> Wei
     if form == "full":
         g = Design(a, x, b, y).gradients()
         matrix = g.T @ g
-        matrix.diagonal().add_(precision.repeat_interleave(x.shape[1]))
+        matrix.diagonal().add_(precision.repeat_interleave(x.shape[1]) if precision.ndim == 1 else precision.flatten())
         return FullPosterior(_inverse(matrix))
     if form == "low_rank":
-        variance = precision.reciprocal()[:, None].expand(-1, x.shape[1]).contiguous()
+        by_row = precision.ndim == 1
+        variance = (precision[:, None] if by_row else precision).reciprocal().expand(-1, x.shape[1]).contiguous()
         gram = torch.eye(len(a), dtype=a.dtype)
         for row in range(a.shape[1]):
             side = a[:, row, None] * x + b[:, row, None] * y
-            gram.addmm_(side, side.T, alpha=variance[row, 0].item())
+            if by_row:
+                gram.addmm_(side, side.T, alpha=variance[row, 0].item())
+            else:
+                gram.addmm_(side * variance[row], side.T)
         return LowRankPosterior(variance, a, b, x, y, torch.linalg.cholesky(gram).contiguous())
+    if precision.ndim > 1:
+        raise ConfigError(
+            "a Kronecker covariance has one prior precision a row of weights: set precision_by_block: false or "
+            f"structure: full; where auto chose it, {a.shape[1]} x {x.shape[1]} weights are too many: "
+            "lower features.pca"
+        )
     return _closest_product(a, b, x, y, precision)
 
 

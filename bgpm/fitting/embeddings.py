@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bgpm import functional as F
-from bgpm.errors import NumericsError
+from bgpm.errors import ConfigError, NumericsError
 from bgpm.fitting import Fitted, saved
 from bgpm.fitting.tensors import Labelled, each_pair, labelled, prompt_features, response_features
 from bgpm.models import Model
@@ -185,10 +185,12 @@ def fit_amortized(
     """Train both networks by AdamW on minibatches of the labels.
 
     Raises:
-        ConfigError: If the model has no free embeddings.
+        ConfigError: If the model has no free embeddings, or labels have weights.
         NumericsError: If training diverges.
     """
     settings.check(model)
+    if data.weight is not None:
+        raise ConfigError("posterior: amortized counts every label once: give labels no weight, or use laplace")
     generator = torch.Generator().manual_seed(seed)
     module = model.build(features.dim, generator=generator)
     log_variance = LogVariance(features.dim, len(module.weight), generator=generator)

@@ -10,15 +10,17 @@ import torch
 from torch import Tensor
 
 from bgpm import functional as F
+from bgpm.errors import ConfigError
 from bgpm.fitting import Fitted, covariances, saved
+from bgpm.fitting.effects import EffectsKernel, Places, ResponseEffects, gaussian
 from bgpm.fitting.lbfgs import OnData
-from bgpm.fitting.map import MapFit, fit_map, score
+from bgpm.fitting.map import EffectFit, MapFit, fit_map, score
 from bgpm.fitting.newton import gauss_newton
 from bgpm.fitting.off_blocks import OffBlocks, off_blocks
-from bgpm.fitting.tensors import Labelled, each_pair, labelled, pair_features
-from bgpm.functional.kernel import WeightPosterior
+from bgpm.fitting.tensors import Labelled, each_chunk, each_pair, in_row_order, labelled, pair_features
+from bgpm.functional.kernel import FullPosterior, WeightPosterior
 from bgpm.models import Model
-from bgpm.networks import ScoreModule
+from bgpm.networks import Design, ScoreModule
 from bgpm.types import Comparisons, Features, PairKernel, Pairs, ScoreMoments
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ class GaussianModel(Fitted):
         weights: Covariance of the last layer; None for a point.
         off: What blocks that are switched off leave open; None for nothing.
         summary: What was learnt in numbers.
+        effects: What is known of responses beside their features; None for a model without such effects.
     """
 
     def __init__(
@@ -50,11 +53,16 @@ class GaussianModel(Fitted):
         weights: WeightPosterior | None,
         off: OffBlocks | None,
         summary: dict[str, float | int | str],
+        effects: ResponseEffects | None = None,
     ) -> None:
+        self.effects = effects
         self.kind, self.model, self.module, self.in_features = kind, model, module.requires_grad_(False), in_features
         self.tau, self.error_rate, self.weights, self.off, self._summary = tau, error_rate, weights, off, summary
 
     def moments(self, features: Features, pairs: Pairs) -> ScoreMoments:
+        if self.effects is not None:
+            return self._moments_with(self.effects.within(features), features, pairs)
+
         def of(first: Tensor, second: Tensor, prompt: Tensor | None) -> tuple[Tensor, Tensor]:
             mean = self.module(first, second, prompt)
             if self.weights is None:
@@ -76,12 +84,23 @@ class GaussianModel(Fitted):
                 drawn = drawn + self.off.evaluate(field, first, second)
             return (drawn,)
 
+        if self.effects is not None:
+            places = self.effects.within(features)
+            of_effects = places.mean(pairs).expand(n, -1)
+            if deviation is not None:
+                of_weights = deviation @ self.effects.shift.T  # [n, R]
+                of_effects = of_effects - places.across(of_weights.T, pairs).T
+                of_effects = of_effects + places.draw(pairs, n, generator=generator)
+            return each_pair(features, pairs, prompts=self.module.reads_prompt, of=of)[0] + of_effects
         return each_pair(features, pairs, prompts=self.module.reads_prompt, of=of)[0]
 
     def kernel(self, features: Features, pairs: Pairs) -> PairKernel:
         if self.weights is None:
             return super().kernel(features, pairs)
         first, second, prompt, sign = pair_features(features, pairs, prompts=self.module.reads_prompt)
+        if self.effects is not None:
+            places = self.effects.within(features)
+            return replace(self._with_effects(places, in_row_order(pairs), first, second, prompt), sign=sign)
         return replace(self._kernel(first, second, prompt), sign=sign)
 
     def summary(self) -> dict[str, float | int | str]:
@@ -102,6 +121,7 @@ class GaussianModel(Fitted):
             head=self.module.state_dict(),
             covariance=covariance,
             off={} if self.off is None else vars(self.off),
+            effects={} if self.effects is None else vars(self.effects),
         )
 
     @classmethod
@@ -119,7 +139,25 @@ class GaussianModel(Fitted):
             None if form is None else covariances.restore(form, groups["covariance"]),
             OffBlocks(**groups["off"]) if "off" in groups else None,
             description["summary"],
+            ResponseEffects(**groups["effects"]) if "effects" in groups else None,
         )
+
+    def _moments_with(self, places: Places, features: Features, pairs: Pairs) -> ScoreMoments:
+        def of(chunk: Pairs, first: Tensor, second: Tensor, prompt: Tensor | None) -> tuple[Tensor, Tensor]:
+            mean = self.module(first, second, prompt) + places.mean(chunk)
+            if self.weights is None:
+                return mean, torch.zeros_like(mean)
+            return mean, self._with_effects(places, chunk, first, second, prompt).diagonal()
+
+        mean, variance = each_chunk(features, pairs, prompts=self.module.reads_prompt, of=of)
+        return ScoreMoments(mean, variance, self.tau, self.error_rate)
+
+    def _with_effects(
+        self, places: Places, pairs: Pairs, first: Tensor, second: Tensor, prompt: Tensor | None
+    ) -> _ScoreKernel:
+        assert isinstance(self.weights, FullPosterior), "effects come with the weights' full covariance"
+        design = self.module.design(first, second, prompt)
+        return _ScoreKernel(EffectsKernel(design, self.weights.covariance, places, pairs), self.off, first, second)
 
     def _kernel(self, first: Tensor, second: Tensor, prompt: Tensor | None) -> _ScoreKernel:
         design = self.module.design(first, second, prompt)
@@ -129,9 +167,9 @@ class GaussianModel(Fitted):
 
 @dataclass(frozen=True)
 class _ScoreKernel:
-    """Covariance of scores: the weights', and that of blocks that are off; both are odd in the answers."""
+    """Covariance of scores: the weights' and effects', and that of blocks that are off; all are odd in the answers."""
 
-    weights: F.LinearisedKernel
+    weights: F.LinearisedKernel | EffectsKernel
     off: OffBlocks | None
     first: Tensor
     second: Tensor
@@ -163,24 +201,51 @@ def fit_point(
     settings: MapSettings, model: Model, features: Features, data: Comparisons, *, seed: int
 ) -> GaussianModel:
     """The maximum a posteriori, without uncertainty."""
-    fit = fit_map(settings, model, labelled_for(settings, model, features, data), seed=seed)
-    return _model(settings, model, features, fit, None, None, fit.summary)
+    fit = fit_map(settings, model, labelled_for(settings, model, features, data), blocks=features.blocks, seed=seed)
+    effects = None
+    if fit.effects is not None:
+        effects = ResponseEffects.known(features, fit.effects.incidence, fit.effects.mean, fit.effects.variance)
+    return _model(settings, model, features, fit, None, None, fit.summary, effects)
 
 
 def fit_laplace(settings: Laplace, model: Model, features: Features, data: Comparisons, *, seed: int) -> GaussianModel:
     """The maximum a posteriori with a Gaussian of the likelihood's curvature around it."""
     seen = labelled_for(settings, model, features, data)
-    fit = fit_map(settings, model, seen, seed=seed)
+    fit = fit_map(settings, model, seen, blocks=features.blocks, seed=seed)
     with torch.no_grad():
         design = fit.module.design(seen.first, seen.second, seen.prompt)
-    _, _, curvature = gauss_newton(OnData(fit.loss, seen), score(fit.module, seen))
-    form = covariances.choose(settings.structure, len(seen), design.a.shape[1], design.x.shape[1])
-    weights = covariances.make(form, design, curvature, fit.row_precision)
+    at = score(fit.module, seen)
+    effects = None
+    if fit.effects is not None:
+        at = at + fit.effects.incidence.across(fit.effects.mean)
+    _, _, curvature = gauss_newton(OnData(fit.loss, seen), at)
+    if fit.effects is None:
+        form = covariances.choose(settings.structure, len(seen), design.a.shape[1], design.x.shape[1])
+        weights = covariances.make(form, design, curvature, fit.weight_precision)
+    else:
+        form, (effects, weights) = "full", _posterior_of(fit, fit.effects, features, design, curvature)
     off = None
     if fit.blocks_off and settings.off_variance:
         generator = torch.Generator().manual_seed(seed)
         off = off_blocks(seen, curvature, settings.off_variance, generator=generator)
-    return _model(settings, model, features, fit, weights, off, {**fit.summary, "structure": form})
+    return _model(settings, model, features, fit, weights, off, {**fit.summary, "structure": form}, effects)
+
+
+def _posterior_of(
+    fit: MapFit, found: EffectFit, features: Features, design: Design, curvature: Tensor
+) -> tuple[ResponseEffects, FullPosterior]:
+    """Effects and weights after labels with this design; ConfigError where the covariance is too large to hold."""
+    rows, inputs = design.a.shape[1], design.x.shape[1]
+    if (rows * inputs) ** 2 > covariances.EXACT_ENTRIES:
+        raise ConfigError(
+            f"response effects need the full covariance of all {rows} x {inputs} weights, at most "
+            f"{int(covariances.EXACT_ENTRIES**0.5)} of them; lower features.pca, or set response_variance: 0.0"
+        )
+    precision = fit.weight_precision
+    each = precision.repeat_interleave(inputs) if precision.ndim == 1 else precision.flatten()
+    known = ResponseEffects.known(features, found.incidence, found.mean, found.variance)
+    effects, covariance = gaussian(known, found.incidence, design.gradients(), curvature, each)
+    return effects, FullPosterior(covariance)
 
 
 def _model(
@@ -191,9 +256,10 @@ def _model(
     weights: WeightPosterior | None,
     off: OffBlocks | None,
     summary: dict[str, float | int | str],
+    effects: ResponseEffects | None,
 ) -> GaussianModel:
     kind, tau, error_rate = settings.kind, fit.tau, fit.loss.error_rate
-    return GaussianModel(kind, model, fit.module, features.dim, tau, error_rate, weights, off, summary)
+    return GaussianModel(kind, model, fit.module, features.dim, tau, error_rate, weights, off, summary, effects)
 
 
 def labelled_for(settings: MapSettings, model: Model, features: Features, data: Comparisons) -> Labelled:

@@ -19,12 +19,17 @@ from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
 from bgpm import functional as F
-from bgpm.fitting.blocks import Pair, enough, gate_precision, leading_pairs, module_of, refine, search
+from bgpm.errors import ConfigError
+from bgpm.fitting.blocks import Pair, enough, gate_precision, leading_pairs, module_of, refine, scores, search
+from bgpm.fitting.effects import WithEffects
+from bgpm.fitting.incidence import Incidence
 from bgpm.fitting.lbfgs import OnData, minimise
+from bgpm.fitting.mixed import MixedProblem, Search, expected_loss
 from bgpm.fitting.newton import LinearFit, LinearProblem, Split, derivatives
 from bgpm.fitting.tensors import Labelled, folds
 from bgpm.models import Model
 from bgpm.networks import GeneralPreference, ScoreModule
+from bgpm.types import FeatureBlock
 
 if TYPE_CHECKING:
     from bgpm.posteriors._settings import MapSettings
@@ -49,7 +54,7 @@ class PairLoss:
         tau: Temperature.
         error_rate: Share of wrong labels.
         log_tau: A parameter that takes the place of ``tau`` while it is learnt.
-        weight: [N], how often each label counts; 1 by default.
+        weight: [N], how often each label counts beside its own weight in the data; 1 by default.
     """
 
     settings: MapSettings
@@ -59,11 +64,11 @@ class PairLoss:
     weight: Tensor | None = None
 
     def __call__(self, score: Tensor, data: Labelled) -> Tensor:
-        return self._weighted(F.pairwise_loss(score, data.label, **self._options(data)))
+        return self._weighted(F.pairwise_loss(score, data.label, **self._options(data)), data)
 
     def curvature(self, score: Tensor, data: Labelled) -> Tensor | None:
         """Fisher information of each label about its score where labels err; the loss is convex where they do not."""
-        return self._weighted(F.fisher_curvature(score, **self._options(data))) if self.error_rate else None
+        return self._weighted(F.fisher_curvature(score, **self._options(data)), data) if self.error_rate else None
 
     def _options(self, data: Labelled) -> dict[str, Any]:
         return {
@@ -74,8 +79,25 @@ class PairLoss:
             "error_rate": self.error_rate,
         }
 
-    def _weighted(self, each: Tensor) -> Tensor:
-        return each if self.weight is None else self.weight * each
+    def _weighted(self, each: Tensor, data: Labelled) -> Tensor:
+        for weight in (data.weight, self.weight):
+            each = each if weight is None else weight * each
+        return each
+
+
+@dataclass(frozen=True)
+class EffectFit:
+    """Deviations of the responses in labelled pairs.
+
+    Attributes:
+        incidence: Which responses.
+        mean: u of each, [R].
+        variance: sigma^2.
+    """
+
+    incidence: Incidence
+    mean: Tensor
+    variance: float
 
 
 @dataclass(frozen=True)
@@ -84,12 +106,14 @@ class MapFit:
 
     Attributes:
         module: The fitted model.
-        priors: Prior precision of every parameter of the module, broadcast to its shape.
+        priors: Prior precision of every parameter of the module, broadcast to its shape: of ``weight`` one a row,
+            [D, 1], or one a weight, [D, q].
         centre: Where the prior of all parameters is centred, one vector, or None for zero.
         loss: The loss it was fitted to.
         tau: Temperature of predictions: the loss's, unless calibrated.
         blocks_off: Free blocks that are switched off.
         summary: What was learnt in numbers.
+        effects: Deviations of responses, or None where there are none.
     """
 
     module: ScoreModule
@@ -99,18 +123,27 @@ class MapFit:
     tau: float
     blocks_off: int
     summary: dict[str, float | int | str]
+    effects: EffectFit | None = None
 
     @property
-    def row_precision(self) -> Tensor:
-        """Prior precision of each row of the last layer's weights, [D]."""
-        return self.priors["weight"].expand(len(self.module.weight), 1)[:, 0].clone()
+    def weight_precision(self) -> Tensor:
+        """Prior precision of the last layer's weights: [D], one a row, or [D, q]."""
+        precision = self.priors["weight"]
+        if precision.shape[-1] == 1:
+            return precision.expand(len(self.module.weight), 1)[:, 0].clone()
+        return precision.clone()
 
 
-def fit_map(settings: MapSettings, model: Model, data: Labelled, *, seed: int) -> MapFit:
+def fit_map(
+    settings: MapSettings, model: Model, data: Labelled, *, blocks: Sequence[FeatureBlock] = (), seed: int
+) -> MapFit:
     """Train a model from scratch on all labels.
 
+    Args:
+        blocks: What the columns of the features are; only read for a precision of each block.
+
     Raises:
-        ConfigError: If the settings do not fit the model.
+        ConfigError: If the settings do not fit the model, or blocks are asked for and there are none.
         NumericsError: If an optimiser does not converge.
     """
     settings.check(model)
@@ -120,6 +153,8 @@ def fit_map(settings: MapSettings, model: Model, data: Labelled, *, seed: int) -
     loss = PairLoss(settings, tau, error_rate)
     splits = enough(folds(data.group, settings.folds, generator=np.random.default_rng(seed)))
     generator = torch.Generator().manual_seed(seed)
+    if settings.mixed:
+        return _mixed(settings, model, data, loss, splits, blocks, generator)
     fit = _containing_bt if model.contains_bt else _free
     return fit(settings, model, data, loss, splits, generator)
 
@@ -130,9 +165,9 @@ def score(module: ScoreModule, data: Labelled) -> Tensor:
         return module(data.first, data.second, data.prompt)
 
 
-def _containing_bt(
-    settings: MapSettings, model: Model, data: Labelled, loss: PairLoss, splits: list[Split], generator: torch.Generator
-) -> MapFit:
+def _chooser(settings: MapSettings, splits: list[Split]) -> Callable[[LinearProblem], LinearFit]:
+    """How one precision for all features is chosen."""
+
     def choose(problem: LinearProblem) -> LinearFit:
         if settings.prior_precision == "heldout":
             return problem.by_heldout(splits)
@@ -140,13 +175,27 @@ def _containing_bt(
             problem.by_evidence() if settings.prior_precision == "evidence" else problem.solve(settings.prior_precision)
         )
 
+    return choose
+
+
+def _with_error_rate(settings: MapSettings, data: Labelled, loss: PairLoss, splits: list[Split]) -> PairLoss:
+    """The loss with its error rate chosen, where it is to be."""
+
     def held_out(loss: PairLoss) -> float:
         problem = LinearProblem(data.first - data.second, OnData(loss, data))
-        choose(problem)
+        _chooser(settings, splits)(problem)
         return problem.held_out_loss(splits)
 
     if settings.error_rate == "heldout" and splits:
         loss = min((replace(loss, error_rate=rate) for rate in ERROR_RATES), key=held_out)
+    return loss
+
+
+def _containing_bt(
+    settings: MapSettings, model: Model, data: Labelled, loss: PairLoss, splits: list[Split], generator: torch.Generator
+) -> MapFit:
+    choose = _chooser(settings, splits)
+    loss = _with_error_rate(settings, data, loss, splits)
     problem = LinearProblem(data.first - data.second, OnData(loss, data))
     linear = choose(problem)
     found = search(model, data, loss, problem, linear.weight, linear.precision, splits, generator=generator)
@@ -171,6 +220,91 @@ def _containing_bt(
         summary["block_precision"] = priors["weight"][1].item()
         summary["block_gain"] = sum(found.gain)
     return MapFit(module, priors, None, loss, tau, model.free_blocks - found.blocks, summary)
+
+
+def _mixed(
+    settings: MapSettings,
+    model: Model,
+    data: Labelled,
+    loss: PairLoss,
+    splits: list[Split],
+    blocks: Sequence[FeatureBlock],
+    generator: torch.Generator,
+) -> MapFit:
+    """Several prior precisions, effects of responses, or both.
+
+    The error rate and the number of cyclic blocks are found without effects: held-out prompts decide on both, and of
+    a response to such a prompt an effect says nothing.
+    """
+    assert data.rows is not None, "labels with their responses' rows"
+    if settings.precision_by_block and not blocks:
+        raise ConfigError(
+            f"params.yaml: posteriors.{settings.kind}.precision_by_block: the features do not say what blocks they are "
+            "made of; set precision_by_block: false"
+        )
+    grouped = blocks if settings.precision_by_block else (FeatureBlock("features", 0, data.first.shape[1]),)
+    group = torch.repeat_interleave(torch.arange(len(grouped)), torch.tensor([len(block) for block in grouped]))
+    loss = _with_error_rate(settings, data, loss, splits)
+    x, incidence = data.first - data.second, Incidence.of(*data.rows)
+    if settings.response_variance != 0:
+        incidence.check()
+    choose = Search(settings.prior_precision, settings.response_variance, splits, loss.tau)
+    problem = MixedProblem(x, OnData(loss, data), group, incidence)
+    fit = choose(problem)
+    found = None
+    if model.free_blocks:
+        simple = LinearProblem(x, OnData(loss, data))
+        alone = _chooser(settings, splits)(simple)
+        found = search(model, data, loss, simple, alone.weight, alone.precision, splits, generator=generator)
+    module, priors, effect = module_of(fit.weight[None]), {"weight": fit.precision[group][None]}, fit.effect
+    if found is not None and found.blocks:
+        cyclic = found.weight.clone()
+        cyclic[0] = 0
+        fit = choose(MixedProblem(x, OnData(loss, data), group, incidence, offset=scores(cyclic, data)))
+        rows = found.precision[1:, None].expand(-1, len(group))
+        weight = torch.cat([fit.weight[None], cyclic[1:]])
+        priors = {"weight": torch.cat([fit.precision[group][None], rows])}
+        module = module_of(weight, prompt_gates=getattr(model, "prompt_gates", False))
+        if getattr(module, "gate_weight", None) is not None:
+            priors["gate_weight"] = gate_precision(data)
+        together = WithEffects(module, incidence, fit.effect, fit.variance)
+        minimise(together, data, loss, together.priors(priors))
+        effect = together.effect()
+    tau = loss.tau
+    if settings.tau == "heldout" and splits:
+        mean, variance = problem.left_out(splits)
+        if found is not None and found.by_fold:
+            variance = torch.full_like(mean, 2 * fit.variance)
+            for weight, (_, held) in zip(found.by_fold, splits, strict=True):
+                mean[held] = scores(weight, data.take(held))
+        tested = torch.cat([held for _, held in splits])
+        losses = [
+            expected_loss(OnData(replace(loss, tau=t), data), mean, variance)[tested].sum()
+            for t in (loss.tau * TAUS).tolist()
+        ]
+        tau = loss.tau * TAUS[int(torch.stack(losses).argmin())].item()
+    blocks_active = 0 if found is None else found.blocks
+    summary: dict[str, float | int | str] = {
+        "tau": tau,
+        "error_rate": loss.error_rate,
+        "prior_precision": fit.precision[group].log().mean().exp().item(),
+        "blocks_active": blocks_active,
+        "blocks_possible": model.free_blocks,
+        "block_screen": 0.0 if found is None else found.screen,
+    }
+    if settings.precision_by_block:
+        summary |= {f"prior_precision_{block.name}": fit.precision[k].item() for k, block in enumerate(grouped)}
+    if found is not None and found.blocks:
+        summary |= {"block_precision": found.precision[1].item(), "block_gain": sum(found.gain)}
+    effects = None
+    if settings.response_variance != 0:
+        summary |= {"response_variance": fit.variance, "responses_compared": len(incidence.rows)}
+        if fit.variance:
+            effects = EffectFit(incidence, effect, fit.variance)
+        else:
+            why = "labels prefer none" if incidence.recurs else "no response stands in two labels"
+            summary["response_effects"] = f"off: {why}"
+    return MapFit(module, priors, None, loss, tau, model.free_blocks - blocks_active, summary, effects)
 
 
 def _free(

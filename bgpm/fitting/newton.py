@@ -70,11 +70,11 @@ def derivatives(loss: Loss, score: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def gauss_newton(loss: Loss, score: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """`derivatives`, the second replaced by what is nowhere negative where a loss that is not convex names it."""
     value, first, second = derivatives(loss, score)
-    curvature = _own_curvature(loss, score)
+    curvature = own_curvature(loss, score)
     return value, first, second if curvature is None else curvature
 
 
-def _own_curvature(loss: Loss, score: Tensor) -> Tensor | None:
+def own_curvature(loss: Loss, score: Tensor) -> Tensor | None:
     return getattr(loss, "curvature", lambda _: None)(score)
 
 
@@ -112,7 +112,7 @@ class LinearProblem:
             gradient = self.x.T @ first + precision * z
             hessian = self._hessian(second, precision)
             root, failed = torch.linalg.cholesky_ex(hessian)
-            if failed and _own_curvature(self.loss, self.offset + self.x @ z) is not None:
+            if failed and own_curvature(self.loss, self.offset + self.x @ z) is not None:
                 values, vectors = torch.linalg.eigh(hessian)
                 hessian = vectors * values.abs().clamp_min(FLAT * precision) @ vectors.T
                 root, failed = torch.linalg.cholesky_ex(hessian)
@@ -144,7 +144,7 @@ class LinearProblem:
         first, second, hessian, precision = self._at
         x = self.x[rows]
         root, failed = torch.linalg.cholesky_ex(hessian - x.T @ (second[rows, None] * x))
-        if failed and (fisher := _own_curvature(self.loss, self.offset + self.x @ self.start)) is not None:
+        if failed and (fisher := own_curvature(self.loss, self.offset + self.x @ self.start)) is not None:
             fisher[rows] = 0
             root = torch.linalg.cholesky(self._hessian(fisher, precision))
         step = torch.cholesky_solve((x.T @ first[rows])[:, None], root)[:, 0]

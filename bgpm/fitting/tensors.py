@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +26,8 @@ class Labelled:
         label: float64 [N] in [0, 1].
         margin: float64 [N] >= 0, or None.
         group: int64 [N], the prompt's row: folds never divide a prompt.
+        weight: float64 [N] >= 0, how often each label counts, or None: once.
+        rows: int64 [2, N], rows of the first and of the second responses, or None where nobody asks for them.
     """
 
     first: Tensor
@@ -33,6 +36,8 @@ class Labelled:
     label: Tensor
     margin: Tensor | None
     group: np.ndarray
+    weight: Tensor | None = None
+    rows: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.label)
@@ -46,6 +51,8 @@ class Labelled:
             self.label[rows],
             None if self.margin is None else self.margin[rows],
             self.group[rows.numpy()],
+            None if self.weight is None else self.weight[rows],
+            None if self.rows is None else self.rows[:, rows.numpy()],
         )
 
 
@@ -72,9 +79,16 @@ def labelled(features: Features, data: Comparisons, *, prompts: bool, margins: b
             )
         margin = torch.from_numpy(np.asarray(data.margin, np.float64))
     flipped = data.pairs.first > data.pairs.second
-    first, second, prompt = _rows(features, _directed(data.pairs, flipped), prompts)
+    pairs = _directed(data.pairs, flipped)
+    first, second, prompt = _rows(features, pairs, prompts)
     label = np.where(flipped, 1.0 - data.label, data.label)
-    return Labelled(first, second, prompt, torch.from_numpy(label), margin, data.pairs.prompt)
+    weight = None
+    if data.weight is not None:
+        weight = torch.from_numpy(np.asarray(data.weight, np.float64))
+        if not weight.any():
+            raise DataError("cannot train on labels that all have weight 0: give one a weight > 0")
+    rows = np.stack([pairs.first, pairs.second])
+    return Labelled(first, second, prompt, torch.from_numpy(label), margin, data.pairs.prompt, weight, rows)
 
 
 def each_pair(
@@ -90,10 +104,26 @@ def each_pair(
         of: From features of first and second answers and prompts to quantities whose *first* flips its
             sign with the pair and whose others do not; a last dimension runs over pairs.
     """
+
+    def of_sides(_: Pairs, *sides: Any) -> tuple[Tensor, ...]:
+        return of(*sides)
+
+    return each_chunk(features, pairs, prompts=prompts, of=of_sides)
+
+
+def each_chunk(
+    features: Features,
+    pairs: Pairs,
+    *,
+    prompts: bool,
+    of: Callable[[Pairs, Tensor, Tensor, Tensor | None], tuple[Tensor, ...]],
+) -> tuple[Tensor, ...]:
+    """`each_pair` for quantities that need to know which pairs they are of: those come first, then their features."""
     flipped = pairs.first > pairs.second
     directed = _directed(pairs, flipped)
     starts = range(0, max(len(pairs), 1), CHUNK)  # one empty chunk where there is no pair
-    parts = [of(*_rows(features, directed.take(np.arange(at, min(at + CHUNK, len(pairs)))), prompts)) for at in starts]
+    chunks = [directed.take(np.arange(at, min(at + CHUNK, len(pairs)))) for at in starts]
+    parts = [of(chunk, *_rows(features, chunk, prompts)) for chunk in chunks]
     odd, *even = (torch.cat(column, -1) for column in zip(*parts, strict=True))
     return torch.where(torch.from_numpy(flipped), -odd, odd), *even
 
@@ -103,6 +133,11 @@ def pair_features(features: Features, pairs: Pairs, *, prompts: bool) -> tuple[T
     flipped = pairs.first > pairs.second
     sign = torch.from_numpy(np.where(flipped, -1.0, 1.0))
     return *_rows(features, _directed(pairs, flipped), prompts), sign
+
+
+def in_row_order(pairs: Pairs) -> Pairs:
+    """The pairs in the direction of their rows, as `pair_features` turns them."""
+    return _directed(pairs, pairs.first > pairs.second)
 
 
 def response_features(features: Features, rows: np.ndarray) -> Tensor:

@@ -36,6 +36,13 @@ class Posterior(Component):
             ConfigError: Naming a choice that makes sense.
         """
 
+    def check_trained(self) -> None:
+        """Refuse a backbone that is trained (training.mode other than frozen), before any work.
+
+        Raises:
+            ConfigError: Naming the setting that belongs to a frozen one.
+        """
+
     def fit(self, model: Model, features: Features, data: Comparisons, *, seed: int) -> Fitted:
         """Train from scratch on all labels; deterministic given ``seed``."""
         raise NotImplementedError

@@ -32,6 +32,14 @@ class MapSettings(Posterior):
             sigmoid(s / tau). A number, or ``heldout`` to choose it by cross-validated likelihood. Labels that
             contradict a large score then pull on it less; ``regression`` knows no wrong winner.
         folds: Folds of every cross-validation, by prompt.
+        precision_by_block: Choose one prior precision for each block of features, together, in place of one for all;
+            the features have to say what their blocks are. For models that contain Bradley-Terry.
+        response_variance: sigma^2, prior variance of a deviation u_r that each response has beside what its features
+            say, in units of the score squared: s = f(phi_i, phi_j) + u_i - u_j. 0 is the model without them. ``auto``
+            chooses it by the likelihood of every label under the other labels, ``evidence`` by Laplace evidence, which
+            finds it too small where a response stands in few labels. Labels that were acquired near the decision
+            boundary look like coin tosses: ``auto`` then leans towards smaller variances. Where no response stands in
+            two labels both are 0, and the summary says so. For models that contain Bradley-Terry.
     """
 
     prior_precision: Literal["evidence", "heldout"] | Positive = "heldout"
@@ -41,6 +49,22 @@ class MapSettings(Posterior):
     tie_width: Positive = 0.5
     error_rate: Literal["heldout"] | Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     folds: int = Field(default=5, ge=2)
+    precision_by_block: bool = False
+    response_variance: Literal["auto", "evidence"] | Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+
+    @property
+    def mixed(self) -> bool:
+        """Whether there is more than one prior precision, or an effect of each response."""
+        return self.precision_by_block or self.response_variance != 0
+
+    @model_validator(mode="after")
+    def _several_precisions_are_chosen(self) -> MapSettings:
+        if self.precision_by_block and not isinstance(self.prior_precision, str):
+            raise ValueError(
+                "precision_by_block chooses the precisions: set prior_precision: heldout or evidence, or "
+                "precision_by_block: false"
+            )
+        return self
 
     @model_validator(mode="after")
     def _the_loss_and_the_margin_agree(self) -> MapSettings:
@@ -59,3 +83,18 @@ class MapSettings(Posterior):
                 f"but {model.kind} scales them by its weights; use a number or 'heldout', "
                 "or model gpm with bt_block: false and normalize: mean"
             )
+        if self.mixed and not model.contains_bt:
+            name = "precision_by_block: false" if self.precision_by_block else "response_variance: 0.0"
+            raise ConfigError(
+                f"params.yaml: posteriors.{self.kind}: prior precisions by block and response effects belong to models "
+                f"that contain Bradley-Terry, which {model.kind} with its present settings does not; use model: bt, or "
+                f"gpm with bt_block: true, or set {name}"
+            )
+
+    def check_trained(self) -> None:
+        for name, off in (("response_variance", 0.0), ("precision_by_block", False)):
+            if getattr(self, name) != off:
+                raise ConfigError(
+                    f"params.yaml: posteriors.{self.kind}.{name}: belongs to a frozen backbone, whose features stay as "
+                    f"they are; set training.mode: frozen, or {name}: {str(off).lower()}"
+                )

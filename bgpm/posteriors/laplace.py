@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bgpm.posteriors import Fitted
 from bgpm.posteriors._settings import MapSettings
@@ -25,6 +25,7 @@ class Laplace(MapSettings):
     Attributes:
         structure: ``full`` or ``low_rank`` (over the labels), both exact; ``kronecker``, an approximation
             except for Bradley-Terry; ``auto`` takes the smaller exact one, or Kronecker where neither is small.
+            With response effects it is ``full``.
         off_variance: Prior variance, in logits squared, that the free blocks which are switched off give to the
             score of the average labelled pair: what is left to explore of cyclic preferences. 0 for none.
     """
@@ -32,6 +33,12 @@ class Laplace(MapSettings):
     kind: Literal["laplace"] = "laplace"
     structure: Literal["auto", "full", "low_rank", "kronecker"] = "auto"
     off_variance: float = Field(default=0.1, ge=0)
+
+    @model_validator(mode="after")
+    def _effects_have_one_structure(self) -> Laplace:
+        if self.response_variance != 0 and self.structure in ("low_rank", "kronecker"):
+            raise ValueError(f"response_variance needs structure: full or auto, not {self.structure}")
+        return self
 
     def fit(self, model: Model, features: Features, data: Comparisons, *, seed: int) -> Fitted:
         from bgpm.fitting.gaussian import fit_laplace

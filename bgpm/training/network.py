@@ -212,7 +212,16 @@ def starting_head(
     posterior: Posterior, head: Model, features: Features, data: Comparisons, *, seed: int
 ) -> GaussianModel | AmortizedModel:
     """The head that training starts from, fitted on the frozen backbone's features: free blocks have earned their
-    place there."""
+    place there.
+
+    Raises:
+        ConfigError: If the posterior's settings belong to a frozen backbone, or labels have weights.
+    """
+    posterior.check_trained()
+    if data.weight is not None:
+        raise ConfigError(
+            "training a backbone counts every label once: give labels no weight, or train on frozen features"
+        )
     if isinstance(posterior, MapSettings):
         shared = {name: getattr(posterior, name) for name in MapSettings.model_fields if name != "kind"}
         posterior = Point(**shared)
