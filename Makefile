@@ -19,11 +19,14 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
 	@touch $@
 
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
 # DeepSpeed builds against the torch that is there, so it comes in a second step; no C++ op is compiled now.
 install-dev: $(VENV)/.installed-dev  ## add the test tools and DeepSpeed
 
-$(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+$(VENV)/.installed-dev: $(VENV)/.installed-test
 	DS_BUILD_OPS=0 $(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation deepspeed
 	@touch $@
 
@@ -41,7 +44,7 @@ offline: install offline/dvc.yaml  ## one model of all labels, without the loop
 %/dvc.yaml: %/pipeline.yaml
 	cp $< $@
 
-format: install-dev  ## put the code in its form: ruff
+format: $(VENV)/.installed-test  ## put the code in its form: ruff
 	ruff check --fix .
 	ruff format .
 
@@ -52,14 +55,14 @@ check: install-dev  ## lint, types, import directions, the pipeline's own checks
 	lint-imports --no-cache
 	python -m pytest -q tests/test_dvc_yaml.py
 
-test-fast: install-dev  ## the tests that are neither slow nor start processes: under two minutes on two cores
-	OMP_NUM_THREADS=1 python -m pytest -q -n $(WORKERS) --dist worksteal -m "not slow and not distributed and not gpu"
+test-fast: $(VENV)/.installed-test  ## the tests that are neither slow nor start processes; without DeepSpeed
+	OMP_NUM_THREADS=1 python -m pytest -q -n $(WORKERS) --dist worksteal -m "not (slow or distributed or gpu or repeat)"
 
-test-slow: install-dev  ## the others: the pipeline, browsers, several processes
-	OMP_NUM_THREADS=1 python -m pytest -q -n $(WORKERS) --dist worksteal -m "slow or distributed or gpu"
+test-slow: install-dev  ## the others, with further cases that `make test` leaves out
+	OMP_NUM_THREADS=1 python -m pytest -q -n $(WORKERS) --dist worksteal -m "slow or distributed or gpu or repeat"
 
-test: check  ## every test, with the reasons of skipped ones: WORKERS=2 processes
-	OMP_NUM_THREADS=1 python -m pytest -n $(WORKERS) --dist worksteal
+test: check  ## the checks and every test that shows something of its own, with the reasons of skipped ones
+	OMP_NUM_THREADS=1 python -m pytest -n $(WORKERS) --dist worksteal -m "not repeat"
 
 docs: $(VENV)/.installed-docs  ## the documentation as a site, in site/: every warning is an error
 	NO_MKDOCS_2_WARNING=1 python -m mkdocs build --strict --quiet

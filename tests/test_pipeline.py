@@ -173,10 +173,12 @@ def running(project: Project, stage: str) -> bool:
     ("victim", "half", "signal_number"),
     [
         ("prepare", "data/truth/summary.json.part", signal.SIGKILL),
-        ("embed@pool", "data/embeddings/pool.part", signal.SIGKILL),
+        pytest.param("embed@pool", "data/embeddings/pool.part", signal.SIGKILL, marks=pytest.mark.repeat),
         ("embed@pool", "data/embeddings/pool.part", signal.SIGINT),
         ("train@entropy-round0", "data/entropy/round-1/model.part", signal.SIGKILL),
-        ("train@entropy-round0", "data/entropy/round-1/model.part", signal.SIGINT),
+        pytest.param(
+            "train@entropy-round0", "data/entropy/round-1/model.part", signal.SIGINT, marks=pytest.mark.repeat
+        ),
         ("label@random-round1", "", signal.SIGKILL),  # a small table is written too fast: as soon as the stage runs
         ("report", "reports/metrics.json.part", signal.SIGKILL),
     ],

@@ -90,7 +90,7 @@ def zero2(qwen: Workspace, extensions: Path) -> Task:
     return task
 
 
-@pytest.mark.parametrize("stage", [None, 1, 2, 3])
+@pytest.mark.parametrize("stage", [None, pytest.param(1, marks=pytest.mark.repeat), 2, 3])
 def test_two_processes_train_what_one_trains(
     qwen: Workspace, alone: Task, stage: int | None, request: pytest.FixtureRequest
 ) -> None:
