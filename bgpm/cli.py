@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import NamedTuple
 
-from bgpm.errors import BgpmError
+from bgpm.errors import BgpmError, visible
 
 
 class Command(NamedTuple):
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         given.run(given)
     except (BgpmError, OSError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {visible(str(error))}")
 
 
 def parser(command: str | None = None) -> argparse.ArgumentParser:

@@ -6,7 +6,10 @@ A message says what is wrong, what was expected, what was found, and how to mend
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
+
+UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # categories of characters that control or cannot be written
 
 
 class BgpmError(Exception):
@@ -59,3 +62,13 @@ class NumericsError(BgpmError, ArithmeticError):
 
 class StateError(BgpmError, RuntimeError):
     """A file written by an earlier stage is absent, damaged or of another version."""
+
+
+def visible(text: str) -> str:
+    """A text in which every character that moves the cursor, colours or turns the line is shown, not sent.
+
+    What services, files and people write gets into messages; a terminal would obey ESC and its like. Line ends stay.
+    """
+    return "".join(
+        c if c == "\n" or unicodedata.category(c) not in UNSEEN else c.encode("unicode_escape").decode() for c in text
+    )

@@ -40,7 +40,7 @@ from typing import Any, NoReturn
 import numpy as np
 import yaml
 
-from bgpm.errors import BgpmError, ConfigError, StateError
+from bgpm.errors import BgpmError, ConfigError, StateError, visible
 
 DATA = Path("data")
 CODE = DATA / "code"
@@ -157,7 +157,7 @@ def run(main: Callable[..., None]) -> None:
     try:
         main(*sys.argv[1:])
     except (BgpmError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {visible(str(error))}", file=sys.stderr)
         sys.exit(1)
     if "RANK" in os.environ:  # one of several processes: the stage that started them notes for all
         _leave()

@@ -18,12 +18,14 @@ from typing import Any, TypeVar
 
 import httpx2
 
-from bgpm.errors import BgpmError, ConfigError, LabelsPendingError
+from bgpm.errors import BgpmError, ConfigError, LabelsPendingError, visible
 
 BUSY = (408, 409, 425, 429)  # try again later; so is every 5xx
 REFUSED = (400, 413, 422)  # this request as it stands: too long, filtered, or a parameter the model does not know
 MAY_BE_PAID = (408, 500, 502, 504)  # a gateway may say so of work that the model has done; other failures cost nothing
 MOST_TOKENS = 10**9  # that one request can have
+ENCODED = ("content-encoding", "content-length", "transfer-encoding")  # headers that speak of the packed body
+LONGEST_QUOTE = 10_000  # characters that are looked at to quote a beginning
 LONGEST_BACKOFF, LONGEST_WAIT = 60.0, 300.0  # seconds
 
 T = TypeVar("T")
@@ -31,6 +33,10 @@ T = TypeVar("T")
 
 class RefusedError(BgpmError, ValueError):
     """The service understood the request and will not answer it; asking again is no use."""
+
+
+class TooLongError(Exception):
+    """A reply is longer than it may be."""
 
 
 class StoppedError(BgpmError, RuntimeError):
@@ -65,6 +71,7 @@ class Chat:
         retries: Further tries of a request that failed for the service's sake.
         backoff: Seconds before the first further try; doubled each time, and shortened by up to a half at random.
         per_minute: At most so many requests a minute, evenly spaced; None for no limit.
+        longest: Bytes of a reply, unpacked, after which it is not read on and counts as none.
         stop: Set it to end all waiting.
     """
 
@@ -77,11 +84,13 @@ class Chat:
         retries: int,
         backoff: float,
         per_minute: float | None,
+        longest: int,
         stop: threading.Event,
     ) -> None:
         self.url = base_url.rstrip("/") + "/chat/completions"
         self._key = key
         self._retries, self._backoff, self._stop = retries, backoff, stop
+        self._longest = longest
         self._gap = 60.0 / per_minute if per_minute else 0.0
         self._free_at = 0.0
         self._lock = threading.Lock()
@@ -102,10 +111,10 @@ class Chat:
         self._loop.close()
 
     def clean(self, text: str) -> str:
-        """The beginning of a text as one line that can be written, without the key."""
+        """The beginning of a text as one line that any terminal can show, without the key."""
         if self._key:
             text = text.replace(self._key, "***")
-        return " ".join(text.encode(errors="replace").decode().split())[:300]
+        return visible(" ".join(text[:LONGEST_QUOTE].split()))[:300]
 
     def __call__(
         self, body: Mapping[str, Any], before: Callable[[], None], failed: Callable[[str, bool], None]
@@ -132,6 +141,8 @@ class Chat:
                 response = self._run(self._post(body, sent))
             except TimeoutError:
                 trouble = f"no whole reply within {self._timeout:g} s"
+            except TooLongError:
+                trouble = f"a reply of more than {self._longest} bytes (oracles.judge.max_reply_bytes)"
             except httpx2.RequestError as error:
                 trouble = f"{type(error).__name__}: {error}"
             if response is None:
@@ -157,14 +168,28 @@ class Chat:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     async def _post(self, body: Mapping[str, Any], sent: threading.Event) -> httpx2.Response:
-        """The whole response; ``sent`` is set once a part of the request may have reached the service."""
+        """The whole response; ``sent`` is set once a part of the request may have reached the service.
+
+        Raises:
+            TooLongError: As soon as the unpacked body is longer than it may be.
+            TimeoutError: If the whole exchange takes too long.
+        """
 
         async def note(event: str, _: object) -> None:
             if event == "http11.send_request_headers.started":
                 sent.set()
 
-        async with asyncio.timeout(self._timeout):
-            return await self._client.post(self.url, json=body, extensions={"trace": note})
+        content = bytearray()
+        async with (
+            asyncio.timeout(self._timeout),
+            self._client.stream("POST", self.url, json=body, extensions={"trace": note}) as response,
+        ):
+            async for part in response.aiter_bytes():
+                content += part
+                if len(content) > self._longest:
+                    raise TooLongError
+        headers = [(name, value) for name, value in response.headers.items() if name not in ENCODED]
+        return httpx2.Response(response.status_code, headers=headers, content=bytes(content))
 
     def _judge_failure(self, response: httpx2.Response, trouble: str) -> float | None:
         """Seconds that the service asks us to wait, if it does; an error where waiting is no use."""
@@ -246,7 +271,7 @@ def _retry_after(response: httpx2.Response) -> float | None:
         return float(value)
     try:
         moment = parsedate_to_datetime(value)
-    except ValueError:
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return max((moment - datetime.now(UTC)).total_seconds(), 0.0)
+    except (ValueError, OverflowError):  # no date, or a zone that no clock has
         return None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return max((moment - datetime.now(UTC)).total_seconds(), 0.0)

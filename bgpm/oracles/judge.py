@@ -26,12 +26,12 @@ from bgpm.annotations.store import Answer, LabelStore, Shown, now
 from bgpm.errors import ConfigError, LabelsPendingError
 from bgpm.oracles import Oracle, OracleFiles, Question, Verdicts
 from bgpm.oracles._chat import Chat, RefusedError, Reply, StoppedError
+from bgpm.oracles._replies import EXPECTED, read_reply
 
 log = logging.getLogger("bgpm")
 
 FIELDS = ("prompt", "response_a", "response_b")
-LETTERS = {"A": 1.0, "B": 0.0, "T": 0.5}
-WORDS = {"a": 1.0, "b": 0.0, "tie": 0.5}
+FIRST = 5  # replies of which one must be readable before more are asked for
 OVERHEAD = 64  # tokens that a chat template may add to a message, generously
 
 
@@ -39,8 +39,9 @@ class Judge(Oracle):
     """Labels from a language model that is asked about each pair in both orders.
 
     The model must reply with one letter (A, B, T for a tie) or one JSON object with ``better`` ("A", "B" or "tie") or
-    ``probability_a`` (a number in [0, 1]). Any other reply is asked for again, and then the judge abstains. Where one
-    of the two orders has no answer the pair has no label.
+    ``probability_a`` (a number in [0, 1]); bold, brackets, quotes, ``Answer:`` and thoughts before it do no harm (see
+    `bgpm.oracles._replies`). Any other reply is asked for again, and then the judge abstains. Where one of the two
+    orders has no answer the pair has no label. Where none of the first replies of a run can be read the run stops.
 
     Every reply is paid once: it is appended to ``data/annotations/judge-MODEL.jsonl`` before the next request, under a
     hash of model, request, template and texts, and a later run takes it from there. That file is tracked by git and is
@@ -60,6 +61,7 @@ class Judge(Oracle):
             abstention.
         attempts: Replies that are paid for before an unreadable one counts as an abstention.
         retries, backoff, timeout: See `bgpm.oracles._chat.Chat`.
+        max_reply_bytes: A reply that is longer, unpacked, is not read to its end and counts as none.
         concurrency: Requests under way at a time.
         requests_per_minute: At most; null for no limit.
         max_requests: Requests at most: those of this run, and of earlier ones those that had a reply or may have been
@@ -83,6 +85,7 @@ class Judge(Oracle):
     retries: int = Field(default=5, ge=0)
     backoff: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     timeout: float = Field(default=60.0, gt=0, allow_inf_nan=False)
+    max_reply_bytes: int = Field(default=1_000_000, ge=10_000)
     concurrency: int = Field(default=4, ge=1, le=256)
     requests_per_minute: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     max_requests: int | None = Field(default=2000, ge=1)
@@ -218,14 +221,16 @@ class Judge(Oracle):
             retries=self.retries,
             backoff=self.backoff,
             per_minute=self.requests_per_minute,
+            longest=self.max_reply_bytes,
             stop=stop,
         )
+        first = _FirstReplies(self, stop)
         bar = tqdm(total=len(asks), desc=f"judge {self.model}", unit="question", disable=None)
         with closing(chat), bar, ThreadPoolExecutor(self.concurrency) as pool:
 
             def settle(ask: _Ask) -> None:
                 try:
-                    self._settle(ask, told.tries(ask), chat, budget, store)
+                    self._settle(ask, told.tries(ask), chat, budget, store, first)
                 except BaseException:
                     stop.set()  # before this thread takes the next question
                     raise
@@ -241,7 +246,9 @@ class Judge(Oracle):
         for error in sorted(errors, key=lambda error: isinstance(error, StoppedError)):
             raise error
 
-    def _settle(self, ask: _Ask, tries: int, chat: Chat, budget: _Budget, store: LabelStore) -> None:
+    def _settle(
+        self, ask: _Ask, tries: int, chat: Chat, budget: _Budget, store: LabelStore, first: _FirstReplies
+    ) -> None:
         """Ask until a reply can be read, or as often as is paid for."""
         size = len(json.dumps(ask.body, ensure_ascii=False).encode())  # no tokeniser makes more tokens than bytes
         at_most = self._price(OVERHEAD + size, self._longest_reply or 0)
@@ -252,12 +259,17 @@ class Judge(Oracle):
                 store.append(lost)
                 store.undo(lost.id, lost.annotator)
             budget.settle(at_most, at_most if may_be_paid else 0.0)
+            first.failed()
+
+        def before() -> None:
+            first.wait()
+            budget.reserve(at_most)
 
         label = None
         while label is None and tries < self.attempts:
             tries += 1
             try:
-                reply = chat(ask.body, lambda: budget.reserve(at_most), failed)
+                reply = chat(ask.body, before, failed)
             except RefusedError as error:
                 if self.refusal == "stop":
                     raise LabelsPendingError(
@@ -276,6 +288,7 @@ class Judge(Oracle):
                     f"params.yaml: oracles.judge.logprobs: {self.model} at {self.base_url} gives no log-probabilities; "
                     "set it to 0"
                 )
+            first.heard(reply, note, readable=label is not None)
 
     def _price(self, tokens_in: int, tokens_out: int) -> float:
         return (tokens_in * self.price_input + tokens_out * self.price_output) / 1e6
@@ -375,41 +388,48 @@ class _Budget:
         )
 
 
-def read_reply(reply: Reply, *, soft: bool) -> float | None:
-    """Probability that the answer shown first is better; None where the reply is not exactly what was asked for.
+class _FirstReplies:
+    """No more requests than a few until one reply was readable: a model that answers in prose must not cost much."""
 
-    Args:
-        soft: Take the probability of A among the letters in the place of the letter; a tie counts half.
-    """
-    if reply.cut:
-        return None
-    text = reply.text.strip()
-    if soft:
-        return _soft(text.upper(), reply)
-    if text.upper() in LETTERS:
-        return LETTERS[text.upper()]
-    try:
-        said = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(said, dict) or len({"better", "probability_a"} & said.keys()) != 1:
-        return None
-    if "better" in said:
-        return WORDS.get(said["better"].lower()) if isinstance(said["better"], str) else None
-    p = said["probability_a"]
-    return float(p) if isinstance(p, int | float) and not isinstance(p, bool) and 0 <= p <= 1 else None
+    def __init__(self, judge: Judge, stop: threading.Event) -> None:
+        self._judge, self._stop = judge, stop
+        self._change = threading.Condition()
+        self._readable = False
+        self._under_way = self._unreadable = 0
 
+    def wait(self) -> None:
+        """Hold a request back until it is one of the first or a reply was readable."""
+        with self._change:
+            while not self._readable and self._under_way + self._unreadable >= FIRST:
+                if self._stop.is_set():
+                    raise StoppedError("another request failed")
+                self._change.wait(0.05)
+            self._under_way += 1
 
-def _soft(letter: str, reply: Reply) -> float | None:
-    place = next((t for t in reply.tokens or () if t[0].strip().upper() == letter), None)
-    if letter not in LETTERS or place is None:
-        return None
-    mass = dict.fromkeys(LETTERS, 0.0)
-    for token, logprob in place[1].items():
-        if (name := token.strip().upper()) in mass:
-            mass[name] += math.exp(logprob)
-    total = sum(mass.values())
-    return sum(LETTERS[name] * p for name, p in mass.items()) / total if total > 0 else None
+    def failed(self) -> None:
+        """A request brought no reply."""
+        with self._change:
+            self._under_way -= 1
+            self._change.notify_all()
+
+    def heard(self, reply: Reply, shown: str, *, readable: bool) -> None:
+        """A reply came; ``shown`` is its beginning as it may be printed.
+
+        Raises:
+            ConfigError: If it is the last of the first ones and none of them could be read.
+        """
+        with self._change:
+            self._under_way -= 1
+            self._readable |= readable
+            self._unreadable += not readable
+            self._change.notify_all()
+            if not self._readable and self._unreadable >= FIRST:
+                cut = " (cut off at its limit of tokens)" if reply.cut else ""
+                raise ConfigError(
+                    f"params.yaml: oracles.judge: none of the first {FIRST} replies of {self._judge.model} can be "
+                    f"read, the last is {shown!r}{cut}; expected {EXPECTED}; mend {self._judge.template} or "
+                    "oracles.judge.request (max_tokens), then run `dvc repro` again"
+                )
 
 
 def reconcile(ab: Answer, ba: Answer, disagreement: Literal["average", "tie"]) -> float:

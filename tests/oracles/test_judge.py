@@ -6,11 +6,13 @@ import json
 import logging
 import math
 import re
+import resource
 import socket
 import subprocess
 import sys
 import threading
 import time
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,8 @@ from bgpm.data.tables import write_table
 from bgpm.errors import ConfigError, LabelsPendingError
 from bgpm.oracles import Oracle, OracleFiles, Question
 from bgpm.oracles._chat import Reply
-from bgpm.oracles.judge import Judge, position_bias, read_reply, reconcile
+from bgpm.oracles._replies import read_reply
+from bgpm.oracles.judge import Judge, position_bias, reconcile
 from bgpm.registry import build
 
 KEY = "sk-secret-0123456789"
@@ -195,7 +198,18 @@ def test_position_bias_counts_pairs_that_the_place_decided_both_times() -> None:
     [
         ("A", 1.0), (" b\n", 0.0), ("T", 0.5), ('{"better": "A"}', 1.0), ('{"better": "tie", "why": "x"}', 0.5),
         ('{"probability_a": 0.25}', 0.25), ('{"probability_a": 1}', 1.0),
-        ("", None), ("A.", None), ("AB", None), ("Answer A", None), ("C", None), ("1", None), ('"A"', None),
+        ("", None), ("A.", 1.0), ("AB", None), ("Answer A", None), ("C", None), ("1", None), ('"A"', 1.0),
+        ("**A**", 1.0), ("(A)", 1.0), ("[[A]]", 1.0), ("\u201cB\u201d", 0.0), ("Answer: A", 1.0),
+        ("**Answer:** B.", 0.0),
+        ("**Final answer: A**", 1.0), ("The verdict is: [[B]]", 0.0), ("Tie.", 0.5), ("\\boxed{A}", 1.0), ("`B`", 0.0),
+        ('```json\n{"better": "B"}\n```', 0.0), ('```\n{"probability_a": 0.25}\n```', 0.25), ("```\nA\n```", 1.0),
+        ("<think>B? No, A.</think>\n\n**A**", 1.0), ("so B.</think> Answer: A", 1.0),
+        ('<think>x</think> ```json\n{"better": "tie"}\n```', 0.5), ("<think>a</think><think>b</think>B", 0.0),
+        ("<think>A", None), ("<think>A</think><think>B", None), ("A <think>B</think>", None),
+        ("<think>A</think>", None),
+        ("A is worse than B", None), ("A is better", None), ("A B", None), ("A, not B", None), ("A\nB", None),
+        ("Answer: A or B", None), ("not A", None), ("Answer: A. Answer: B.", None), ("**A** because it is right", None),
+        ("[A][B]", None), ("A" + " " * 2000, 1.0), ("Answer: " + "A" * 2000, None), ("<" * 5000 + "A", None),
         ("[1]", None), ('{"better": "C"}', None), ('{"better": 1}', None), ('{"better": null}', None), ("{}", None),
         ('{"probability_a": 1.5}', None), ('{"probability_a": true}', None), ('{"probability_a": NaN}', None),
         ('{"probability_a": "0.5"}', None), ('{"better": "A", "probability_a": 0.1}', None), ('{"better": "A"', None),
@@ -275,6 +289,9 @@ TROUBLE = {
     "waiting for nothing": Response(429, headers={"retry-after": "nan"}),
     "a body a byte at a time": Response(body=completion("A").body, drip="body"),
     "all of it a byte at a time": Response(body=completion("A").body, drip="all"),
+    "longer than any reply": Response(body=completion("A").body + b" " * 200_000),
+    "a date in no zone": Response(429, headers={"retry-after": f"Mon, 01 Jan 2024 00:00:00 +{'9' * 20}"}),
+    "a date before all zones": Response(429, headers={"retry-after": "Mon, 01 Jan 0001 00:00:00 +2359"}),
     "nested without end": Response(body=b"[" * 100_000),
     "more tokens than there are": Response(body=completion("A").body.replace(b"100", b"1e999")),
     "in an encoding that it is not": Response(body=completion("A").body, headers={"content-encoding": "gzip"}),
@@ -286,8 +303,58 @@ def test_a_service_in_trouble_is_asked_again(files: OracleFiles, trouble: Respon
     bad = {1, 2, 5}
     with serve(lambda n, request: trouble if n in bad else honest(n, request)) as service:
         timeout = 1.0 if trouble.delay or trouble.drip else 30.0  # honest requests need some of it too
-        assert labels(service, files, timeout=timeout, concurrency=1) == TRUTH
+        assert labels(service, files, timeout=timeout, concurrency=1, max_reply_bytes=100_000) == TRUTH
     assert len(service.requests) == 10 + len(bad)
+
+
+def test_a_reply_is_read_no_further_than_its_limit(files: OracleFiles) -> None:
+    # 200 MB unpacked, and as much again as text
+    packer = zlib.compressobj(wbits=31)  # gzip
+    packed = b"".join([*(packer.compress(b" " * 10**6) for _ in range(200)), packer.flush()])
+    bomb = Response(body=packed, headers={"content-encoding": "gzip"})
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with (
+        serve(lambda *_: bomb) as service,
+        pytest.raises(LabelsPendingError, match=r"a reply of more than 1000000 bytes \(oracles\.judge\.max_reply"),
+    ):
+        labels(service, files, retries=0, concurrency=1)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 120 * 1024  # KiB
+
+
+def test_what_a_service_says_of_itself_does_not_command_the_terminal(files: OracleFiles) -> None:
+    rude = Response(400, json.dumps({"error": {"message": "\x1b[2J\x1b]0;x\x07 gone\u202e\x9b31m"}}).encode())
+    with serve(lambda *_: rude) as service, pytest.raises(LabelsPendingError) as caught:
+        labels(service, files)
+    assert r"\x1b[2J\x1b]0;x\x07 gone\u202e\x9b31m" in str(caught.value)
+    assert not set("\x1b\x07\u202e\x9b") & set(str(caught.value))
+
+
+@pytest.mark.parametrize("concurrency", [1, 16])
+def test_a_run_stops_when_none_of_its_first_five_replies_can_be_read(files: OracleFiles, concurrency: int) -> None:
+    prose = "\x1b[31mBoth have merits: " + "on the one hand, " * 100
+    with serve(lambda *_: completion(prose)) as service:
+        with pytest.raises(ConfigError) as caught:
+            labels(service, files, concurrency=concurrency)
+        assert len(service.requests) == 5
+    message = str(caught.value)
+    assert r"none of the first 5 replies of lab/m-1 can be read, the last is '\\x1b[31mBoth have merits" in message
+    assert "expected one letter (A, B, or T for a tie), or a JSON object" in message
+    assert "\x1b" not in message
+    assert len(message) < 800
+
+
+def test_one_readable_reply_among_the_first_five_lets_the_run_go_on(files: OracleFiles) -> None:
+    with serve(lambda n, request: honest(n, request) if n == 5 else completion("Well.")) as service:
+        found = labels(service, files, concurrency=16)
+    assert len(service.requests) == 20 - 1
+    assert np.isnan(found).all()
+
+
+def test_places_of_the_old_names_ask_nothing_anew(files: OracleFiles) -> None:
+    (files.annotations / "old.txt").write_text("{prompt}|{answer_a}|{answer_b}")
+    with serve(honest) as service:
+        assert labels(service, files, template="old.txt") == labels(service, files) == TRUTH
+        assert len(service.requests) == 10
 
 
 def test_a_service_that_stays_in_trouble_ends_the_run_with_its_own_words(files: OracleFiles) -> None:
@@ -342,7 +409,8 @@ def test_a_wrong_key_address_or_model_ends_the_run_at_once_and_the_key_is_nowher
             caught.value
         )
         service.behave = lambda *_: completion(f"you sent {KEY}")
-        labels(service, files)
+        with pytest.raises(ConfigError, match=r"the last is 'you sent \*\*\*'"):
+            labels(service, files)
     assert service.requests[0].headers["authorization"] == f"Bearer {KEY}"
     written = "".join(p.read_text() for p in files.annotations.iterdir())
     assert "you sent ***" in written
@@ -376,8 +444,9 @@ def test_what_no_key_can_hold_is_refused_before_any_request_and_not_repeated(
 
 def test_half_a_character_in_a_reply_does_not_lose_it(files: OracleFiles) -> None:
     with serve(lambda *_: completion("A\ud800")) as service:
-        assert np.isnan(labels(service, files)).all()
-    assert {a.note for a in judge(service).store(files.annotations).history()} == {"A?"}
+        service.behave = lambda n, request: honest(n, request) if n == 1 else completion("A\ud800")
+        assert np.isnan(labels(service, files)).sum() >= 4
+    assert r"A\ud800" in {a.note for a in judge(service).store(files.annotations).history()}
 
 
 def test_a_refused_question_stops_the_run_or_counts_as_an_abstention(files: OracleFiles) -> None:

@@ -9,7 +9,7 @@ const QUOTE = /^ {0,3}> ?/;
 const ITEM = /^( *)([-*+]|(\d{1,9})[.)])( +|$)/;
 const DEEPEST = 10; // nested quotes, lists or emphasis
 const FREE_ELEMENTS = 200; // of any text, and
-const CHARACTERS_PER_ELEMENT = 40; // for each further one
+const CHARACTERS_PER_ELEMENT = 80; // for each further one
 
 let left = 0; // elements that the text which is shown may still make
 
