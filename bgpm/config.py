@@ -13,6 +13,7 @@ from bgpm.data.schema import BenchmarkSettings, PoolSettings
 from bgpm.errors import ConfigError
 from bgpm.evaluation import AuditSettings
 from bgpm.features import FeatureSettings
+from bgpm.features.blocks import built as feature_blocks
 from bgpm.launch import LauncherSettings
 from bgpm.models import Model
 from bgpm.oracles import Oracle
@@ -131,6 +132,7 @@ def check(raw: Mapping[str, Any]) -> Params:
         )
     if len(set(params.seeds)) != len(params.seeds):
         raise ConfigError(f"params.yaml: seeds: every seed must differ, got {params.seeds}")
+    feature_blocks(params.features)
     model, posterior, oracle = built["model"], built["posterior"], built["oracle"]
     assert isinstance(model, Model)
     assert isinstance(posterior, Posterior)

@@ -26,7 +26,7 @@ from bgpm.backbones import BackboneSettings
 from bgpm.backbones.embedding import Backbone, embed, load_backbone, tokens
 from bgpm.data.readers import prompt_of
 from bgpm.data.schema import Message, as_text
-from bgpm.data.tables import read_table
+from bgpm.data.tables import read_table, where
 from bgpm.errors import DataError, StateError
 from bgpm.features import FeatureSettings
 from bgpm.features.reduction import Reduction
@@ -207,9 +207,10 @@ class PreferenceModel:
             asked.append(prompts[choice.prompt])
             rows.append(np.array([answers.setdefault((asked[-1], text), len(answers)) for text in choice.answers]))
         conversations = [_messages(turns) for turns in prompts]
-        texts = [(conversations[row], text, text) for row, text in answers]
+        asked_text = [as_text(turns) for turns in prompts]
+        texts = [(conversations[row], text, text, asked_text[row]) for row, text in answers]
         # the text that `prepare` gives a prompt counts for the statistics alone, which gates may read
-        alone = [(c, None, as_text(turns)) for c, turns in zip(conversations, prompts, strict=True)]
+        alone = [(c, None, text, "") for c, text in zip(conversations, asked_text, strict=True)]
         responses = self._features(texts, "embed answers")
         of_prompts = self._features(alone, "embed prompts") if self.reads_prompt else np.empty((len(prompts), 0))
         return Embedded(Features(responses, of_prompts), rows, np.array(asked, np.int64))
@@ -267,27 +268,33 @@ class PreferenceModel:
             whole[i, j], whole[j, i] = part, other
         return Matrix(*(whole[np.ix_(back, back)] for whole in square))
 
-    def _features(self, items: Sequence[tuple[list[dict[str, str]], str | None, str]], title: str) -> np.ndarray:
-        """Features float32 [n, p] of conversations with an answer or without, and of the text that is looked at."""
+    def _features(self, items: Sequence[tuple[list[dict[str, str]], str | None, str, str]], title: str) -> np.ndarray:
+        """Features float32 [n, p] of conversations with an answer or without, of the text that is looked at, and of
+        the prompt that it answers."""
         parts = [np.empty((0, self.reduction.dim), np.float32)]
         for start in range(0, len(items), CHUNK):
             chunk = items[start : start + CHUNK]
             states = np.empty((len(chunk), self.backbone.layers, self.backbone.width), np.float32)
             part = f"{title} {start + 1}-{start + len(chunk)} of {len(items)}"
-            embed(self.backbone, [(messages, answer) for messages, answer, _ in chunk], states, title=part)
-            parts.append(self.reduction(states, [text for *_, text in chunk]))
+            embed(self.backbone, [(messages, answer) for messages, answer, *_ in chunk], states, title=part)
+            parts.append(self.reduction(states, [text for *_, text, _ in chunk], [prompt for *_, prompt in chunk]))
         return np.concatenate(parts)
 
     def _check(self, model: Path, seed: int, in_features: int, root: Path) -> None:
         """Refuse a model, a map and a backbone that are not of one run."""
         fix = "set params.yaml back to what it was trained with, or run `dvc repro`"
-        settings, arrays = self.reduction.settings, self.reduction.arrays
-        gives = self.backbone.width * (self.backbone.layers if settings.layers == "all" else 1)
-        if len(arrays["mean"]) != gives or bool(len(arrays["statistics_mean"])) != settings.text_statistics:
+        if "states" in self.reduction.parts:
+            block, arrays = self.reduction.states
+            gives = self.backbone.width * (self.backbone.layers if block.layers == "all" else 1)
+            if len(arrays["mean"]) != gives:
+                raise StateError(
+                    f"{model}: the map to its features reads {len(arrays['mean'])} states; backbone and features of "
+                    f"params.yaml give {gives}; {fix}"
+                )
+        if strangers := self.reduction.strangers:
             raise StateError(
-                f"{model}: the map to its features reads {len(arrays['mean'])} states "
-                f"{'with' if len(arrays['statistics_mean']) else 'without'} text statistics; backbone and features of "
-                f"params.yaml give {gives} {'with' if settings.text_statistics else 'without'}; {fix}"
+                f"{model}: the map to its features has blocks that features of params.yaml do not name "
+                f"({', '.join(strangers)}); {fix}"
             )
         if self.reduction.dim != in_features:
             raise StateError(
@@ -300,9 +307,11 @@ class PreferenceModel:
         if not all(path.is_file() for path in (stored, *tables)):  # a model that was taken away from its pool
             return
         texts = read_table(tables[1], ["prompt", "text"])
-        messages = json.loads(read_table(tables[0], ["messages"])["messages"][texts["prompt"][0]])
+        asked = where(read_table(tables[0], ["messages", "text"]), texts["prompt"][:1])
         expected = np.load(stored, mmap_mode="r")[0]
-        got = self._features([(messages, texts["text"][0], texts["text"][0])], "check")[0]
+        got = self._features(
+            [(json.loads(asked["messages"][0]), texts["text"][0], texts["text"][0], asked["text"][0])], "check"
+        )[0]
         if not np.linalg.norm(got - expected) <= ALIKE * np.linalg.norm(expected):
             raise StateError(
                 f"{model}: the backbone gives other features of the pool's first answer than those it was trained on "

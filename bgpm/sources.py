@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-WHOLE = ("acquisition", "fitting", "functional", "models", "oracles", "posteriors", "selection")
+WHOLE = ("acquisition", "features/blocks", "fitting", "functional", "models", "oracles", "posteriors", "selection")
 
 
 def reach(script: Path, root: Path) -> set[Path]:
@@ -30,7 +30,7 @@ def reach(script: Path, root: Path) -> set[Path]:
             continue
         seen.add(path)
         queue += [found for name in _imports((root / path).read_text(encoding="utf-8")) for found in _files(name, root)]
-        if path.parent.parent == Path("bgpm") and path.parent.name in WHOLE:
+        if path.parent in [Path("bgpm", family) for family in WHOLE]:
             queue += [found.relative_to(root) for found in (root / path.parent).glob("*.py")]
     return seen
 

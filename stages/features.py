@@ -1,14 +1,16 @@
-"""Stage features: stored states of every layer become features, by a map fitted on the unlabelled pool only."""
+"""Stage features: stored states and texts become features, by a map fitted on the unlabelled pool only."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from hashlib import sha256
 
 import numpy as np
 
-from bgpm.data.tables import read_table
+from bgpm.data.blocks import write_blocks
+from bgpm.data.tables import iterate_table, read_rows, read_table
 from bgpm.features import FeatureSettings
-from bgpm.features.reduction import Reduction
+from bgpm.features.reduction import Reduction, read_states, sample
 from bgpm.registry import parse
 from bgpm.stage import DATA, EMBEDDINGS, FEATURES, POOL, TEXTS, read_params, run, setting, whole_folder, write_json
 
@@ -16,24 +18,44 @@ from bgpm.stage import DATA, EMBEDDINGS, FEATURES, POOL, TEXTS, read_params, run
 def main() -> None:
     params = read_params()
     settings = parse(FeatureSettings, setting(params, "features"), "features")
-    states = np.load(EMBEDDINGS / "pool" / "responses.npy", mmap_mode="r")
-    responses = read_table(POOL / "responses.parquet", ["prompt", "text"])
-    split = read_table(POOL / "prompts.parquet", ["split"])["split"]
-    unlabelled = np.flatnonzero(split[responses["prompt"]] == "pool")
-    reduction = Reduction.fit(settings, states, list(responses["text"]), unlabelled)
+    reduction = fitted(settings)
     for which in ("pool", "benchmark"):
         with whole_folder(FEATURES / which) as folder:
             for name in ("responses", "prompts"):
-                texts = read_table(DATA / which / f"{name}.parquet", ["text"])["text"]
                 states = np.load(EMBEDDINGS / which / f"{name}.npy", mmap_mode="r")
-                np.save(folder / f"{name}.npy", reduction(states, list(texts)))
+                chunks = texts(which, name, reduction.chunk(states))
+                np.save(folder / f"{name}.npy", reduction.write(states, chunks))
+            write_blocks(folder, reduction.blocks)
             if which == "pool":
                 reduction.save(folder / "reduction.safetensors")
     # Only a trained backbone reads the benchmark's texts while it trains: another benchmark is to re-run that, and no
     # training on frozen features.
     frozen = setting(params, "training.mode") == "frozen"
-    texts = [DATA / "benchmark" / f"{name}.parquet" for name in ("responses", "prompts")]
-    write_json(TEXTS, None if frozen else {path.stem: sha256(path.read_bytes()).hexdigest() for path in texts})
+    tables = [DATA / "benchmark" / f"{name}.parquet" for name in ("responses", "prompts")]
+    write_json(TEXTS, None if frozen else {path.stem: sha256(path.read_bytes()).hexdigest() for path in tables})
+
+
+def fitted(settings: FeatureSettings) -> Reduction:
+    """The map, fitted on responses to the pool's own prompts."""
+    states = np.load(EMBEDDINGS / "pool" / "responses.npy", mmap_mode="r")
+    split = read_table(POOL / "prompts.parquet", ["split"])["split"]
+    prompt = read_table(POOL / "responses.parquet", ["prompt"])["prompt"]
+    rows = sample(settings, states, np.flatnonzero(split[prompt] == "pool"))
+    some = read_rows(POOL / "responses.parquet", ["text"], rows)["text"]
+    asked = read_table(POOL / "prompts.parquet", ["text"])["text"][prompt[rows]]
+    return Reduction.fit_on(settings, read_states(states, rows), list(some), list(asked), rows)
+
+
+def texts(which: str, name: str, size: int) -> Iterator[tuple[list[str], list[str]]]:
+    """Texts of a set a chunk at a time, each with the prompt that it answers."""
+    path = DATA / which / f"{name}.parquet"
+    if name == "prompts":
+        for batch in iterate_table(path, ["text"], size):
+            yield list(batch["text"]), [""] * len(batch["text"])
+        return
+    asked = read_table(DATA / which / "prompts.parquet", ["text"])["text"]
+    for batch in iterate_table(path, ["prompt", "text"], size):
+        yield list(batch["text"]), list(asked[batch["prompt"]])
 
 
 if __name__ == "__main__":

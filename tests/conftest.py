@@ -175,8 +175,8 @@ def make_project(folder: Path) -> Project:
         rounds=[{"k": 0, "next": 1}, {"k": 1, "next": 2}],
         batch_size=6,
         start__labels=8,
-        features__pca=16,
-        features__text_statistics=False,
+        features__states__pca=16,
+        features__blocks=["states"],
         report__resamples=200,
     )
     project.run("git", "init", "-q", "-b", "main")

@@ -334,18 +334,21 @@ def test_a_model_of_other_features_or_of_another_backbone_is_refused(finished_pr
     shutil.copy(source / "params.yaml", project.folder)
     PreferenceModel.load(FOLDER, root=project.folder)
 
-    project.params(features__layers="last")
-    with pytest.raises(StateError, match=r"reads 96 states without text statistics.*give 32 without"):
+    project.params(features__states__layers="last")
+    with pytest.raises(StateError, match=r"reads 96 states; backbone and features of params.yaml give 32"):
         PreferenceModel.load(FOLDER, root=project.folder)
-    project.params(features__layers="all", features__text_statistics=True)
-    with pytest.raises(StateError, match="give 96 with"):
+    project.params(features__states__layers="all", features__blocks=["states", "statistics"])
+    with pytest.raises(StateError, match=r"is not a fitted reduction .*without statistics_mean, statistics_scale"):
         PreferenceModel.load(FOLDER, root=project.folder)
-    project.params(features__text_statistics=False)
+    project.params(features__blocks=["states"])
 
     reduction = project.folder / "data/features/pool/reduction.safetensors"
     arrays = load_file(reduction)
     save_file({**arrays, "components": np.ascontiguousarray(arrays["components"][:, :5])}, reduction)
     with pytest.raises(StateError, match="reads 16 features and the map to them gives 5"):
+        PreferenceModel.load(FOLDER, root=project.folder)
+    save_file({**arrays, "rich_mean": np.zeros(21)}, reduction)
+    with pytest.raises(StateError, match=r"has blocks that features of params.yaml do not name \(rich_mean\)"):
         PreferenceModel.load(FOLDER, root=project.folder)
     save_file(arrays, reduction)
 

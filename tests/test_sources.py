@@ -85,6 +85,7 @@ def test_a_new_member_of_a_family_counts_though_nobody_imports_it(copy: Path) ->
 
 def test_every_family_found_by_name_counts_whole() -> None:
     assert {base.__module__.removeprefix("bgpm.") for base, _ in FAMILIES.values()} <= set(WHOLE)
+    assert "features/blocks" in WHOLE  # the family of blocks, whose settings stand in their own section
 
 
 @pytest.mark.slow

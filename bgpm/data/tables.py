@@ -18,7 +18,7 @@ unknown).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +44,30 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> dict[str, np
     except (OSError, pa.ArrowException) as error:
         raise StateError(f"{path}: cannot be read ({error}); run `dvc repro` or `dvc checkout`") from error
     return {name: table.column(name).to_numpy() for name in table.column_names}
+
+
+def iterate_table(path: Path, columns: Sequence[str], size: int) -> Iterator[dict[str, np.ndarray]]:
+    """`read_table` at most ``size`` rows at a time, so that the whole is never in memory."""
+    read_table(path, columns[:0])  # refuses what cannot be read
+    try:
+        with pq.ParquetFile(path, pre_buffer=False, buffer_size=2**20) as file:
+            if missing := sorted(set(columns) - set(file.schema_arrow.names)):
+                raise StateError(f"{path}: no column {', '.join(missing)}; run `dvc repro`")
+            for batch in file.iter_batches(size, columns=list(columns)):
+                yield {name: batch.column(name).to_numpy(zero_copy_only=False) for name in columns}
+    except (OSError, pa.ArrowException) as error:
+        raise StateError(f"{path}: cannot be read ({error}); run `dvc repro` or `dvc checkout`") from error
+
+
+def read_rows(path: Path, columns: Sequence[str], rows: np.ndarray, size: int = 10_000) -> dict[str, np.ndarray]:
+    """The rows of a table at ascending numbers, read without ever holding the whole."""
+    parts, at = [], 0
+    for batch in iterate_table(path, columns, size):
+        stop = at + len(batch[columns[0]])
+        inside = rows[np.searchsorted(rows, at) : np.searchsorted(rows, stop)] - at
+        parts.append(where(batch, inside))
+        at = stop
+    return concatenate(parts) if parts else read_table(path, columns)
 
 
 def write_table(path: Path, columns: Mapping[str, np.ndarray | Sequence[object]]) -> None:

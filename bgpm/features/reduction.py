@@ -1,111 +1,164 @@
-"""From stored states of every layer to features: standardise, reduce, scale.
+"""From stored states and texts to features: blocks fitted on responses of the unlabelled pool, side by side.
 
-What is fitted is fitted on the answers of the unlabelled pool, never on held-out or benchmark texts. Every layer of a
-large model's states is more than memory holds: of many texts a sample is fitted on, and chunks are reduced in turn.
+What is fitted is fitted on the pool, never on held-out or benchmark texts. Every layer of a model's states is more than
+memory holds: of many texts a sample is fitted on, and chunks are mapped in turn, so that memory does not grow with
+their number but for what comes out.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+import mmap
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from bgpm.errors import NumericsError, StateError
+from bgpm.errors import ConfigError, StateError
 from bgpm.features import FeatureSettings
+from bgpm.features.blocks import Arrays, Block, Inputs, built
+from bgpm.features.blocks.states import States, refuse
+from bgpm.types import FeatureBlock
 
-# In float64 numbers. 200,000 answers in the layers of a small encoder, or 4,000 in those of a decoder of eight billion
-# weights: many times the dimensions that PCA keeps.
-FITTED = 2**29  # that a map is fitted on, 4 GiB; takes about three times that
-CHUNK = 2**26  # that are reduced at a time
+SAMPLE = 20_000  # responses that are fitted on: many times the dimensions that PCA keeps
+FITTED = 2**29  # numbers of states that are fitted on, 4 GiB in float64; wide models only: fewer are fitted on
+CHUNK = 2**24  # numbers of states that are mapped at a time, 128 MiB
+AT_ONCE = 2**20  # numbers that are read from a file at a time
+
+Chunks = Iterable[tuple[Sequence[str], Sequence[str]]]  # of texts, with the prompts that they answer
 
 
 class Reduction:
     """A fitted map from states [n, layers, width] and texts to features [n, p], float32.
 
     Attributes:
-        mean, scale: float64 [layers * width], standardisation of the states; a constant has the scale inf.
-        components: float64 [layers * width, p], what standardised states are multiplied by; without PCA
-            float64 [], one factor for all.
-        statistics_mean, statistics_scale: The same for `text_statistics`; empty when they are off.
+        settings: Which blocks.
+        parts: The blocks by kind, in the order of their columns.
+        arrays: What they were fitted to, by name: `States` under its own names, others under ``KIND_NAME``.
     """
 
-    def __init__(self, settings: FeatureSettings, arrays: dict[str, np.ndarray]) -> None:
+    def __init__(self, settings: FeatureSettings, arrays: Arrays) -> None:
         self.settings = settings
+        self.parts = built(settings)
         self.arrays = arrays
 
     @classmethod
     def fit(
-        cls, settings: FeatureSettings, states: np.ndarray, texts: Sequence[str], rows: np.ndarray | None = None
+        cls,
+        settings: FeatureSettings,
+        states: np.ndarray,
+        texts: Sequence[str],
+        rows: np.ndarray | None = None,
+        prompts: Sequence[str] | None = None,
     ) -> Reduction:
-        """Fit on the pool's answers.
+        """Fit on the pool's responses.
 
         Args:
             states: [n, layers, width]; of a memory map nothing is read but what is fitted on.
-            texts: The n answers.
-            rows: Those to fit on; None for all. Where their states are more than `FITTED` numbers, a sample of them
-                is taken, the same each time; `text_statistics` take all.
+            texts: The n responses.
+            rows: Those to fit on, of which `sample` takes some where they are many; None for all.
+            prompts: Text of each response's prompt, for blocks that read it.
 
         Raises:
             NumericsError: If a state is not finite; names the row.
+            ConfigError: If a block reads prompts and there are none.
         """
-        rows = np.arange(len(states)) if rows is None else rows
-        most = max(1, FITTED // _width(settings, states))
-        taken = rows if len(rows) <= most else np.sort(np.random.default_rng(0).choice(rows, most, replace=False))
-        standard = _flat(settings, states, taken)
-        _refuse(taken[~np.isfinite(standard).all(1)])
-        mean, scale = _standardisation(standard)
-        standard -= mean
-        standard /= scale
-        components = np.ones(()) if settings.pca is None else _principal(standard, settings.pca, settings.whiten)
-        spread = np.sqrt(np.mean(_project(standard, components) ** 2))
-        components = components / max(float(spread), 1e-12)
-        del standard
-        spoken = [texts[row] for row in rows]
-        counts = text_statistics(spoken) if settings.text_statistics else np.zeros((len(spoken), 0))
-        statistics_mean, statistics_scale = _standardisation(counts)
-        return cls(
-            settings,
-            {
-                "mean": mean,
-                "scale": scale,
-                "components": components,
-                "statistics_mean": statistics_mean,
-                "statistics_scale": statistics_scale,
-            },
-        )
+        taken = sample(settings, states, np.arange(len(states)) if rows is None else rows)
+        asked = None if prompts is None else [prompts[row] for row in taken]
+        return cls.fit_on(settings, read_states(states, taken), [texts[row] for row in taken], asked, taken)
+
+    @classmethod
+    def fit_on(
+        cls,
+        settings: FeatureSettings,
+        states: np.ndarray,
+        texts: Sequence[str],
+        prompts: Sequence[str] | None,
+        rows: np.ndarray,
+    ) -> Reduction:
+        """As `fit`, on exactly these n responses; ``rows`` is how messages number them."""
+        parts = built(settings)
+        inputs = Inputs(states, texts, _contexts(parts, texts, prompts), rows)
+        arrays = {_name(kind, name): a for kind, block in parts.items() for name, a in block.fit(inputs).items()}
+        return cls(settings, arrays)
+
+    @property
+    def blocks(self) -> tuple[FeatureBlock, ...]:
+        """Where each block's columns are; a block without columns is left out."""
+        found, at = [], 0
+        for kind, block in self.parts.items():
+            width = block.dim(self._own(kind))
+            if width:
+                found.append(FeatureBlock(kind, at, at + width))
+            at += width
+        return tuple(found)
 
     @property
     def dim(self) -> int:
         """p, the number of features."""
-        kept = self.arrays["components"].shape[-1] if self.arrays["components"].ndim else len(self.arrays["mean"])
-        return kept + len(self.arrays["statistics_mean"])
+        return sum(block.dim(self._own(kind)) for kind, block in self.parts.items())
 
-    def __call__(self, states: np.ndarray, texts: Sequence[str]) -> np.ndarray:
+    @property
+    def states(self) -> tuple[States, Arrays]:
+        """The block of states and what it was fitted to.
+
+        Raises:
+            ConfigError: If there is none.
+        """
+        block = self.parts.get("states")
+        if not isinstance(block, States):
+            raise ConfigError(
+                f"params.yaml: features.blocks: expected states among them, got {', '.join(self.parts)}; "
+                "what trains a backbone learns through its states"
+            )
+        return block, self._own("states")
+
+    @property
+    def strangers(self) -> list[str]:
+        """Arrays of blocks that the settings do not ask for."""
+        known = {_name(kind, name) for kind, block in self.parts.items() for name in block.names}
+        return sorted(name for name, array in self.arrays.items() if name not in known and array.size)
+
+    def __call__(self, states: np.ndarray, texts: Sequence[str], prompts: Sequence[str] | None = None) -> np.ndarray:
         """Features float32 [n, p] of any texts.
+
+        Args:
+            states: [n, layers, width].
+            texts: The texts.
+            prompts: What each of them answers; None for texts that answer nothing, as prompts themselves.
 
         Raises:
             NumericsError: If a state is not finite; names the row.
         """
-        a, rows, bad = self.arrays, max(1, CHUNK // _width(self.settings, states)), []
+
+        def chunks() -> Chunks:
+            size = self.chunk(states)
+            for at in range(0, len(texts), size):
+                some = texts[at : at + size]
+                yield some, [""] * len(some) if prompts is None else prompts[at : at + size]
+
+        return self.write(states, chunks())
+
+    def chunk(self, states: np.ndarray) -> int:
+        """How many texts are mapped at a time."""
+        return max(1, CHUNK // (states.shape[1] * states.shape[2]))
+
+    def write(self, states: np.ndarray, chunks: Chunks) -> np.ndarray:
+        """As `__call__`, from texts that come a chunk at a time, of `chunk` texts or fewer."""
         out = np.empty((len(states), self.dim), np.float32)
-        for start in range(0, len(states), rows):
-            chunk = slice(start, start + rows)
-            flat = _flat(self.settings, states, chunk)
-            broken = np.flatnonzero(~np.isfinite(flat).all(1))
-            flat[broken] = 0.0  # all of them are refused at the end
-            bad.append(start + broken)
-            flat -= a["mean"]
-            flat /= a["scale"]
-            features = _project(flat, a["components"])
-            out[chunk, : features.shape[1]] = features
-        _refuse(np.concatenate([np.empty(0, int), *bad]))
-        if self.settings.text_statistics:
-            counts = (text_statistics(texts) - a["statistics_mean"]) / a["statistics_scale"]
-            out[:, self.dim - counts.shape[1] :] = counts
+        at, bad = 0, [np.empty(0, np.int64)]
+        for texts, prompts in chunks:
+            rows = np.arange(at, at + len(texts))
+            inputs = Inputs(read_states(states, rows), texts, prompts, rows)
+            column = 0
+            for kind, block in self.parts.items():
+                values = block(inputs, self._own(kind))
+                out[at : at + len(texts), column : column + values.shape[1]] = values
+                column += values.shape[1]
+            bad.append(rows[~np.isfinite(out[at : at + len(texts)]).all(1)])
+            at += len(texts)
+        refuse(np.concatenate(bad))
         return out
 
     def save(self, path: Path) -> None:
@@ -117,78 +170,54 @@ class Reduction:
         """The inverse of `save`."""
         try:
             arrays = load_file(path)
-            if lacking := {"mean", "scale", "components", "statistics_mean", "statistics_scale"} - arrays.keys():
+            needed = {_name(kind, name) for kind, block in built(settings).items() for name in block.names}
+            if lacking := needed - arrays.keys():
                 raise KeyError(f"without {', '.join(sorted(lacking))}")
-            # As `fit` holds them: products of the other order round differently.
-            arrays["components"] = np.asarray(arrays["components"], order="F")
-            return cls(settings, arrays)
         except (OSError, KeyError, SafetensorError) as error:
             raise StateError(f"{path}: is not a fitted reduction ({error}); run `dvc repro features`") from error
+        if "components" in arrays:  # As `fit` holds them: products of the other order round differently.
+            arrays["components"] = np.asarray(arrays["components"], order="F")
+        return cls(settings, arrays)
+
+    def _own(self, kind: str) -> Arrays:
+        return {name: self.arrays[_name(kind, name)] for name in self.parts[kind].names}
 
 
-# White space in front of a list item, but no line end: a pattern that runs over blank lines is tried from each of them
-# to the last, so that its time grows with the square of their number.
-ITEM = re.compile(r"^[^\S\n]*(?:[-*]|\d+[.)])\s", re.M)
-MARK = re.compile(r"^#+\s|\*\*", re.M)
+def sample(settings: FeatureSettings, states: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Rows to fit on: all, or where they are more than `SAMPLE` or their states more than `FITTED` numbers a sample of
+    them in their order, the same each time."""
+    block = built(settings).get("states")
+    most = min(SAMPLE, max(1, FITTED // block.width(states))) if isinstance(block, States) else SAMPLE
+    return rows if len(rows) <= most else np.sort(np.random.default_rng(0).choice(rows, most, replace=False))
 
 
-def text_statistics(texts: Sequence[str]) -> np.ndarray:
-    """Counts that people take for quality, [n, 7], each as log(1 + count).
+def read_states(states: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Of ascending rows the states [n, layers, width], in memory.
 
-    Words, characters, line ends, list items, backticks, headings with bold marks, digits. Takes time in proportion to
-    a text's length, whatever it holds.
+    A file that is mapped whole counts as memory page by page as it is read: here it is mapped anew for some rows at a
+    time.
     """
-    rows = [
-        (
-            np.log1p(len(t.split())),
-            np.log1p(len(t)),
-            np.log1p(t.count("\n")),
-            np.log1p(len(ITEM.findall(t))),
-            np.log1p(t.count("`")),
-            np.log1p(len(MARK.findall(t))),
-            np.log1p(sum(map(str.isdigit, t))),
-        )
-        for t in texts
-    ]
-    return np.array(rows, np.float64).reshape(len(texts), 7)
+    if not (isinstance(states, np.memmap) and isinstance(states.base, mmap.mmap) and states.filename):
+        return states[rows]
+    out = np.empty((len(rows), *states.shape[1:]), states.dtype)
+    for at in _steps(rows, max(1, AT_ONCE // int(np.prod(states.shape[1:])))):
+        mapped = np.memmap(states.filename, states.dtype, "r", states.offset, states.shape)
+        out[at] = mapped[rows[at]]
+        del mapped
+    return out
 
 
-def _width(settings: FeatureSettings, states: np.ndarray) -> int:
-    """Numbers of a text that count."""
-    return states.shape[2] * (states.shape[1] if settings.layers == "all" else 1)
+def _steps(rows: np.ndarray, size: int) -> Iterator[slice]:
+    return (slice(start, start + size) for start in range(0, len(rows), size))
 
 
-def _flat(settings: FeatureSettings, states: np.ndarray, rows: np.ndarray | slice) -> np.ndarray:
-    """Of these rows the layers asked for, float64 [n, layers * width], a copy."""
-    chosen = states[rows] if settings.layers == "all" else states[rows, -1]
-    return np.array(chosen, np.float64, order="C").reshape(len(chosen), _width(settings, states))
+def _contexts(parts: dict[str, Block], texts: Sequence[str], prompts: Sequence[str] | None) -> Sequence[str]:
+    if prompts is not None:
+        return prompts
+    if reading := [kind for kind, block in parts.items() if block.reads_prompt]:
+        raise ConfigError(f"features.blocks: {', '.join(reading)} reads the prompt of each response; pass prompts")
+    return [""] * len(texts)
 
 
-def _refuse(bad: np.ndarray) -> None:
-    if len(bad):
-        raise NumericsError(f"embeddings: {len(bad)} texts have states that are not finite, the first is row {bad[0]}")
-
-
-def _standardisation(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of columns; inf for a constant one, so that what differs later does not explode."""
-    mean, deviation = columns.mean(0), columns.std(0)
-    rounding = 1e-8 * np.maximum(deviation.max(initial=0.0), np.abs(mean))
-    return mean, np.where(deviation > rounding, deviation, np.inf)
-
-
-def _principal(standard: np.ndarray, kept: int, whiten: bool) -> np.ndarray:
-    """Principal directions as columns [layers * width, p]; those in which the fitted rows do not differ are dropped."""
-    from sklearn.decomposition import PCA
-
-    if not standard.any():  # every row is the same
-        return np.zeros((standard.shape[1], 1))
-    pca = PCA(min(kept, *standard.shape), random_state=0).fit(standard)
-    spread = np.sqrt(pca.explained_variance_)
-    real = spread > 1e-6 * spread[0]
-    directions = pca.components_[real].T
-    return directions / spread[real] if whiten else directions
-
-
-def _project(standard: np.ndarray, components: np.ndarray) -> np.ndarray:
-    """[n, p]; one factor instead of components leaves the columns as they are."""
-    return standard @ components if components.ndim else standard * components
+def _name(kind: str, name: str) -> str:
+    return name if kind == "states" else f"{kind}_{name}"

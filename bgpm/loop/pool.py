@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bgpm.data.blocks import read_blocks
 from bgpm.data.tables import as_pairs, read_table
 from bgpm.evaluation.cyclic import Triples, find_triples
 from bgpm.evaluation.splits import Split, read_split
@@ -61,7 +62,8 @@ class Labelled(Split):
 
 def read_features(folder: Path) -> Features:
     """Features of the responses and prompts of one set."""
-    return Features(*(np.load(folder / f"{name}.npy") for name in ("responses", "prompts")))
+    responses, prompts = (np.load(folder / f"{name}.npy") for name in ("responses", "prompts"))
+    return Features(responses, prompts, read_blocks(folder))
 
 
 def read_pool(folder: Path, features: Path) -> Pool:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bgpm.data.blocks import write_blocks
 from bgpm.data.tables import read_table, rows_of, write_table
 from bgpm.features import FeatureSettings
 from bgpm.features.reduction import Reduction
@@ -28,14 +29,17 @@ def fit_reduction(settings: FeatureSettings, tables: Tables, states: dict[str, n
     """The reduction fitted on the answers to the pool's own prompts."""
     responses, split = tables["responses"], tables["prompts"]["split"]
     rows = np.flatnonzero(split[responses["prompt"]] == "pool")
-    return Reduction.fit(settings, states["responses"], list(responses["text"]), rows)
+    asked = list(tables["prompts"]["text"][responses["prompt"]])
+    return Reduction.fit(settings, states["responses"], list(responses["text"]), rows, asked)
 
 
 def write_features(folder: Path, reduction: Reduction, tables: Tables, states: dict[str, np.ndarray]) -> None:
     """Features of responses and prompts, as `bgpm.loop.pool` reads them."""
     folder.mkdir(exist_ok=True)
+    asked = {"responses": list(tables["prompts"]["text"][tables["responses"]["prompt"]]), "prompts": None}
     for name, values in states.items():
-        np.save(folder / f"{name}.npy", reduction(values, list(tables[name]["text"])))
+        np.save(folder / f"{name}.npy", reduction(values, list(tables[name]["text"]), asked[name]))
+    write_blocks(folder, reduction.blocks)
 
 
 def write_tables(folder: Path, tables: Tables, truth: Tables) -> None:

@@ -128,9 +128,9 @@ class PreferenceNetwork(nn.Module):
         self.net, self.preference, self.regulariser, self.varlen = net, head, regulariser, varlen
         self.config = net.config  # DeepSpeed reads sizes from it
         self._backbone = [backbone]  # in a list: it is registered as (a part of) net already
-        self.every_layer = reduction.settings.layers == "all"
+        block, arrays = reduction.states
+        self.every_layer = block.layers == "all"
         # Not buffers: DeepSpeed would cast those to the backbone's dtype.
-        arrays = reduction.arrays
         self._map = [
             torch.from_numpy(array).float() for array in (arrays["mean"], 1 / arrays["scale"], arrays["components"])
         ]

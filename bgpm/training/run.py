@@ -23,6 +23,7 @@ import torch
 
 from bgpm.backbones import packing
 from bgpm.backbones.embedding import embed, is_causal, on_disk, own_device
+from bgpm.data.blocks import write_blocks
 from bgpm.data.tables import as_pairs, read_table, where
 from bgpm.data.texts import TextSet
 from bgpm.features.reduction import Reduction
@@ -72,7 +73,8 @@ def train(task: Task) -> None:
     posterior = build(Posterior, task.posterior["kind"], _without_kind(task.posterior), "posteriors")
     data, texts = _labels(task), TextSet.read(Path(task.pool))
     reduction = Reduction.load(task.reduction, Path(task.features) / "reduction.safetensors")
-    features = Features(*(np.load(Path(task.features) / f"{name}.npy") for name in ("responses", "prompts")))
+    stored = (np.load(Path(task.features) / f"{name}.npy") for name in ("responses", "prompts"))
+    features = Features(*stored, reduction.blocks)
     seed = int(generator("training", settings.seed, task.seed).integers(2**31))
     out = held_out(data.pairs.prompt, settings.holdout, seed=seed)
     seen = Comparisons(data.pairs.take(~out), data.label[~out], None if data.margin is None else data.margin[~out])
@@ -135,9 +137,9 @@ def embed_all(task: Task) -> None:
         for which, folder in (("pool", task.pool), ("benchmark", task.benchmark)):
             texts, target = TextSet.read(Path(folder)), Path(task.out) / "features" / which
             title = f"embed {which} of {task.name}"
-            for name, items, spoken in (
-                ("responses", texts.responses(), texts.answers),
-                ("prompts", texts.prompts(), texts.questions),
+            for name, items, spoken, asked in (
+                ("responses", texts.responses(), texts.answers, list(texts.questions[texts.prompt])),
+                ("prompts", texts.prompts(), texts.questions, None),
             ):
                 if group is not None and group.rank() != 0:
                     embed(trained.backbone, items, None, title=title, group=group)
@@ -147,7 +149,9 @@ def embed_all(task: Task) -> None:
                 with tempfile.TemporaryDirectory(dir=target) as scratch:  # every layer of a large pool is large
                     states = on_disk(Path(scratch) / "states.npy", shape)
                     embed(trained.backbone, items, states, title=title, group=group)
-                    np.save(target / f"{name}.npy", trained.reduction(states, list(spoken)))
+                    np.save(target / f"{name}.npy", trained.reduction(states, list(spoken), asked))
+            if group is None or group.rank() == 0:
+                write_blocks(target, trained.reduction.blocks)
 
 
 def _side_folder(task: Task) -> Path:
@@ -191,8 +195,11 @@ def _labels(task: Task) -> Comparisons:
 
 def _statistics(reduction: Reduction, features: Features) -> tuple[np.ndarray, np.ndarray] | None:
     """Features read off answers and prompts, which no training changes."""
-    width = len(reduction.arrays["statistics_mean"])
-    return (features.responses[:, -width:], features.prompts[:, -width:]) if width else None
+    block, arrays = reduction.states
+    learnt = block.dim(arrays)  # states are the first block
+    if learnt == features.dim:
+        return None
+    return features.responses[:, learnt:], features.prompts[:, learnt:]
 
 
 def _without_kind(settings: dict[str, object]) -> dict[str, object]:

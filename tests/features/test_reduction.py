@@ -16,7 +16,9 @@ from safetensors.numpy import load, save
 from bgpm.errors import NumericsError, StateError
 from bgpm.features import FeatureSettings
 from bgpm.features import reduction as reducing
-from bgpm.features.reduction import Reduction, text_statistics
+from bgpm.features.blocks.states import States
+from bgpm.features.blocks.statistics import text_statistics
+from bgpm.features.reduction import Reduction
 
 N, LAYERS, WIDTH = 60, 3, 8
 TEXTS = [f"answer {n} " + "word " * (n % 7) + "- item\n" * (n % 3) for n in range(N)]
@@ -33,15 +35,16 @@ def states(n: int = N, seed: int = 0, rank: int | None = None) -> np.ndarray:
 
 def reference(settings: FeatureSettings, fitted: np.ndarray, given: np.ndarray) -> np.ndarray:
     """Standardise, eigenvectors of the covariance, one scale for all: squared features, for signs are arbitrary."""
-    chosen = slice(None) if settings.layers == "all" else slice(-1, None)
+    block = States.model_validate(settings.settings["states"])
+    chosen = slice(None) if block.layers == "all" else slice(-1, None)
     x = fitted[:, chosen].reshape(len(fitted), -1).astype(np.float64)
     y = given[:, chosen].reshape(len(given), -1).astype(np.float64)
     mean, deviation = x.mean(0), x.std(0)
     x, y = (x - mean) / deviation, (y - mean) / deviation
-    if settings.pca is not None:
+    if block.pca is not None:
         values, vectors = np.linalg.eigh(x.T @ x / len(x))
-        top = np.argsort(-values)[: settings.pca]
-        vectors = vectors[:, top] / (np.sqrt(values[top]) if settings.whiten else 1.0)
+        top = np.argsort(-values)[: block.pca]
+        vectors = vectors[:, top] / (np.sqrt(values[top]) if block.whiten else 1.0)
         x, y = x @ vectors, y @ vectors
     return (y / np.sqrt((x**2).mean())) ** 2
 
@@ -284,3 +287,23 @@ def test_a_count_the_pool_never_showed_does_not_explode_on_a_new_text() -> None:
     reduction = Reduction.fit(FeatureSettings(pca=4, text_statistics=True), states(), ["same words here"] * N)
     features = reduction(states(3, seed=1), ["`code`", "**bold** 2024", "- a\n- b"])
     assert np.abs(features).max() < 50
+
+
+def test_features_of_a_mapped_file_are_those_of_an_array_in_memory(tmp_path: Path) -> None:
+    np.save(tmp_path / "states.npy", states())
+    mapped = np.load(tmp_path / "states.npy", mmap_mode="r")
+    fits = [Reduction.fit(FeatureSettings(pca=6), s, TEXTS, np.arange(0, N, 3)) for s in (states(), mapped)]
+    for name, array in fits[0].arrays.items():
+        np.testing.assert_array_equal(fits[1].arrays[name], array)
+    np.testing.assert_array_equal(fits[0](mapped, TEXTS), fits[0](states(), TEXTS))
+
+
+def test_of_many_texts_every_block_is_fitted_on_one_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reducing, "SAMPLE", 20)
+    settings = FeatureSettings(blocks=["states", "statistics"])
+    many = Reduction.fit(settings, states(), TEXTS, np.arange(0, N, 2))
+    rows = np.sort(np.random.default_rng(0).choice(np.arange(0, N, 2), 20, replace=False))
+    monkeypatch.setattr(reducing, "SAMPLE", N)
+    few = Reduction.fit(settings, states()[rows], [TEXTS[row] for row in rows])
+    for name, array in few.arrays.items():
+        np.testing.assert_array_equal(many.arrays[name], array)

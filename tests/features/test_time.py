@@ -10,7 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bgpm.features.reduction import text_statistics
+from bgpm.features.blocks.rich import rich_statistics
+from bgpm.features.blocks.statistics import text_statistics
 
 LENGTH = 20_000
 WORDS = "Plain text of a few words that somebody could have written, with a full stop. "
@@ -36,7 +37,11 @@ UNITS = [
     "e\u0301",
     "\U0001f600",
 ]
-FUNCTIONS: list[Callable[[Sequence[str]], np.ndarray]] = [text_statistics]
+FUNCTIONS: list[Callable[[Sequence[str]], np.ndarray]] = [
+    text_statistics,
+    lambda texts: rich_statistics(texts, ["What is said of it?"]),
+    lambda prompts: rich_statistics(["An answer."], prompts),
+]
 
 
 def of_length(unit: str) -> str:
@@ -55,7 +60,7 @@ def cpu(function: Callable[[Sequence[str]], np.ndarray], text: str) -> float:
     return best
 
 
-@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize("function", FUNCTIONS, ids=["statistics", "rich, responses", "rich, prompts"])
 def test_no_text_takes_over_20_times_the_time_of_plain_text_of_its_length(
     function: Callable[[Sequence[str]], np.ndarray],
 ) -> None:

@@ -48,7 +48,7 @@ def test_of_a_trained_backbone_everything_counts_but_where_it_is_computed() -> N
     for key, value in where.items():
         assert changed(training__mode="lora", **{f"training__{key}": value}) == base, key
     assert changed(training__mode="lora", launcher__kind="torchrun", launcher__processes=8) == base
-    for key, value in {"training__learning_rate": 0.5, "backbone__max_tokens": 64, "features__pca": 8}.items():
+    for key, value in {"training__learning_rate": 0.5, "backbone__max_tokens": 64, "features__states__pca": 8}.items():
         assert changed(training__mode="lora", **{key: value}) != base, key
     assert len(base["code"]) == 64
 

@@ -1,0 +1,36 @@
+"""Which columns of a table of features come from where: ``blocks.json`` beside the tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from bgpm.errors import ShapeError, StateError
+from bgpm.types import FeatureBlock
+
+FILE = "blocks.json"
+
+
+def write_blocks(folder: Path, blocks: Sequence[FeatureBlock]) -> None:
+    """Write the blocks of the features in this folder."""
+    (folder / FILE).write_text(json.dumps([asdict(block) for block in blocks]) + "\n", encoding="utf-8")
+
+
+def read_blocks(folder: Path) -> tuple[FeatureBlock, ...]:
+    """The blocks of the features in this folder; none where they were written before there were blocks.
+
+    Raises:
+        StateError: If the file is damaged.
+    """
+    path = folder / FILE
+    if not path.exists():
+        return ()
+    try:
+        blocks = tuple(FeatureBlock(**block) for block in json.loads(path.read_text(encoding="utf-8")))
+        if not all(isinstance(b.name, str) and type(b.start) is type(b.stop) is int for b in blocks):
+            raise ShapeError("a block is a name and two numbers of columns")
+    except (OSError, ValueError, TypeError) as error:
+        raise StateError(f"{path}: is no list of blocks ({error}); run `dvc repro features`") from error
+    return blocks
