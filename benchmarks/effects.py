@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy import sparse
-from scipy.sparse.linalg import splu
 
 from benchmarks._table import Line, main, peak_mib, seconds
 from bgpm.fitting.gaussian import GaussianModel
@@ -41,6 +39,9 @@ def pool(prompts: int, labels: int, p: int) -> tuple[Features, Pairs, Comparison
 
 def sparse_fit(features: Features, data: Comparisons, precision: float, variance: float) -> np.ndarray:
     """Weights and effects of all responses in labels, [p + R], by Newton's method on a sparse Hessian."""
+    from scipy import sparse
+    from scipy.sparse.linalg import splu
+
     names, place = np.unique(np.concatenate([data.pairs.first, data.pairs.second]), return_inverse=True)
     n, p = len(data), features.dim
     at = np.concatenate([np.arange(n)] * 2)
