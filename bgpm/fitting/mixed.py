@@ -178,8 +178,8 @@ class MixedProblem:
 
         The cavity of the Gaussian posterior after the last `solve` (A. Vehtari et al., "Bayesian leave-one-out
         cross-validation approximations for Gaussian latent variable models", JMLR 2016): what other labels say of a
-        pair of a known prompt. Where labels were acquired near the decision boundary they look like coin tosses, and
-        what this prefers is biased towards no opinion.
+        pair of a known prompt. Labels that were acquired near the decision boundary look like coin tosses and are no
+        sample of the pool: what is chosen by them is biased.
         """
         posterior = self._final.variances()
         curvature = self._final.curvature.clamp_min(0)

@@ -13,6 +13,6 @@ from bgpm.types import Comparisons
 
 
 def train(posterior: Posterior, model: Model, pool: Pool, labels: Mapping[str, np.ndarray], *, seed: int) -> Fitted:
-    """A model trained from the base on labels (columns pair, label, margin)."""
-    data = Comparisons(pool.pairs.take(labels["pair"]), labels["label"], labels["margin"])
+    """A model trained from the base on labels: columns pair, label, margin, and weight where labels have one."""
+    data = Comparisons(pool.pairs.take(labels["pair"]), labels["label"], labels["margin"], labels.get("weight"))
     return posterior.fit(model, pool.features, data, seed=seed)

@@ -37,8 +37,9 @@ class MapSettings(Posterior):
         response_variance: sigma^2, prior variance of a deviation u_r that each response has beside what its features
             say, in units of the score squared: s = f(phi_i, phi_j) + u_i - u_j. 0 is the model without them. ``auto``
             chooses it by the likelihood of every label under the other labels, ``evidence`` by Laplace evidence, which
-            finds it too small where a response stands in few labels. Labels that were acquired near the decision
-            boundary look like coin tosses: ``auto`` then leans towards smaller variances. Where no response stands in
+            finds it too small where a response stands in few labels. Held-out choice on acquired labels is biased:
+            labels near the decision boundary look like coin tosses, and what they say of their neighbours is not what
+            random labels say (measured: 0.6 to 2.3 where the truth is 1). Where no response stands in
             two labels both are 0, and the summary says so. For models that contain Bradley-Terry.
     """
 
