@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from bgpm.annotations.store import check_pairs
+from bgpm.annotations.store import check_pairs, read_folder
 from bgpm.data.prepare import prepare
 from bgpm.data.schema import BenchmarkSettings, PoolSettings
 from bgpm.data.tables import write_table
@@ -27,7 +27,7 @@ def main() -> None:
         labels,
         recorded=setting(params, "oracle") == "recorded",
     )
-    check_pairs(HELDOUT_ANNOTATIONS, "human", set(prepared.pool["pairs"]["pair_id"]), "the pool")
+    check_pairs(read_folder(HELDOUT_ANNOTATIONS, "human"), set(prepared.pool["pairs"]["pair_id"]), "the pool")
     if labels or few:
         prepared.summary["held-out answers"] = {"pairs": len(labels) + len(few), "too few people": few}
     if few:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +76,26 @@ def waiting(params: Mapping[str, Any]) -> list[Batch]:
     found = []
     for folder, title in folders.items():
         note, path = folder / WAITING, folder / "batch.parquet"
-        if not (note.exists() and path.exists()):
-            continue
-        pairs = json.loads(note.read_text(encoding="utf-8"))["pairs"]
-        if set(pairs) <= set(read_table(path, ["pair_id"])["pair_id"]):
-            found.append(Batch(title, tuple(pairs), path))
+        versions = _version(note), _version(path)
+        if None not in versions and (batch := _waits(title, note, path, versions)):
+            found.append(batch)
     return found
+
+
+def _version(path: Path) -> tuple[int, ...] | None:
+    """What changes with a file's content; None where there is none."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+@lru_cache(maxsize=64)  # the page asks several times an answer; a batch is read when it changed
+def _waits(title: str, note: Path, path: Path, _: tuple[tuple[int, ...] | None, ...]) -> Batch | None:
+    """A batch whose note speaks of pairs that it has."""
+    pairs = json.loads(note.read_text(encoding="utf-8"))["pairs"]
+    return Batch(title, tuple(pairs), path) if set(pairs) <= set(read_table(path, ["pair_id"])["pair_id"]) else None
 
 
 def named(path: Path) -> Batch:

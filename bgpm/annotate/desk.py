@@ -6,7 +6,7 @@ import hashlib
 import threading
 import time
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -49,6 +49,33 @@ def labels(said: Mapping[str, Answer]) -> dict[str, float]:
     return {name: 0.5 if label == 0.5 else float(label > 0.5) for name, label in given.items()}
 
 
+class Progress:
+    """Who answered what of a batch, kept up to date answer by answer.
+
+    Attributes:
+        open: Pairs that too few people have answered, in the order of asking.
+        mine: Pairs that each person has answered.
+    """
+
+    def __init__(self, batch: Batch, said: Mapping[str, Mapping[str, Answer]], people: int) -> None:
+        self.batch, self.people = batch, people
+        self.count = {pair: len(said.get(pair, ())) for pair in batch.pair_ids}
+        self.open = {pair: None for pair, count in self.count.items() if count < people}
+        self.mine: dict[str, set[str]] = {}
+        for pair in self.count:
+            for name in said.get(pair, ()):
+                self.mine.setdefault(name, set()).add(pair)
+
+    def add(self, pair_id: str, annotator: str) -> None:
+        """One more answer; a person's second one to a pair changes nothing."""
+        mine = self.mine.setdefault(annotator, set())
+        if pair_id in self.count and pair_id not in mine:
+            mine.add(pair_id)
+            self.count[pair_id] += 1
+            if self.count[pair_id] >= self.people:
+                self.open.pop(pair_id, None)
+
+
 class Desk:
     """What is asked, who was given what, and what was answered.
 
@@ -70,6 +97,8 @@ class Desk:
         self._seen: object = None
         self._said: dict[str, dict[str, Answer]] = {}
         self._history: list[Answer] = []
+        self._by: dict[str, list[Answer]] = {}  # the history of each person
+        self._progress: dict[str, Progress] = {}  # of each batch, by its title
         self._hands: dict[tuple[str, str], float] = {}  # (annotator, pair): until when
 
     def batches(self) -> list[Batch]:
@@ -87,12 +116,19 @@ class Desk:
     def open_pairs(self, batch: Batch) -> list[str]:
         """Pairs of a batch that too few people have answered."""
         with self._lock:
-            return [p for p in batch.pair_ids if len(self._said.get(p, ())) < self.settings.annotators_per_pair]
+            return list(self._on(batch).open)
+
+    def _on(self, batch: Batch) -> Progress:
+        found = self._progress.get(batch.title)
+        if found is None or found.batch is not batch or found.people != self.settings.annotators_per_pair:
+            found = self._progress[batch.title] = Progress(batch, self._said, self.settings.annotators_per_pair)
+        return found
 
     def current(self) -> Batch | None:
         """The first batch that is not finished, or the last; None where none waits."""
-        batches = self.batches()
-        return next((b for b in batches if self.open_pairs(b)), batches[-1] if batches else None)
+        with self._lock:
+            batches = self.batches()
+            return next((b for b in batches if self._on(b).open), batches[-1] if batches else None)
 
     def state(self, annotator: str, *, more: bool = False) -> dict[str, Any]:
         """How far the work is, and the pairs to show this person next.
@@ -106,27 +142,24 @@ class Desk:
             batch = self.current()
             if batch is None:
                 return {"batch": None, "annotator": annotator, "queue": [], "last": None}
-            open_pairs = self.open_pairs(batch)
-            mine = {p for p in batch.pair_ids if annotator in self._said.get(p, ())}
-            needed = [p for p in open_pairs if p not in mine]
-            wanted = set(needed)
-            extra = [p for p in batch.pair_ids if p not in mine and p not in wanted]
-            queue = self._hand_out(annotator, needed, extra if more else [])
-            last = next(
-                (a for a in reversed(self._history) if a.annotator == annotator and a.pair_id in self._asked), None
-            )
+            progress = self._on(batch)
+            mine = progress.mine.get(annotator, set())
+            others = [p for p in progress.count if p not in mine and p not in progress.open] if more else []
+            queue = self._hand_out(annotator, (p for p in progress.open if p not in mine), others)
+            finished = len(progress.count) - len(progress.open)
+            last = next((a for a in reversed(self._by.get(annotator, [])) if a.pair_id in self._asked), None)
             return {
                 "batch": batch.title,
                 "annotator": annotator,
                 "heldout": batch.path is None,
-                "total": len(batch.pair_ids),
-                "finished": len(batch.pair_ids) - len(open_pairs),
+                "total": len(progress.count),
+                "finished": finished,
                 "people": self.settings.annotators_per_pair,
                 "mine": len(mine),
-                "extra": len(extra),
+                "extra": finished - sum(pair not in progress.open for pair in mine),
                 "queue": [self.question(annotator, p) for p in queue],
                 "last": last and {"id": last.id, "pair_id": last.pair_id},
-                "agreement": self._agreement(annotator, batch),
+                "agreement": None if queue else self._agreement(annotator, batch),
             }
 
     def question(self, annotator: str, pair_id: str) -> dict[str, Any]:
@@ -167,7 +200,10 @@ class Desk:
             self._hands.pop((annotator, pair_id), None)
             if self._seen != (fingerprint := self._fingerprint()):  # else it had come before
                 self._history.append(answer)
+                self._by.setdefault(annotator, []).append(answer)
                 self._said.setdefault(pair_id, {})[annotator] = answer
+                for progress in self._progress.values():
+                    progress.add(pair_id, annotator)
                 self._seen = fingerprint
 
     def undo(self, *, id: str, annotator: str) -> dict[str, Any]:
@@ -205,18 +241,28 @@ class Desk:
                 self._history = self.store.history()
             except DataError as error:
                 raise StateError(str(error)) from None
+            self._by = {}
+            for answer in self._history:
+                self._by.setdefault(answer.annotator, []).append(answer)
+            self._progress = {}
             self._seen = fingerprint
 
     def _fingerprint(self) -> object:
         files = sorted(self.store.path.parent.glob("*.jsonl"))
         return [(path.name, (status := path.stat()).st_size, status.st_mtime_ns, status.st_ino) for path in files]
 
-    def _hand_out(self, annotator: str, needed: Sequence[str], extra: Sequence[str]) -> list[str]:
+    def _hand_out(self, annotator: str, needed: Iterable[str], extra: Sequence[str]) -> list[str]:
         """The next pairs for this person: what is needed first, and of it what nobody else has in hand."""
         moment = time.monotonic()
         self._hands = {key: until for key, until in self._hands.items() if until > moment and key[0] != annotator}
         taken = {pair for _, pair in self._hands}
-        queue = [*sorted(needed, key=lambda pair: pair in taken), *extra][:AHEAD]
+        free: list[str] = []
+        in_hand: list[str] = []
+        for pair in needed:
+            (in_hand if pair in taken else free).append(pair)
+            if len(free) == AHEAD:
+                break
+        queue = [*free, *in_hand, *extra][:AHEAD]
         self._hands |= {(annotator, pair): moment + IN_HAND for pair in queue}
         return queue
 

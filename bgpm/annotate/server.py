@@ -207,6 +207,8 @@ class Handler(BaseHTTPRequestHandler):
     server: Server
     protocol_version = "HTTP/1.1"
     timeout = 60
+    # One packet a reply: of head and body in two the second waits 40 ms for a delayed acknowledgement (Nagle).
+    wbufsize, disable_nagle_algorithm = -1, True
     server_version, sys_version = "bgpm", ""
 
     def log_message(self, format: str, *args: object) -> None:

@@ -316,22 +316,40 @@ def _says_the_same(one: Answer, other: Answer) -> bool:
     return (one.pair_id, one.label, one.annotator) == (other.pair_id, other.label, other.annotator)
 
 
+Folder = list[tuple[Path, list[tuple[Answer, str]]]]  # files, and their answers with the places of those by hand
+
+
+def read_folder(folder: Path, source: Source) -> Folder:
+    """Answers of one kind of annotator in every ``.jsonl`` file of a folder.
+
+    Raises:
+        DataError: Naming file and line of what is no answer.
+    """
+    return [
+        (path, [line for line in LabelStore(path)._lines() if line[0].source == source])
+        for path in sorted(folder.glob("*.jsonl"))
+    ]
+
+
 def folder_by_pair(folder: Path, source: Source) -> dict[str, dict[str, Answer]]:
-    """Answers of one kind of annotator from every ``.jsonl`` file of a folder, by pair and annotator.
+    """`files_by_pair` of a folder."""
+    return files_by_pair(read_folder(folder, source))
+
+
+def files_by_pair(files: Folder) -> dict[str, dict[str, Answer]]:
+    """Answers by pair and annotator.
 
     In one file an annotator's last word on a pair counts, across files the latest, and answers without a time count as
     earlier than any with one. What has neither a time nor an order that is meant must say the same: lines written by
     hand, and answers in two files.
 
     Raises:
-        DataError: Naming file and line of what is no answer, or of two that contradict each other.
+        DataError: Naming file and line of two that contradict each other.
     """
     last: dict[tuple[str, str], tuple[Answer, str]] = {}
-    for path in sorted(folder.glob("*.jsonl")):
+    for path, lines in files:
         here: dict[tuple[str, str], tuple[Answer, str]] = {}
-        for answer, place in LabelStore(path)._lines():
-            if answer.source != source:
-                continue
+        for answer, place in lines:
             key = answer.pair_id, answer.annotator
             if key in here and (place or here[key][1]):
                 _refuse_contradiction(here[key], (answer, place), path)
@@ -365,7 +383,7 @@ def paid(folders: Iterable[Path], source: Source) -> list[Answer]:
     return [answer for answer in given.values() if answer.source == source]
 
 
-def check_pairs(folder: Path, source: Source, known: Container[str], pool: str) -> None:
+def check_pairs(files: Folder, known: Container[str], pool: str) -> None:
     """Refuse a line written by hand about a pair that the pool does not have; count what programs wrote of such pairs.
 
     Args:
@@ -377,9 +395,9 @@ def check_pairs(folder: Path, source: Source, known: Container[str], pool: str) 
             is warned of.
     """
     strange: list[str] = []
-    for path in sorted(folder.glob("*.jsonl")):
-        for answer, place in LabelStore(path)._lines():
-            if answer.source != source or answer.pair_id in known:
+    for path, lines in files:
+        for answer, place in lines:
+            if answer.pair_id in known:
                 continue
             if place:
                 raise DataError(

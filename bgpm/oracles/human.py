@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from bgpm.annotations.store import check_pairs, folder_by_pair
+from bgpm.annotations.store import check_pairs, files_by_pair, folder_by_pair, read_folder
 from bgpm.data.tables import read_table
 from bgpm.errors import LabelsPendingError
 from bgpm.oracles import Oracle, OracleFiles, Question, Verdicts, mean_label
@@ -47,8 +47,9 @@ class Human(Oracle):
     def __call__(self, questions: Sequence[Question], files: OracleFiles) -> Verdicts:
         """See `Oracle`."""
         pairs = files.pool / "pairs.parquet"
-        check_pairs(files.annotations, "human", set(read_table(pairs, ["pair_id"])["pair_id"]), str(pairs))
-        said = folder_by_pair(files.annotations, "human")
+        given = read_folder(files.annotations, "human")
+        check_pairs(given, set(read_table(pairs, ["pair_id"])["pair_id"]), str(pairs))
+        said = files_by_pair(given)
         wanted = self.annotators_per_pair
         open_pairs = [q.pair_id for q in questions if len(said.get(q.pair_id, ())) < wanted]
         if open_pairs:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bgpm.annotations import store
 from bgpm.annotations.store import folder_by_pair
 from bgpm.data.tables import write_table
 from bgpm.errors import ConfigError, DataError, LabelsPendingError
@@ -219,3 +220,13 @@ def test_what_a_judge_said_is_not_taken_for_a_persons_word(files: OracleFiles) -
     assert ask(files, "p") == [1.0]
     with pytest.raises(LabelsPendingError, match="1 of 2 pairs"):
         ask(files, "p", "q")
+
+
+def test_each_file_of_annotations_is_read_once_a_call(files: OracleFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(files, "one.jsonl", said("p", 1))
+    write(files, "two.jsonl", said("q", 0))
+    read: list[str] = []
+    parse = store._parse
+    monkeypatch.setattr(store, "_parse", lambda path, data: read.append(path.name) or parse(path, data))
+    assert ask(files, "p", "q") == [1.0, 0.0]
+    assert read == ["one.jsonl", "two.jsonl"]
