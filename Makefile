@@ -30,14 +30,17 @@ $(VENV)/.installed-dev: $(VENV)/.installed-test
 	DS_BUILD_OPS=0 $(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation deepspeed
 	@touch $@
 
-repro: install  ## run the whole loop: dvc repro
+repro: install  ## run the whole loop, after mending what a killed run left: bgpm repair, dvc repro
+	bgpm repair
 	dvc repro
 
 study: install study/dvc.yaml  ## label efficiency on real pools: make study POOLS=FOLDER, the folder that holds their files
 	bgpm study "$(POOLS)"
+	bgpm repair
 	dvc repro study/dvc.yaml
 
 offline: install offline/dvc.yaml  ## one model of all labels, without the loop
+	bgpm repair
 	dvc repro offline/dvc.yaml
 
 # A pipeline of its own comes into DVC's sight when it is first asked for; commit it with its lock to keep its results.

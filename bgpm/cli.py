@@ -36,6 +36,9 @@ COMMANDS = {
     "rounds": Command(
         "bgpm.rounds", "add_arguments", "run", "print the list of acquisition rounds for `-S rounds=...`"
     ),
+    "repair": Command(
+        "bgpm.recovery", "add_arguments", "run", "mend what a killed `dvc repro` left behind, if anything"
+    ),
     "study": Command("bgpm.study.sources", "add_arguments", "run", "put the files that the study reads into place"),
 }
 
