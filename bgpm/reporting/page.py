@@ -39,7 +39,6 @@ def page(
     *,
     summary: Mapping[str, Any],
     baselines: Mapping[str, Any],
-    costs: Sequence[Cost],
     params: Mapping[str, Any],
     params_text: str,
     outlook: Mapping[str, Any],
@@ -53,15 +52,12 @@ def page(
         pool: Texts of the pairs that were bought.
         summary: What the prepare stage counted; empty where it left nothing.
         baselines: What the baselines stage wrote; empty where it did not run.
-        costs: Time and memory by stage; empty where nothing was measured.
         params: params.yaml, for what was run and where texts come from.
         params_text: params.yaml as given.
         outlook: What to expect from the next rounds, by arm.
         benchmark: What the prepare stage counted of the benchmark; empty where it left nothing.
         rule: How the benchmark is scored, in words.
     """
-    digest = base64.b64encode(hashlib.sha256(CSS.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     sections = [
         _answer(result, params),
         _accuracy(result),
@@ -73,7 +69,7 @@ def page(
         pair_cards(result, pool),
         _without_understanding(result, baselines),
         _model(result),
-        _costs(costs),
+        _link_to_costs(),
         block(
             "Parameters",
             "",
@@ -81,12 +77,27 @@ def page(
         ),
         _provenance(params, pool, summary),
     ]
+    return _document(f"Label efficiency: {escape(_names(result))}", sections)
+
+
+def costs_page(costs: Sequence[Cost]) -> str:
+    """A page of its own for what each stage took: it differs from run to run, and the other page must not.
+
+    Args:
+        costs: Time and memory by stage; empty where nothing was measured.
+    """
+    return _document("Time and memory", [_costs(costs), '<p><a href="index.html">The report</a></p>'])
+
+
+def _document(title: str, sections: Sequence[str]) -> str:
+    digest = base64.b64encode(hashlib.sha256(CSS.encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     head = [
         '<meta charset="utf-8">',
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         '<meta name="color-scheme" content="light dark">',
-        f"<title>Label efficiency: {escape(_names(result))}</title>",
+        f"<title>{title}</title>",
         f"<style>{CSS}</style>",
     ]
     lines = ["<!doctype html>", '<html lang="en">', "<head>", *head, "</head>", "<body>", "<main>"]
@@ -305,6 +316,11 @@ def _short(value: float) -> str:
         digits, power = text.split("e")
         text = f"{digits}\N{MULTIPLICATION SIGN}10<sup>{int(power)}</sup>"
     return text.replace("-", MINUS)
+
+
+def _link_to_costs() -> str:
+    where = '<a href="costs.html">costs.html</a>, beside this page where the report was made'
+    return block("Time and memory", f"What each stage took stands in {where}.", "")
 
 
 def _costs(costs: Sequence[Cost]) -> str:

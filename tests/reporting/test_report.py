@@ -38,6 +38,10 @@ def page(root: Path) -> str:
     return (root / "reports/index.html").read_text(encoding="utf-8")
 
 
+def costs(root: Path) -> str:
+    return (root / "reports/costs.html").read_text(encoding="utf-8")
+
+
 def test_the_report_states_the_saving_with_its_interval_everywhere_alike(finished_run: Make) -> None:
     root = finished_run(seeds=20)
     main()
@@ -90,7 +94,7 @@ def test_plots_hold_means_over_seeds(finished_run: Make) -> None:
     assert float(rows[-1]["heldout_accuracy"]) == pytest.approx(metrics(root)["final_accuracy"], abs=2e-6)
 
 
-def test_the_same_inputs_give_the_same_bytes_and_timings_enter_the_page_only(finished_run: Make) -> None:
+def test_the_same_inputs_give_the_same_bytes_and_timings_enter_a_page_of_their_own_only(finished_run: Make) -> None:
     root = finished_run()
 
     def digests() -> dict[str, str]:
@@ -103,7 +107,7 @@ def test_the_same_inputs_give_the_same_bytes_and_timings_enter_the_page_only(fin
     assert digests() == first
     (root / ".timings/train-entropy-1.json").write_text('{"seconds": 9, "cpu_seconds": 99, "peak_mib": 1}')
     main()
-    assert {name for name, digest in digests().items() if digest != first[name]} == {"reports/index.html"}
+    assert {name for name, digest in digests().items() if digest != first[name]} == {"reports/costs.html"}
     assert not list(root.rglob("*.part"))
 
 
@@ -304,7 +308,7 @@ def test_costs_are_grouped_by_stage_and_leftovers_of_other_runs_left_out(finishe
     root = finished_run()
     (root / ".timings/broken.json").write_text("{")
     main()
-    rows = re.findall(r'<th scope="row" class="">(train|embed|prepare|broken)</th><td>(\d+)</td>', page(root))
+    rows = re.findall(r'<th scope="row" class="">(train|embed|prepare|broken)</th><td>(\d+)</td>', costs(root))
     assert rows == [("train", "3"), ("embed", "1"), ("prepare", "1")]
 
 
