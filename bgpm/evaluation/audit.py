@@ -24,6 +24,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import gammaln
 
 from bgpm.errors import ArgumentError, ShapeError
@@ -89,7 +90,7 @@ def _choose(n: np.ndarray, k: np.ndarray) -> np.ndarray:
     return gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
 
 
-def most_wrong(wrong: np.ndarray, total: np.ndarray, audited: np.ndarray, alpha: np.ndarray | float) -> np.ndarray:
+def most_wrong(wrong: ArrayLike, total: ArrayLike, audited: ArrayLike, alpha: ArrayLike) -> np.ndarray:
     """The largest number of wrong labels among ``total`` that x of n audits do not exclude at level alpha, int64 [...].
 
     Raises:
@@ -109,7 +110,7 @@ def most_wrong(wrong: np.ndarray, total: np.ndarray, audited: np.ndarray, alpha:
 
 
 def right_share(
-    right: np.ndarray, inferred: np.ndarray, audited: np.ndarray, wrong: np.ndarray, pool: np.ndarray, alpha: float
+    right: ArrayLike, inferred: ArrayLike, audited: ArrayLike, wrong: ArrayLike, pool: ArrayLike, alpha: ArrayLike
 ) -> np.ndarray:
     """Lower bound of the share of a pool's labels that are right, [...], at level alpha of one look.
 
