@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic_core import PydanticUndefined
 
 from bgpm.config import FAMILIES, Params
+from bgpm.features.blocks import Block
 from bgpm.registry import Component, Settings, kinds, member
 from bgpm.stage import read_params
 
@@ -49,6 +50,8 @@ def tables() -> Iterator[tuple[str, type[Settings]]]:
         elif inspect.isclass(field.annotation) and issubclass(field.annotation, Settings):
             yield name, field.annotation
             yield from _nested(name, field.annotation)
+            if name == "features":
+                yield from ((f"features.{kind}", member(Block, kind)) for kind in kinds(Block))
 
 
 def _nested(place: str, settings: type[Settings]) -> Iterator[tuple[str, type[Settings]]]:
