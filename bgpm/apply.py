@@ -10,15 +10,17 @@ import json
 import math
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from bgpm.data.files import json_lines
-from bgpm.data.readers import rows_of_record
+from bgpm.data.conversations import Turn, response_text
+from bgpm.data.files import FORMATS, Record, json_lines, records
+from bgpm.data.readers import Reading, after_prompt, is_blank, repeat_their_prompts, texts_of_record
+from bgpm.data.schema import SourceSettings
 from bgpm.errors import ConfigError, DataError
 from bgpm.inference import Choice, Matrix, PreferenceModel, ranking
 from bgpm.stage import write_text
@@ -32,12 +34,19 @@ class Entry:
     Attributes:
         columns: As the file has them.
         choice: Prompt and answers; of a pair the first is response_a, or chosen.
-        chat: Whether the prompt was given as messages.
+        prompt, responses: Their turns, with the messages as they came.
     """
 
     columns: dict[str, Any]
     choice: Choice
-    chat: bool
+    prompt: tuple[Turn, ...]
+    responses: tuple[tuple[Turn, ...], ...]
+
+    @property
+    def chat(self) -> bool:
+        """Whether the prompt or a response has messages, or turns that text alone would lose."""
+        turns = (self.prompt, *self.responses)
+        return any(len(some) > 1 or any(turn.given is not None for turn in some) for some in turns)
 
 
 def add_score(parser: argparse.ArgumentParser) -> None:
@@ -48,13 +57,13 @@ def add_score(parser: argparse.ArgumentParser) -> None:
 
 def add_rank(parser: argparse.ArgumentParser) -> None:
     """Options of ``bgpm rank``."""
-    _common(parser, "prompt, responses: a prompt and two or more answers")
+    _common(parser, "prompt, responses: a prompt and its responses")
     parser.set_defaults(run=rank)
 
 
 def add_export(parser: argparse.ArgumentParser) -> None:
     """Options of ``bgpm export``."""
-    _common(parser, "prompt, responses: a prompt and two or more answers")
+    _common(parser, "prompt, responses: a prompt and its responses")
     parser.add_argument(
         "--format", choices=["dpo"], required=True, help="dpo: prompt, chosen, rejected, as TRL reads; and probability"
     )
@@ -70,7 +79,7 @@ def add_export(parser: argparse.ArgumentParser) -> None:
 
 
 def _common(parser: argparse.ArgumentParser, rows: str) -> None:
-    parser.add_argument("file", type=Path, metavar="FILE.jsonl", help=f"rows with {rows} (.gz too)")
+    parser.add_argument("file", type=Path, metavar="FILE", help=f"JSONL, CSV or parquet (.gz too); rows with {rows}")
     parser.add_argument(
         "--model", type=Path, required=True, metavar="FOLDER", help="of a round: data/entropy/round-8/model"
     )
@@ -168,25 +177,44 @@ def read(given: argparse.Namespace) -> list[Entry]:
         raise ConfigError(f"--out: {given.out} is a folder; name a file")
     if not given.file.is_file():
         raise DataError(f"{given.file}: no such file; expected one JSON object a line")
-    entries = [
-        _entry(place, columns) for place, columns in tqdm(json_lines(given.file), desc="read", unit="row", disable=None)
-    ]
+    reading = Reading(SourceSettings(path=str(given.file)))
+    known = given.file.name.removesuffix(".gz").endswith(FORMATS)
+    rows = records(given.file, "train") if known else json_lines(given.file)
+    entries = [_entry(record, reading) for record in tqdm(rows, desc="read", unit="row", disable=None)]
     if not entries:
         raise DataError(f"{given.file}: no row in it")
+    if repeat_their_prompts((entry.choice.prompt, entry.choice.answers) for entry in entries):
+        for entry in entries:
+            reading.note("row whose responses repeated the prompt, taken without it", entry.choice.place)
+        entries = [_without_prompt(entry) for entry in entries]
+    for entry in entries:
+        if any(map(is_blank, entry.choice.answers)):
+            reading.note("row with a blank response, kept", entry.choice.place)
+    for remark, tally in reading.noted.items():
+        print(f"{remark}: {tally.count}, first at {tally.examples[0]}", file=sys.stderr)
     return entries
 
 
-def _entry(place: str, columns: dict[str, Any]) -> Entry:
-    pairs = list(rows_of_record((place, columns)))
-    count = (1 + math.isqrt(1 + 8 * len(pairs))) // 2  # K answers make K (K - 1) / 2 pairs, the first with each first
-    answers = (pairs[0].a, *(pair.b for pair in pairs[: count - 1]))
+def _entry(record: Record, reading: Reading) -> Entry:
+    place, columns = record
+    texts = texts_of_record(record, reading)
     try:
         json.dumps(columns, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError as error:
         raise DataError(f"{place}: a column is not valid Unicode: {error}") from None
-    choice = Choice(pairs[0].prompt, answers, place)
-    said = next((columns[name] for name in ("prompt", "instruction", "chosen", "response_a") if columns.get(name)), "")
-    return Entry(columns, choice, chat=not isinstance(said, str) or len(choice.prompt) > 1)
+    except TypeError as error:
+        raise DataError(f"{place}: a column cannot be written as JSON: {error}; drop or convert it") from None
+    choice = Choice(texts.messages, tuple(map(response_text, texts.responses)), place)
+    return Entry(columns, choice, texts.prompt, texts.responses)
+
+
+def _without_prompt(entry: Entry) -> Entry:
+    answers = tuple(after_prompt(entry.choice.prompt, answer) for answer in entry.choice.answers)
+    return replace(
+        entry,
+        choice=replace(entry.choice, answers=answers),
+        responses=tuple((Turn("assistant", answer),) for answer in answers),
+    )
 
 
 def _matrices(given: argparse.Namespace, entries: Sequence[Entry]) -> list[Matrix]:
@@ -196,14 +224,14 @@ def _matrices(given: argparse.Namespace, entries: Sequence[Entry]) -> list[Matri
 
 def _preference(entry: Entry, chosen: int, rejected: int, *, chat: bool) -> dict[str, Any]:
     """A row of TRL's preference format: three texts, or three lists of messages."""
-    better, worse = entry.choice.answers[chosen], entry.choice.answers[rejected]
     if not chat:
+        better, worse = entry.choice.answers[chosen], entry.choice.answers[rejected]
         return {"prompt": entry.choice.prompt[0][1], "chosen": better, "rejected": worse}
-    return {
-        "prompt": [{"role": role, "content": content} for role, content in entry.choice.prompt],
-        "chosen": [{"role": "assistant", "content": better}],
-        "rejected": [{"role": "assistant", "content": worse}],
-    }
+    given = (turn.as_given() for turn in entry.prompt if not turn.added)
+    sides = {"chosen": entry.responses[chosen], "rejected": entry.responses[rejected]}
+    row: dict[str, Any] = {"prompt": list(given)}
+    row |= {name: [turn.as_given() for turn in turns] for name, turns in sides.items()}
+    return row | ({"tools": entry.columns["tools"]} if entry.columns.get("tools") else {})
 
 
 def _write(out: Path | None, rows: Iterable[dict[str, Any]]) -> None:

@@ -28,6 +28,10 @@ class DataError(BgpmError, ValueError):
     """Input data cannot be used; names the file and, where there is one, the line."""
 
 
+class LabelCodingError(DataError):
+    """A label is none of its coding: what the file's labels mean is not known, so no row of it can be trusted."""
+
+
 class MissingLabelError(DataError, LookupError):
     """A label is needed (by the oracle or for the held-out set) and there is none."""
 

@@ -78,7 +78,7 @@ class Choice:
 
     Attributes:
         prompt: Turns up to the user's last.
-        answers: The answers, none of them empty.
+        answers: The answers; an empty one is one too, a refusal to answer.
         place: Where they come from, for messages.
     """
 
@@ -90,14 +90,14 @@ class Choice:
         if not self.answers:
             raise DataError(f"{self.place}: no answer: expected a list of texts")
         for number, answer in enumerate(self.answers, 1):
-            if not isinstance(answer, str) or not answer.strip():
+            if not isinstance(answer, str):
                 raise DataError(
                     f"{self.place}: answer {number} of {len(self.answers)}: expected text, got {answer!r}; drop it"
                 )
 
     @classmethod
     def of(cls, prompt: Prompt, answers: Sequence[str]) -> Choice:
-        """From what a caller has; DataError for a prompt in which nothing is asked, and for an empty answer."""
+        """From what a caller has; DataError for a prompt in which nothing is asked."""
         if isinstance(answers, str):
             raise DataError("answers: expected a list of texts, got one text; put it into a list")
         turns = prompt if isinstance(prompt, str) else list(prompt)
@@ -227,7 +227,7 @@ class PreferenceModel:
         """Every answer against every other, from one forward of the backbone for each distinct answer.
 
         Raises:
-            DataError: As `embed`, and for fewer than two answers.
+            DataError: As `embed`.
         """
         return self.matrices([Choice.of(prompt, answers)])[0]
 
@@ -235,13 +235,8 @@ class PreferenceModel:
         """`matrix` of many choices.
 
         Raises:
-            DataError: As `embed_all`, and for fewer than two answers.
+            DataError: As `embed_all`.
         """
-        for choice in choices:
-            if len(choice.answers) < 2:
-                raise DataError(
-                    f"{choice.place}: {len(choice.answers)} answers: expected two or more, there is nothing to compare"
-                )
         found = self.embed_all(choices)
         return [
             self._matrix(found.features, rows, prompt)
@@ -262,10 +257,12 @@ class PreferenceModel:
         """Of answers at these rows of ``features``; equal answers tie exactly."""
         distinct, back = np.unique(rows, return_inverse=True)
         i, j = np.triu_indices(len(distinct), 1)
-        upper = self.compare(features, Pairs(distinct[i], distinct[j], np.full(len(i), prompt)))
         square = Matrix(*(np.full((len(distinct),) * 2, middle) for middle in (0.0, 0.0, 0.5)))
-        for whole, part, other in zip(square, upper, (-upper.mean, upper.variance, 1 - upper.probability), strict=True):
-            whole[i, j], whole[j, i] = part, other
+        if len(i):
+            upper = self.compare(features, Pairs(distinct[i], distinct[j], np.full(len(i), prompt)))
+            turned = -upper.mean, upper.variance, 1 - upper.probability
+            for whole, part, other in zip(square, upper, turned, strict=True):
+                whole[i, j], whole[j, i] = part, other
         return Matrix(*(whole[np.ix_(back, back)] for whole in square))
 
     def _features(self, items: Sequence[tuple[list[dict[str, str]], str | None, str, str]], title: str) -> np.ndarray:
@@ -320,9 +317,9 @@ class PreferenceModel:
 
 
 def ranking(matrix: Matrix) -> Ranking:
-    """Order, Borda and the Condorcet winner of answers that were all compared."""
+    """Order, Borda and the Condorcet winner of answers that were all compared; one alone is its own winner."""
     k = len(matrix.mean)
-    borda = (matrix.probability.sum(1) - 0.5) / (k - 1)  # the diagonal is an answer against itself
+    borda = (matrix.probability.sum(1) - 0.5) / (k - 1) if k > 1 else np.array([0.5])  # the diagonal is against itself
     beats = (matrix.mean > 0).sum(1)
     winners = np.flatnonzero(beats == k - 1)
     return Ranking(

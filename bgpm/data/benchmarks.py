@@ -17,32 +17,52 @@ from collections.abc import Iterator
 from typing import Any
 
 from bgpm.data.files import Record
-from bgpm.data.readers import encodable, is_corpus, name_of, prompt_of, read_rows, rows_of_record, source_records
+from bgpm.data.readers import (
+    Reading,
+    encodable,
+    is_corpus,
+    name_of,
+    prompt_of,
+    read_rows,
+    rows_of_record,
+    source_records,
+    without_repeated_prompts,
+)
 from bgpm.data.schema import BenchmarkSettings, Item, Row
 from bgpm.errors import DataError
 
 STYLES = 3  # concise, detailed, detailed with markup
 
 
-def read_benchmark(settings: BenchmarkSettings) -> tuple[str, list[Row]]:
+def read_benchmark(settings: BenchmarkSettings, reading: Reading | None = None) -> tuple[str, list[Row]]:
     """The rule by which a benchmark is scored, and its pairs in the order of the file.
+
+    Args:
+        reading: Told what was noticed.
 
     Raises:
         DataError: Naming file and line of the first record that cannot be used, or that is of another kind.
     """
     if is_corpus(settings):
         return "pairs", list(read_rows(settings))
+    reading = Reading(settings) if reading is None else reading
     rows: list[Row] = []
     rule = ""
-    for record in source_records(settings):
-        kind = _kind(record) if settings.kind == "auto" else settings.kind
+    for record in source_records(settings, reading):
+        try:
+            kind = _kind(record) if settings.kind == "auto" else settings.kind
+            if rule in ("", kind):
+                rows += rows_of_record(record, reading) if kind == "pairs" else map(encodable, _READERS[kind](record))
+        except DataError as error:
+            reading.skip(error)
+            continue
         if rule not in ("", kind):
             raise DataError(
                 f"{record[0]}: a record of kind {kind} after records of kind {rule}: give each its own file"
             )
         rule = kind
-        rows += rows_of_record(record) if kind == "pairs" else map(encodable, _READERS[kind](record))
-    return rule or "pairs", rows
+    reading.check_share(len(rows))
+    return rule or "pairs", without_repeated_prompts(rows, reading) if rule == "pairs" else rows
 
 
 def _kind(record: Record) -> str:

@@ -11,7 +11,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from bgpm.data.schema import Message, Row, as_json, as_text
 
@@ -33,10 +33,32 @@ class Tally:
 
 
 def normalise(text: str) -> str:
-    """Text for comparing: NFKC, case folded, runs of white space as one space, none at the ends."""
+    """Text for comparing: NFKC, case folded, runs of white space as one space, none at the ends.
+
+    Runs of more than 30 combining marks stay as they are (Unicode Standard Annex 15 calls texts without them
+    stream-safe): sorting a run takes time that grows with the square of its length.
+    """
     if not text.isascii():
-        text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+        parts = _long_marks().split(text)  # every other one is such a run
+        parts[::2] = map(_folded, parts[::2])
+        text = "".join(parts)
     return " ".join(text.casefold().split())
+
+
+def has_long_marks(text: str) -> bool:
+    """Whether a text has a run of combining marks that `normalise` leaves as it is."""
+    return not text.isascii() and _long_marks().search(text) is not None
+
+
+def _folded(text: str) -> str:
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+
+
+@cache
+def _long_marks() -> re.Pattern[str]:
+    """Runs of more than 30 combining marks, as one group."""
+    marks = [chr(code) for code in range(0x300, 0x1F000) if unicodedata.combining(chr(code))]
+    return re.compile(f"([{''.join(map(re.escape, marks))}]{{31,}})")
 
 
 @lru_cache(maxsize=2**14)

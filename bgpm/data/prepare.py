@@ -25,12 +25,13 @@ from bgpm.data.dedup import (
     benchmark_prompts,
     digest,
     drop_identical,
+    has_long_marks,
     in_benchmark,
     merge_duplicates,
     pair_key,
     prompt_fingerprint,
 )
-from bgpm.data.readers import is_corpus, read_rows
+from bgpm.data.readers import Reading, is_corpus, read_rows
 from bgpm.data.schema import BenchmarkSettings, PoolSettings, Row, as_json, as_text
 from bgpm.data.splits import split_prompts, swap, uniform
 from bgpm.data.subsets import KNOWN, section_of
@@ -80,7 +81,9 @@ def prepare(
             has none, or all held-out pairs.
     """
     bench_rows, bench_summary = _benchmark_rows(benchmark)
-    rows = list(read_rows(pool))
+    reading = Reading(pool)
+    rows = read_rows(pool, reading)
+    noted = _noted("pool", reading, rows)
     summary: dict[str, Any] = {"rows": len(rows)}
     _check_ids(rows)
     split = split_prompts(rows, pool.heldout, pool.seed)
@@ -96,11 +99,15 @@ def prepare(
         _check_recorded(rows, splits, bool(answered))
     tables, truth = _tables(rows, splits, pool.seed)
     _fill(truth["heldout"], answered, _source(pool))
-    summary |= _describe(tables["pairs"], truth) | {
-        "dropped": _counts(dropped),
-        "contradicting labels": asdict(contradicting),
-        "decontaminated": leaked,
-    }
+    summary |= (
+        _describe(tables["pairs"], truth)
+        | {
+            "dropped": _counts(dropped),
+            "contradicting labels": asdict(contradicting),
+            "decontaminated": leaked,
+        }
+        | noted
+    )
     if is_corpus(pool):
         summary["cycles"] = _cycles(Path(pool.path))
     bench_tables, bench_truth = _benchmark_tables(bench_rows, pool.seed)
@@ -119,7 +126,9 @@ def _benchmark_tables(rows: Sequence[Row], seed: int) -> tuple[dict[str, Table],
 
 def _benchmark_rows(settings: BenchmarkSettings) -> tuple[list[Row], dict[str, Any]]:
     """Rows of the benchmark with their sections, and counts of what was dropped."""
-    rule, rows = read_benchmark(settings)
+    reading = Reading(settings)
+    rule, rows = read_benchmark(settings, reading)
+    noted = _noted("benchmark", reading, rows)
     source = _source(settings)
     if not rows:
         raise DataError(f"{source}: the benchmark is empty")
@@ -169,7 +178,7 @@ def _benchmark_rows(settings: BenchmarkSettings) -> tuple[list[Row], dict[str, A
     if not rows:
         raise DataError(f"{source}: no benchmark pair is left: every one is a tie or has two identical answers")
     _warn("benchmark", dropped | {"contradicting labels": contradicting})
-    return rows, summary | {"dropped": _counts(dropped), "contradicting labels": asdict(contradicting)}
+    return rows, summary | {"dropped": _counts(dropped), "contradicting labels": asdict(contradicting)} | noted
 
 
 def _whole_items(rows: Sequence[Row], dropped: Tally) -> list[Row]:
@@ -362,6 +371,18 @@ def _cycles(folder: Path) -> dict[str, int]:
     annotators = read_annotators(folder)
     cyclic, triples = count_cycles(all_pairs(annotators, read_corpus(folder)), len(annotators.annotators))
     return {"cyclic": cyclic, "triples": triples}
+
+
+def _noted(where: str, reading: Reading, rows: Sequence[Row]) -> dict[str, Any]:
+    """What reading noticed, said once and counted for the summary; nothing where it noticed nothing."""
+    marks = Tally()
+    for row in rows:
+        if any(has_long_marks(text) for text in (row.a, row.b, *(content for _, content in row.prompt))):
+            marks.note(row.place)
+    noted = reading.noted | {"run of combining marks that is compared as it stands": marks}
+    _warn(where, noted)
+    counted = _counts(noted)
+    return {"noted": counted} if counted else {}
 
 
 def _counts(dropped: Mapping[str, Tally]) -> dict[str, Any]:

@@ -2,66 +2,186 @@
 
 Told apart by their columns, record by record::
 
-    prompt, response_a, response_b, label     label: probability that a is better, or "a", "b", "tie"
+    prompt, response_a, response_b, label     label: probability that a is better, or a word such as "a", "tie"
     prompt, chosen, rejected                  texts (Anthropic's transcripts need no prompt column)
     chosen, rejected                          conversations as message lists with a shared prefix (Skywork)
     prompt, chosen, rejected                  message lists with the prompt apart (TRL), or repeated (UltraFeedback)
-    prompt, responses, ranks | scores         K answers, rank 1 the best: every pair of them
-    instruction, completions                  UltraFeedback: K answers with overall_score
+    prompt, responses, ranks | scores         K responses, rank 1 the best: every pair of them
+    instruction, completions                  UltraFeedback: K responses with ratings
 
-Each may have ``id``, ``section``, ``subset``, ``margin`` and ``split`` (``pool`` or ``heldout``, where
-the file and not the seed decides). Texts are passed on as they are.
+and the public layouts of `bgpm.data.layouts`; ``pool.columns`` reads what none of these covers. The prompt may be
+called prompt, instruction (with input), question, context, conversations or messages; ``system``, ``history`` and
+``tools`` become part of it. Each row may have ``id``, ``section``, ``subset``, ``margin`` and ``split`` (``pool`` or
+``heldout``, where the file and not the seed decides). Texts are passed on as they are.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from bgpm.data.conversations import (
+    ROLES,
+    Turn,
+    joined,
+    messages_in,
+    parsed_list,
+    response_text,
+    show,
+    turns_of,
+    with_system,
+    with_tools,
+)
 from bgpm.data.corpus import as_rows, read_annotators, read_corpus, split_corpus
-from bgpm.data.files import Record, hub_records, records
-from bgpm.data.schema import BenchmarkSettings, Message, PoolSettings, Row, transcript
-from bgpm.errors import DataError
+from bgpm.data.dedup import Tally
+from bgpm.data.files import Limits, Record, hub_records, records
+from bgpm.data.layouts import Layout, layout_of
+from bgpm.data.schema import BenchmarkSettings, Message, PoolSettings, Row, SourceSettings
+from bgpm.errors import DataError, LabelCodingError
 
-_WORDS = {"a": 1.0, "b": 0.0, "tie": 0.5}
+# What files call the winner, lower case: the first, the second, neither.
+WORDS = {
+    **dict.fromkeys(("a", "model_a", "response_a", "true"), 1.0),
+    **dict.fromkeys(("b", "model_b", "response_b", "false"), 0.0),
+    **dict.fromkeys(("tie", "tie (bothbad)", "both_bad", "bothbad", "both bad"), 0.5),
+}
+PROMPTS = ("prompt", "instruction", "question", "context", "conversations", "messages")
+WITH_INPUT = ("instruction", "question")  # a column `input` belongs to these
+SCORES = (
+    ("score_chosen", "score_rejected"),
+    ("chosen_score", "rejected_score"),
+    ("chosen_rating", "rejected_rating"),
+    ("chosen_avg_rating", "rejected_avg_rating"),
+)
+# Columns that look like a judgement of the pair: named in a warning where nothing reads them.
+JUDGEMENTS = frozenset(
+    {"label", "labels", "preference", "preferred", "winner", "choice", "verdict", "judgement", "judgment", "vote"}
+    | {"votes", "rating", "ratings", "score", "scores", "rank", "ranks", "chosen_label", "better_response_id"}
+    | {"safer_response_id", "overall_preference", "preference_strength", "winner_model_a", "winner_model_b"}
+    | {"winner_tie", "score_chosen", "score_rejected", "chosen_score", "rejected_score"}
+)
+_TRANSCRIPT = re.compile(r"\A\s*Human:.*\n\nAssistant:\s*\Z", re.DOTALL)  # Anthropic's, open for a response
+_INVISIBLE = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp", "Mn"})
+_HIDDEN = frozenset("\u115f\u1160\u2800\u3164\uffa0")  # letters and symbols without ink
 
 
-def is_corpus(settings: PoolSettings | BenchmarkSettings) -> bool:
+@dataclass
+class Reading:
+    """How one file is read, and what was noticed on the way.
+
+    Attributes:
+        settings: Where it lies and how to read it.
+        noted: Places by remark: what was left out, kept as a tie, or looks odd.
+        broken: Rows passed over as bad.
+    """
+
+    settings: SourceSettings
+    noted: dict[str, Tally] = field(default_factory=dict)
+    broken: list[str] = field(default_factory=list)
+
+    def note(self, remark: str, place: str) -> None:
+        """Count a remark once more."""
+        self.noted.setdefault(remark, Tally()).note(place)
+
+    def ignored(self, key: str, place: str) -> None:
+        """Note a key of a message that the settings say may go."""
+        self.note(f"key {key!r} of a message left out", place)
+
+    def skip(self, error: DataError) -> None:
+        """Pass over a bad row, if the settings allow it; else raise its error.
+
+        Raises:
+            DataError: The row's own, or with the bound that it is one too many for.
+        """
+        bound = self.settings.skip_bad_rows
+        if isinstance(error, LabelCodingError) or not bound:
+            raise error
+        self.broken.append(str(error))
+        self.note("bad row left out", str(error))
+        if bound >= 1 and len(self.broken) > bound:
+            raise DataError(f"{error}; it is one bad row more than skip_bad_rows: {bound} allows") from error
+
+    def check_share(self, rows: int) -> None:
+        """Refuse a file with a larger share of bad rows than the settings allow."""
+        bound, bad = self.settings.skip_bad_rows, len(self.broken)
+        if 0 < bound < 1 and bad > bound * (rows + bad):
+            raise DataError(
+                f"{self.broken[0]}; it is the first of {bad} bad rows of {rows + bad}, more than "
+                f"skip_bad_rows: {bound} allows"
+            )
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The texts of one record: a prompt and its responses.
+
+    Attributes:
+        prompt: Turns; the last one is the user's or a tool's.
+        responses: Turns of each response, the assistant's first.
+    """
+
+    prompt: tuple[Turn, ...]
+    responses: tuple[tuple[Turn, ...], ...]
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The prompt as roles and texts."""
+        return tuple(turn.message for turn in self.prompt)
+
+
+def is_corpus(settings: SourceSettings) -> bool:
     """Whether the settings name a corpus folder, which has simulated annotators beside its texts."""
     return settings.hub is None and (Path(settings.path) / "annotators.yaml").is_file()
 
 
-def read_rows(settings: PoolSettings | BenchmarkSettings) -> Iterator[Row]:
+def read_rows(settings: PoolSettings | BenchmarkSettings, reading: Reading | None = None) -> list[Row]:
     """Every pair the settings name, in the order of the file.
+
+    Args:
+        reading: Told what was noticed.
 
     Raises:
         DataError: Naming file and line of the first record that cannot be used.
     """
     if is_corpus(settings):
-        yield from _corpus_rows(Path(settings.path), benchmark=isinstance(settings, BenchmarkSettings))
-        return
-    for record in source_records(settings):
-        yield from rows_of_record(record)
+        return list(_corpus_rows(Path(settings.path), benchmark=isinstance(settings, BenchmarkSettings)))
+    reading = Reading(settings) if reading is None else reading
+    rows: list[Row] = []
+    for record in source_records(settings, reading):
+        try:
+            rows += rows_of_record(record, reading)
+        except DataError as error:
+            reading.skip(error)
+    reading.check_share(len(rows))
+    return without_repeated_prompts(rows, reading)
 
 
-def source_records(settings: PoolSettings | BenchmarkSettings) -> Iterator[Record]:
+def source_records(settings: SourceSettings, reading: Reading | None = None) -> Iterator[Record]:
     """Records of the file, folder or hub data set that the settings name."""
     if settings.hub:
-        return hub_records(settings.hub, settings.split)
-    return records(Path(settings.path), settings.split)
+        return hub_records(settings.hub, settings.split, settings.config, settings.revision)
+    limits = Limits(int(settings.max_line_mib * 2**20), int(settings.max_file_gib * 2**30))
+    skip = reading.skip if reading and settings.skip_bad_rows else None
+    return records(Path(settings.path), settings.split, settings.config, limits, skip)
 
 
-def rows_of_record(record: Record) -> Iterator[Row]:
-    """The pair, or the pairs of K answers, that one record holds.
+def rows_of_record(record: Record, reading: Reading | None = None) -> Iterator[Row]:
+    """The pair, or the pairs of K responses, that one record holds.
 
     Raises:
+        LabelCodingError: If the label is none of its coding.
         DataError: Naming the place and what was expected there.
     """
+    reading = reading or Reading(_PLAIN)
     place, columns = record
-    given = {name for name, value in columns.items() if value is not None}
+    layout, columns = _ours(record, reading)
+    texts = _texts(columns, place, reading)
     common: dict[str, Any] = {name: name_of(columns.get(name)) for name in ("section", "subset")}
     common["place"] = place
     split = name_of(columns.get("split"))
@@ -69,86 +189,229 @@ def rows_of_record(record: Record) -> Iterator[Row]:
         raise DataError(f"{place}: split {split!r}: expected 'pool', 'heldout', nothing or 'train', or no such column")
     common["split"] = "" if split == "train" else split  # as data sets name what holds all rows: it decides nothing
     id = name_of(columns.get("id"))
-    if "responses" in given or "completions" in given:
-        yield from (encodable(row) for row in _many(columns, place, id, common))
-        return
-    if {"chosen", "rejected"} <= given:
-        prompt, a, b = _pair(columns, "chosen", "rejected", place)
-        label = _label(columns.get("label"), place)
-        if math.isnan(label):
-            label = 1.0
-        elif label < 0.5:
-            raise DataError(f"{place}: label {label} says that the rejected answer is the better one")
-    elif {"response_a", "response_b"} <= given:
-        prompt, a, b = _pair(columns, "response_a", "response_b", place)
-        label = _label(columns.get("label"), place)
-    else:
+    _warn_of_judgements(record, columns, layout, reading)
+    worth = _worths(columns, place, reading) if _is_list(columns) else [_worth(columns, layout, place, reading)]
+    responses = [response_text(turns) for turns in texts.responses]
+    pairs = list(itertools.combinations(range(len(responses)), 2))
+    if not pairs:
+        raise DataError(f"{place}: one response only: expected two or more to compare")
+    for (i, j), (label, margin) in zip(pairs, worth, strict=True):
+        name = f"{id}/{i}-{j}" if id and _is_list(columns) else id
+        row = encodable(Row(texts.messages, responses[i], responses[j], label, margin, id=name, **common))
+        if _kept(row, reading):
+            yield row
+
+
+def texts_of_record(record: Record, reading: Reading | None = None) -> Texts:
+    """Prompt and responses of one record, whatever it says of which is better.
+
+    Raises:
+        DataError: Naming the place and what was expected there.
+    """
+    reading = reading or Reading(_PLAIN)
+    place, _ = record
+    texts = _texts(_ours(record, reading, judged=False)[1], place, reading)
+    encodable(Row(texts.messages, "\n".join(map(response_text, texts.responses)), "", place=place))
+    return texts
+
+
+def without_repeated_prompts(rows: list[Row], reading: Reading) -> list[Row]:
+    """Rows whose responses no longer begin with the prompt, where every response of the file does."""
+    if not repeat_their_prompts((row.prompt, (row.a, row.b)) for row in rows):
+        return rows
+    for row in rows:
+        reading.note("responses without the prompt that they repeated", row.place)
+    return [replace(row, a=after_prompt(row.prompt, row.a), b=after_prompt(row.prompt, row.b)) for row in rows]
+
+
+def repeat_their_prompts(items: Iterable[tuple[tuple[Message, ...], Sequence[str]]]) -> bool:
+    """Whether all responses, to two prompts or more, begin with the whole of their prompt, one user turn."""
+    prompts = set()
+    for prompt, responses in items:
+        if len(prompt) != 1 or not all(text.startswith(prompt[0][1]) for text in responses):
+            return False
+        prompts.add(prompt)
+    return len(prompts) > 1
+
+
+def after_prompt(prompt: tuple[Message, ...], response: str) -> str:
+    """A response that begins with its prompt, without it."""
+    return response[len(prompt[0][1]) :].lstrip()
+
+
+def _ours(record: Record, reading: Reading, *, judged: bool = True) -> tuple[Layout | None, dict[str, Any]]:
+    """A record's columns under our names: those of the settings, of a known layout, or as they are."""
+    place, given = record
+    columns = {name: value for name, value in given.items() if value is not None}
+    mapping = reading.settings.columns
+    lost = sorted(theirs for theirs in mapping.values() if theirs not in given)
+    if lost and judged:
         raise DataError(
-            f"{place}: expected columns chosen and rejected, response_a and response_b, or responses, "
-            f"each with a prompt or as conversations; got {', '.join(sorted(given)) or 'none'}"
+            f"{place}: no column {lost[0]!r}, which pool.columns names; the columns are {', '.join(sorted(given))}"
         )
-    yield encodable(Row(prompt, a, b, label, _margin(columns.get("margin"), place), id=id, **common))
+    mapped = {ours: given.get(theirs) for ours, theirs in mapping.items()}
+    texts = {"prompt", "response_a", "response_b", "chosen", "rejected", "responses"} & mapped.keys()
+    layout = None if texts else layout_of(columns)
+    if layout is None:
+        return None, columns | mapped
+    if "label" in mapped and layout.label:
+        columns[layout.label] = mapped.pop("label")
+    made = dict(columns) | layout.make(columns, place)
+    if layout.label and judged:
+        value = columns.get(layout.label)
+        made["label"] = value if reading.settings.labels else layout.coding(value, place)
+    return layout, made | mapped
 
 
-def _many(columns: Mapping[str, Any], place: str, id: str, common: Mapping[str, Any]) -> Iterator[Row]:
-    """Every pair of K answers to one prompt; a margin is a difference of scores, ranks give none."""
-    if columns.get("completions") is not None:
-        completions = _list(columns["completions"], place, "completions")
-        if not all(isinstance(c, Mapping) and "response" in c for c in completions):
-            raise DataError(f"{place}: completions: expected a list of objects with response and overall_score")
-        answers = [c["response"] for c in completions]
-        scores = [c.get("overall_score") for c in completions]
+def _is_list(columns: Mapping[str, Any]) -> bool:
+    return columns.get("responses") is not None or columns.get("completions") is not None
+
+
+def _texts(columns: Mapping[str, Any], place: str, reading: Reading) -> Texts:
+    """Prompt and responses of a record whose columns are ours."""
+
+    def turns(value: Any, column: str) -> tuple[Turn, ...]:
+        return turns_of(value, place, column, reading.settings.ignore_keys, reading.ignored)
+
+    def response(value: Any, column: str) -> tuple[Turn, ...]:
+        value = messages_in(value, place, column)
+        return (Turn("assistant", value),) if isinstance(value, str) else turns(value, column)
+
+    if _is_list(columns):
+        values = _listed(columns, place, reading)
+        names = ["responses"] * len(values)
     else:
-        answers = _list(columns["responses"], place, "responses")
-        scores = columns.get("scores")
-    ranked = scores is None and columns.get("ranks") is not None
-    worth = columns["ranks"] if ranked else scores
-    worth = [None] * len(answers) if worth is None else _list(worth, place, "ranks or scores")
-    if len(answers) < 2 or len(answers) != len(worth):
+        names = next((pair for pair in _PAIRS if all(columns.get(name) is not None for name in pair)), ())
+        if not names:
+            given = sorted(name for name, value in columns.items() if value is not None)
+            raise DataError(
+                f"{place}: expected columns chosen and rejected, response_a and response_b, or responses, each with a "
+                f"prompt or as conversations; got {', '.join(given) or 'none'}; name yours in pool.columns"
+            )
+        values = [columns[name] for name in names]
+    values = [messages_in(value, place, name) for value, name in zip(values, names, strict=True)]
+    alone = all(isinstance(value, str) or _of_assistant(value) for value in values)
+    column = next((name for name in PROMPTS if columns.get(name) is not None), None)
+    if column in ("conversations", "messages") and not alone:
+        column = None  # a copy of the whole conversation
+    prompt = None if column is None else _prompt_turns(columns, column, turns, place)
+    if prompt is None and alone and all(isinstance(value, str) for value in values):
+        prompt, values = _shared_transcript(values, place)
+    elif column == "prompt" and isinstance(columns["prompt"], str):
+        values = [_after_transcript(columns["prompt"], value, place, reading) for value in values]
+    found = [response(value, name) for value, name in zip(values, names, strict=True)]
+    if prompt is None or not alone:
+        start = _shared_start(found, names, place)
+        found = [turns_[len(start) :] for turns_ in found]
+        if any(not rest for rest in found):
+            raise DataError(f"{place}: a conversation ends with the prompt and has no response")
+        prompt = start if prompt is None else joined(prompt, start, place)
+    if columns.get("history") is not None and not isinstance(columns["history"], str):
+        prompt = (*_history(columns["history"], place, turns), *prompt)
+    for name in ("system", "system_prompt"):
+        if columns.get(name) is not None:
+            prompt = with_system(prompt, columns[name], place)
+    if columns.get("tools") is not None:
+        prompt = with_tools(prompt, columns["tools"])
+    return Texts(_asked(prompt, place), tuple(found))
+
+
+_PAIRS = (("chosen", "rejected"), ("response_a", "response_b"))
+
+
+def _of_assistant(value: Any) -> bool:
+    """Whether messages are a response alone, without the prompt."""
+    first = value[0] if isinstance(value, list) and value else None
+    role = (first.get("role") or first.get("from")) if isinstance(first, Mapping) else None
+    return isinstance(role, str) and ROLES.get(role.lower(), role) == "assistant"
+
+
+def _prompt_turns(columns: Mapping[str, Any], column: str, turns: Any, place: str) -> tuple[Turn, ...]:
+    value = messages_in(columns[column], place, column)
+    more = columns.get("input")
+    if isinstance(value, str):
+        if column in WITH_INPUT and isinstance(more, str) and more.strip():
+            value = f"{value}\n\n{more}"
+        return (Turn("user", value),)
+    return turns(value, column)
+
+
+def _listed(columns: Mapping[str, Any], place: str, reading: Reading) -> list[Any]:
+    """The K responses of a record."""
+    column = "responses" if columns.get("responses") is not None else "completions"
+    values = []
+    for item in _list(columns[column], place, column):
+        if isinstance(item, Mapping) and isinstance(item.get("response"), str):
+            for name in ("custom_system_prompt", "system_prompt"):
+                if item.get(name):
+                    reading.note(f"{name} of a completion is not part of what was asked: left out", place)
+            item = item["response"]
+        elif not isinstance(item, str | list) and not (
+            isinstance(item, Mapping) and ("role" in item or "from" in item)
+        ):
+            raise DataError(
+                f"{place}: {column}: expected texts, messages, or objects with response and a rating, got {show(item)}"
+            )
+        values.append(item)
+    if not values:
+        raise DataError(f"{place}: {column}: the list is empty: expected two or more responses")
+    count, most = len(values) * (len(values) - 1) // 2, reading.settings.max_pairs_per_row
+    if count > most:
         raise DataError(
-            f"{place}: {len(answers)} answers, {len(worth)} ranks or scores: expected as many of each, two or more"
+            f"{place}: {column}: {len(values)} responses make {count} pairs, more than pool.max_pairs_per_row: {most}; "
+            "raise it, or take a sample of the responses"
         )
-    prompt = prompt_of(columns.get("prompt", columns.get("instruction")), place)
-    texts = [_answer(answer, place, "responses") for answer in answers]
-    values = [_number(value, place, "ranks or scores") * (-1.0 if ranked else 1.0) for value in worth]
-    for i, j in itertools.combinations(range(len(texts)), 2):
-        gap = values[i] - values[j]
-        label = math.nan if math.isnan(gap) else 0.5 + 0.5 * ((gap > 0) - (gap < 0))
-        margin = math.nan if ranked else abs(gap)
-        yield Row(prompt, texts[i], texts[j], label, margin, id=f"{id}/{i}-{j}" if id else "", **common)
+    return values
 
 
-def _pair(columns: Mapping[str, Any], left: str, right: str, place: str) -> tuple[tuple[Message, ...], str, str]:
-    """Prompt and the two answers of a record, whichever way the record holds them."""
-    prompt, a, b = columns.get("prompt"), columns[left], columns[right]
-    if isinstance(a, str) and isinstance(b, str):
-        return _shared_transcript(a, b, place) if prompt is None else (prompt_of(prompt, place), a, b)
-    turns_a, turns_b = _messages(a, place, left), _messages(b, place, right)
-    if prompt is not None and turns_a[0][0] == turns_b[0][0] == "assistant":
-        return prompt_of(prompt, place), _rest(turns_a), _rest(turns_b)
-    shared = _alike(turns_a, turns_b)
-    while shared and turns_a[shared - 1][0] != "user":
+def _history(value: Any, place: str, turns: Any) -> tuple[Turn, ...]:
+    """Earlier turns: messages, or pairs of what was asked and answered."""
+    rounds = _list(value, place, "history")
+    if rounds and all(isinstance(item, Mapping) for item in rounds):
+        return turns(rounds, "history")
+    found: list[Turn] = []
+    for item in rounds:
+        if not isinstance(item, list) or len(item) != 2 or not all(isinstance(text, str) for text in item):
+            raise DataError(f"{place}: history: expected pairs of what was asked and answered, got {show(item)}")
+        found += [Turn("user", item[0]), Turn("assistant", item[1])]
+    return tuple(found)
+
+
+def _shared_start(conversations: Sequence[tuple[Turn, ...]], names: Sequence[str], place: str) -> tuple[Turn, ...]:
+    """What conversations share, up to the last turn that is answered."""
+    shared = min(_alike(conversations[0], other) for other in conversations)
+    while shared and conversations[0][shared - 1].role not in ("user", "tool"):
         shared -= 1
     if not shared:
         raise DataError(
-            f"{place}: {left} and {right} share no prompt: expected conversations with the same turns up to a user's"
+            f"{place}: {' and '.join(dict.fromkeys(names))} share no prompt: expected conversations with the same "
+            "turns up to a user's"
         )
-    if shared in (len(turns_a), len(turns_b)):
-        raise DataError(f"{place}: a conversation ends with the prompt and has no answer")
-    return _checked(turns_a[:shared], place), _rest(turns_a[shared:]), _rest(turns_b[shared:])
+    return conversations[0][:shared]
 
 
-def _shared_transcript(a: str, b: str, place: str) -> tuple[tuple[Message, ...], str, str]:
-    """Anthropic's form: two transcripts, alike up to the last ``Assistant:`` they share."""
+def _shared_transcript(texts: Sequence[str], place: str) -> tuple[tuple[Turn, ...], list[str]]:
+    """Anthropic's form: transcripts, alike up to the last ``Assistant:`` they share."""
     mark = "\n\nAssistant:"
-    parts_a, parts_b = a.split(mark), b.split(mark)
-    shared = min(_alike(parts_a, parts_b), len(parts_a) - 1, len(parts_b) - 1)
+    parts = [text.split(mark) for text in texts]
+    shared = min(*(_alike(parts[0], other) for other in parts), *(len(part) - 1 for part in parts))
     if shared < 1:
         raise DataError(
             f"{place}: no prompt: expected a column prompt, message lists, or transcripts that share a beginning"
         )
-    prompt = prompt_of(mark.join(parts_a[:shared]).removeprefix("\n\n"), place)
-    return prompt, mark.join(parts_a[shared:]).removeprefix(" "), mark.join(parts_b[shared:]).removeprefix(" ")
+    prompt = Turn("user", mark.join(parts[0][:shared]).removeprefix("\n\n"))
+    return (prompt,), [mark.join(part[shared:]).removeprefix(" ") for part in parts]
+
+
+def _after_transcript(prompt: str, response: Any, place: str, reading: Reading) -> Any:
+    """A response without the transcript of its prompt, where it begins with that."""
+    if not isinstance(response, str) or not _TRANSCRIPT.match(prompt):
+        return response
+    whole, start = response.lstrip("\n"), prompt.strip()
+    if not whole.startswith(start):
+        return response
+    reading.note("response without the transcript that it repeated", place)
+    return whole[len(start) :].removeprefix(" ")
 
 
 def _alike(a: Sequence[Any], b: Sequence[Any]) -> int:
@@ -158,43 +421,115 @@ def _alike(a: Sequence[Any], b: Sequence[Any]) -> int:
 
 def prompt_of(value: Any, place: str) -> tuple[Message, ...]:
     """A prompt given as text or as messages; DataError when nothing is asked in it."""
-    return _checked((("user", value),) if isinstance(value, str) else _messages(value, place, "prompt"), place)
+    value = messages_in(value, place, "prompt")
+    turns = (Turn("user", value),) if isinstance(value, str) else turns_of(value, place, "prompt")
+    return tuple(turn.message for turn in _asked(turns, place))
 
 
-def _checked(turns: tuple[Message, ...], place: str) -> tuple[Message, ...]:
+def _asked(turns: tuple[Turn, ...], place: str) -> tuple[Turn, ...]:
     """A prompt as it is, if something is asked in it."""
-    if turns[-1][0] != "user":
-        raise DataError(f"{place}: prompt: expected the last turn to be the user's, got {turns[-1][0]!r}")
-    if not turns[-1][1].strip():
+    if turns[-1].role not in ("user", "tool"):
+        raise DataError(f"{place}: prompt: expected the last turn to be the user's or a tool's, got {turns[-1].role!r}")
+    if not turns[-1].content.strip():
         raise DataError(f"{place}: the prompt is empty")
     return turns
 
 
-def _answer(value: Any, place: str, column: str) -> str:
-    return value if isinstance(value, str) else _rest(_messages(value, place, column))
+def _worth(columns: Mapping[str, Any], layout: Layout | None, place: str, reading: Reading) -> tuple[float, float]:
+    """Label and margin of a pair."""
+    margin = _margin(columns.get("margin"), place)
+    words = reading.settings.labels
+    label = _worded(columns.get("label"), words, place) if words else _label(columns.get("label"), place)
+    if any(columns.get(name) is None for name in _PAIRS[0]):
+        return label, margin
+    names = next((pair for pair in SCORES if all(columns.get(name) is not None for name in pair)), None)
+    if names and math.isnan(label):
+        gap = _number(columns[names[0]], place, names[0]) - _number(columns[names[1]], place, names[1])
+        if gap < 0:
+            raise DataError(
+                f"{place}: {names[0]} {columns[names[0]]} is below {names[1]} {columns[names[1]]}, though chosen is "
+                "the better response; swap them, or take the scores out"
+            )
+        if gap == 0:
+            reading.note("equal scores: a tie", place)
+            return 0.5, margin
+        return 1.0, gap if math.isnan(margin) and not math.isnan(gap) else margin
+    if math.isnan(label):
+        return 1.0, margin
+    if label < 0.5:
+        raise DataError(f"{place}: label {label} says that the rejected response is the better one")
+    return label, margin
 
 
-def _rest(turns: Sequence[Message]) -> str:
-    """An answer of one turn as it stands; of more turns whole, the later ones as a transcript."""
-    first, *later = turns
-    if first[0] != "assistant":
-        return transcript(turns)
-    return "\n\n".join([first[1], *(transcript([turn]) for turn in later)])
+def _worths(columns: Mapping[str, Any], place: str, reading: Reading) -> list[tuple[float, float]]:
+    """Labels and margins of every pair of K responses; a margin is a difference of scores, ranks give none."""
+    if columns.get("responses") is None:
+        items = _list(columns["completions"], place, "completions")
+        scores: Any = [_rating(item, reading.settings.rating) for item in items]
+        count = len(items)
+    else:
+        count = len(_list(columns["responses"], place, "responses"))
+        scores = columns.get("scores")
+    ranked = (scores is None or scores == [None] * count) and columns.get("ranks") is not None
+    worth = columns["ranks"] if ranked else scores
+    worth = [None] * count if worth is None else _list(worth, place, "ranks or scores")
+    if count != len(worth):
+        raise DataError(f"{place}: {count} responses, {len(worth)} ranks or scores: expected as many of each")
+    values = [_number(value, place, "ranks or scores") * (-1.0 if ranked else 1.0) for value in worth]
+    result = []
+    for i, j in itertools.combinations(range(count), 2):
+        gap = values[i] - values[j]
+        label = math.nan if math.isnan(gap) else 0.5 + 0.5 * ((gap > 0) - (gap < 0))
+        result.append((label, math.nan if ranked else abs(gap)))
+    return result
 
 
-def _messages(value: Any, place: str, column: str) -> tuple[Message, ...]:
-    if not isinstance(value, list) or not value:
-        raise DataError(f"{place}: {column}: expected text or a list of messages, got {_show(value)}")
-    for turn in value:
-        if not isinstance(turn, Mapping) or not all(isinstance(turn.get(key), str) for key in ("role", "content")):
-            raise DataError(f"{place}: {column}: expected messages with role and content as text, got {_show(turn)}")
-    return tuple((turn["role"], turn["content"]) for turn in value)
+def _rating(item: Any, path: str) -> Any:
+    for step in path.split("."):
+        item = item.get(step) if isinstance(item, Mapping) else None
+    return None if isinstance(item, str) and item.strip().upper() == "N/A" else item
+
+
+def _warn_of_judgements(record: Record, columns: Mapping[str, Any], layout: Layout | None, reading: Reading) -> None:
+    """Note columns that look like a judgement of the pair and decide nothing."""
+    spent = {"label", "labels" if layout and layout.label == "labels" else "", *reading.settings.columns.values()}
+    if layout:
+        spent |= {*layout.texts, *layout.spends, layout.label}
+    if _is_list(columns):
+        spent |= {"scores", "ranks"}
+        spent -= {"label"}
+    elif columns.get("chosen") is not None and columns.get("label") is None:
+        spent |= set(next((pair for pair in SCORES if all(columns.get(name) is not None for name in pair)), ()))
+    for name, value in record[1].items():
+        if value is not None and name.lower() in JUDGEMENTS and name not in spent:
+            reading.note(f"column {name!r} looks like a label and is not read (pool.columns can name it)", record[0])
+
+
+def _kept(row: Row, reading: Reading) -> bool:
+    """Whether a row stays, by the rule for blank responses."""
+    if not (is_blank(row.a) or is_blank(row.b)):
+        return True
+    rule = reading.settings.blank
+    if rule == "refuse":
+        raise DataError(
+            f"{row.place}: a response has no visible character; set pool.blank to keep or drop such pairs, or mend it"
+        )
+    reading.note("pair with a blank response" + (" left out" if rule == "drop" else ", kept"), row.place)
+    return rule == "keep"
+
+
+def is_blank(text: str) -> bool:
+    """Whether a text has no visible character: white space, controls and zero-width characters only."""
+    return all(
+        c in _HIDDEN or c.isspace() or unicodedata.category(c) in ("Cc", "Cf", "Zs", "Zl", "Zp", "Mn") for c in text
+    )
 
 
 def _list(value: Any, place: str, column: str) -> list[Any]:
-    if not isinstance(value, list):
-        raise DataError(f"{place}: {column}: expected a list, got {_show(value)}")
-    return value
+    found = parsed_list(value) if isinstance(value, str) else value
+    if not isinstance(found, list):
+        raise DataError(f"{place}: {column}: expected a list, got {show(value)}")
+    return found
 
 
 def _number(value: Any, place: str, column: str) -> float:
@@ -203,28 +538,57 @@ def _number(value: Any, place: str, column: str) -> float:
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
-        raise DataError(f"{place}: {column}: expected a number, got {_show(value)}") from None
+        raise DataError(f"{place}: {column}: expected a number, got {show(value)}") from None
     if math.isinf(number):
-        raise DataError(f"{place}: {column}: expected a finite number, got {_show(value)}")
+        raise DataError(f"{place}: {column}: expected a finite number, got {show(value)}")
     return number
 
 
 def _label(value: Any, place: str) -> float:
-    if isinstance(value, str) and value.strip().lower() in _WORDS:
-        return _WORDS[value.strip().lower()]
-    label = _number(value, place, "label")
+    if isinstance(value, str) and value.strip().lower() in WORDS:
+        return WORDS[value.strip().lower()]
+    try:
+        label = _number(value, place, "label")
+    except DataError:
+        label = math.inf
     if label < 0 or label > 1:
-        raise DataError(
-            f"{place}: label {_show(value)} is out of range: "
-            'expected a probability that a is better, in [0, 1], or "a", "b", "tie"'
+        raise LabelCodingError(
+            f"{place}: label {show(value)}: expected a probability that a is better, in [0, 1], or a word "
+            f"({', '.join(WORDS)}); say in pool.labels what this file's labels mean, such as {{a: [1], b: [2]}}"
         )
     return label
+
+
+def _worded(value: Any, words: Mapping[Any, Sequence[Any]], place: str) -> float:
+    """A label by the words of the settings; NaN where there is none."""
+    if value is None or value != value or value == "":
+        return math.nan
+    of = {"a": 1.0, "b": 0.0, "tie": 0.5}
+    known = {_word(word): of[side] for side, listed in words.items() for word in listed}
+    if _word(value) not in known:
+        raise LabelCodingError(
+            f"{place}: label {show(value)} is none of pool.labels: {', '.join(map(repr, known))}; list it there"
+        )
+    return known[_word(value)]
+
+
+def _word(value: Any) -> str:
+    """A label's word as compared: numbers by value, texts without blanks around them."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return f"{float(value):g}"
+    text = str(value).strip()
+    try:
+        return f"{float(text):g}"
+    except ValueError:
+        return text.lower() if text.lower() in ("true", "false") else text
 
 
 def _margin(value: Any, place: str) -> float:
     margin = _number(value, place, "margin")
     if margin < 0:
-        raise DataError(f"{place}: margin {_show(value)}: expected how much better the winner is, at least 0")
+        raise DataError(f"{place}: margin {show(value)}: expected how much better the winner is, at least 0")
     return margin
 
 
@@ -243,15 +607,13 @@ def name_of(value: Any) -> str:
     return "" if value is None or value != value else str(value)  # a missing text of a table may be NaN
 
 
-def _show(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _corpus_rows(folder: Path, *, benchmark: bool) -> Iterator[Row]:
+def _corpus_rows(folder: Path, *, benchmark: bool) -> Iterable[Row]:
     """The shipped corpus: the pool's labels are noisy majorities, the benchmark's are clear ones."""
     corpus, annotators = read_corpus(folder), read_annotators(folder)
     pairs = split_corpus(annotators, corpus)[int(benchmark)]
     for pair, row in zip(pairs, as_rows(pairs, corpus, clear=benchmark), strict=True):
         place = f"{folder}: {corpus[pair.prompt].get('id', pair.prompt)}"
         yield from rows_of_record((place, row))
+
+
+_PLAIN = SourceSettings(path="")  # how a record is read where nobody says

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -14,41 +14,75 @@ from bgpm.registry import Settings
 
 Message = tuple[str, str]  # role (system, user, assistant), content
 
+# What ``pool.columns`` may name: the columns of ours.
+Column = Literal[
+    "prompt", "system", "tools", "history", "response_a", "response_b", "chosen", "rejected", "responses", "label",
+    "margin", "ranks", "scores", "score_chosen", "score_rejected", "id", "section", "subset", "split",
+]  # fmt: skip
+
 _SPEAKERS = {"user": "Human", "assistant": "Assistant", "system": "System"}
 
 
-class PoolSettings(Settings):
-    """Section ``pool`` of params.yaml.
+class SourceSettings(Settings):
+    """Where rows come from and how they are read: what ``pool`` and ``benchmark`` share.
 
     Attributes:
         path: A corpus folder, a file (.jsonl, .json, .csv, .parquet, each also .gz), a folder of such
             files or a folder saved by `datasets`.
         hub: A Hugging Face data set id, which then takes the place of ``path``.
-        split: Which split of a hub data set or of a saved one.
+        config: Which configuration, where a data set has several.
+        revision: Branch, tag or commit of a hub data set; None for its newest state.
+        split: Which split of a hub data set, of a saved one, or of a folder whose file names say it (train.jsonl).
+        columns: Which of the file's columns are ours, ``{ours: theirs}``; none where the layout is known.
+        labels: What the label's words mean: ``{a: [...], b: [...], tie: [...]}``, a being the first response.
+        ignore_keys: Keys of messages that may be left out, though they say something.
+        rating: Which value of each of UltraFeedback's ``completions`` decides; dots lead inwards.
+        blank: What happens to responses without any visible character: ``keep``, ``drop`` their pairs, or ``refuse``.
+        skip_bad_rows: So many rows that cannot be read are counted and passed over, or such a share of all where it
+            is below 1. A label outside its coding refuses the file all the same.
+        max_line_mib: Longest line of a file, in MiB.
+        max_file_gib: Largest file, unpacked, in GiB.
+        max_pairs_per_row: Pairs that a row of K responses may make, K (K - 1) / 2.
+    """
+
+    path: str
+    hub: str | None = None
+    config: str | None = None
+    revision: str | None = None
+    split: str = "train"
+    columns: dict[Column, str] = Field(default_factory=dict)
+    labels: dict[Literal["a", "b", "tie"], list[str | bool | int | float]] = Field(default_factory=dict)
+    ignore_keys: list[str] = Field(default_factory=list)
+    rating: str = "overall_score"
+    blank: Literal["keep", "drop", "refuse"] = "keep"
+    skip_bad_rows: Annotated[int | float, Field(ge=0)] = 0
+    max_line_mib: float = Field(default=16.0, gt=0)
+    max_file_gib: float = Field(default=16.0, gt=0)
+    max_pairs_per_row: int = Field(default=10_000, ge=1)
+
+
+class PoolSettings(SourceSettings):
+    """Section ``pool`` of params.yaml, beside what `SourceSettings` says.
+
+    Attributes:
         heldout: Share of prompts kept for the learning curve, in (0, 1).
         limit: At most this many pairs, a seeded sample; None for all.
         seed: Decides A/B order, the split and the sample.
     """
 
-    path: str
-    hub: str | None = None
-    split: str = "train"
     heldout: float = Field(gt=0, lt=1)
     limit: int | None = Field(default=None, ge=2)
     seed: int = Field(default=0, ge=0)
 
 
-class BenchmarkSettings(Settings):
-    """Section ``benchmark`` of params.yaml.
+class BenchmarkSettings(SourceSettings):
+    """Section ``benchmark`` of params.yaml, beside what `SourceSettings` says; rows need a ``subset``.
 
     Attributes:
-        path, hub, split: As for the pool; rows need a ``subset``.
         kind: ``pairs``, ``rewardbench2`` or ``rm_bench`` (see `bgpm.data.benchmarks`); ``auto`` tells them by columns.
         xstest_weights: Which of the two published weights of RewardBench's xstest subsets counts.
     """
 
-    path: str
-    hub: str | None = None
     split: str = "filtered"
     kind: Literal["auto", "pairs", "rewardbench2", "rm_bench"] = "auto"
     xstest_weights: Literal["code", "dataset"] = "code"

@@ -133,11 +133,13 @@ def test_a_missing_file_and_an_empty_folder_are_errors(tmp_path: Path, run: Run)
 
 
 def test_a_hub_data_set_that_cannot_be_had_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(name: str, split: str) -> None:
+    def refuse(path: str, **_: object) -> None:
         raise ConnectionError("offline")
 
     monkeypatch.setattr(datasets, "load_dataset", refuse)
-    with pytest.raises(DataError, match=r"'no/such', split 'train': cannot be read: offline"):
+    with pytest.raises(
+        DataError, match=r"'no/such', config None, split 'train', revision None: cannot be read: offline"
+    ):
         list(hub_records("no/such", "train"))
 
 
@@ -146,10 +148,12 @@ def test_a_hub_data_set_takes_the_place_of_the_path(
 ) -> None:
     asked = []
 
-    def load(name: str, split: str) -> datasets.Dataset:
-        asked.append((name, split))
+    def load(path: str, name: str | None, split: str, revision: str | None) -> datasets.Dataset:
+        asked.append((path, name, split, revision))
         return datasets.Dataset.from_list(pool_records())
 
     monkeypatch.setattr(datasets, "load_dataset", load)
-    assert same(run(Path("nowhere"), hub="some/pool", split="train_prefs"), run(pool_records()))
-    assert asked == [("some/pool", "train_prefs")]
+    assert same(
+        run(Path("nowhere"), hub="some/pool", split="train_prefs", config="b", revision="v1"), run(pool_records())
+    )
+    assert asked == [("some/pool", "b", "train_prefs", "v1")]

@@ -1,0 +1,238 @@
+"""Public layouts of preference data: which columns each has, and how they become ours.
+
+One entry a layout; to add one is to add an entry, and a row of it to the tests. A layout is known by its columns of
+text; the column that decides may be absent or null, where nobody has labelled the pair. What a layout makes is read
+on like any file with columns ``prompt``, ``response_a``, ``response_b``, ``label`` (or ``chosen``, ``rejected``, or
+``responses`` with ``ranks`` or ``scores``), see `bgpm.data.readers`. A label here is the probability that
+``response_a`` is the better one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bgpm.data.conversations import parsed_list, show
+from bgpm.errors import DataError, LabelCodingError
+
+Columns = Mapping[str, Any]
+Made = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One way in which files hold preferences.
+
+    Attributes:
+        name: The data set or tool that writes it.
+        texts: Columns by which it is known; none of them is null.
+        label: Column that decides, the one that ``pool.columns.label`` may put another in the place of.
+        make: The columns of ours, from a row's columns and its place.
+        coding: The label from the value of that column, given the place.
+        spends: Further columns that it reads.
+    """
+
+    name: str
+    texts: tuple[str, ...]
+    label: str | None
+    make: Callable[[Columns, str], Made]
+    coding: Callable[[Any, str], Any] = lambda value, _: value
+    spends: tuple[str, ...] = ()
+
+
+def layout_of(columns: Columns) -> Layout | None:
+    """The first layout whose columns of text are all there; None for columns that are ours already."""
+    given = {name for name, value in columns.items() if value is not None}
+    return next((layout for layout in LAYOUTS if given.issuperset(layout.texts)), None)
+
+
+def number_in(value: Any, low: float, high: float, place: str, meaning: str) -> float:
+    """A number of a coding, NaN where there is none.
+
+    Raises:
+        LabelCodingError: If it is no number of the coding.
+    """
+    if value is None or value == "":
+        return math.nan
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.inf
+    if math.isnan(number) or low <= number <= high:
+        return number
+    raise LabelCodingError(f"{place}: got {show(value)}, expected {meaning}; say what it means in pool.labels")
+
+
+def _id_of_better(value: Any, place: str) -> float:
+    number = number_in(value, 0, 1, place, "the better response's number, 0 or 1")
+    if number not in (0.0, 1.0) and not math.isnan(number):
+        raise LabelCodingError(f"{place}: got {show(value)}, expected the better response's number, 0 or 1")
+    return 1.0 - number
+
+
+def _strength(value: Any, place: str) -> float:
+    number = number_in(value, -3, 3, place, "a strength from -3 (the first is much better) to 3")
+    return number if math.isnan(number) else 0.5 - 0.5 * ((number > 0) - (number < 0))
+
+
+def _alpaca_eval(value: Any, place: str) -> float:
+    meaning = "1 (output_1 is better), 2 (output_2), a number between, or 0 for a draw"
+    number = number_in(value, 0, 2, place, meaning)
+    if number == 0:
+        return 0.5
+    if number < 1:
+        raise LabelCodingError(f"{place}: preference {show(value)}, expected {meaning}")
+    return 2.0 - number
+
+
+def _size(columns: Columns, column: str, place: str) -> Any:
+    size = abs(number_in(columns.get(column), -3, 3, place, "a strength from -3 to 3"))
+    return None if math.isnan(size) else size
+
+
+def _lmsys_55k(columns: Columns, place: str) -> Made:
+    """JSON lists of turns: the user's, and each model's."""
+    asked, first, second = (_text_list(columns[name], place, name) for name in ("prompt", "response_a", "response_b"))
+    if not asked or not len(asked) == len(first) == len(second):
+        raise DataError(
+            f"{place}: {len(asked)} prompts, {len(first)} and {len(second)} responses: expected as many of each"
+        )
+    wins = [
+        number_in(columns.get(name), 0, 1, place, "0 or 1")
+        for name in ("winner_model_a", "winner_model_b", "winner_tie")
+    ]
+    label = math.nan
+    if not all(math.isnan(win) for win in wins):
+        if sorted(wins) != [0.0, 0.0, 1.0]:
+            raise LabelCodingError(
+                f"{place}: winner_model_a, winner_model_b, winner_tie are {wins}: expected one 1 and two 0"
+            )
+        label = (1.0, 0.0, 0.5)[wins.index(1.0)]
+    return {"prompt": None, "response_a": _chat(asked, first), "response_b": _chat(asked, second), "label": label}
+
+
+def _chat(asked: list[str], said: list[str]) -> list[dict[str, str]]:
+    turns = []
+    for question, response in zip(asked, said, strict=True):
+        turns += [{"role": "user", "content": question}, {"role": "assistant", "content": response}]
+    return turns
+
+
+def _text_list(value: Any, place: str, column: str) -> list[str]:
+    found = value
+    if isinstance(value, str):
+        try:
+            found = json.loads(value)
+        except (ValueError, RecursionError):
+            found = parsed_list(value)
+    if not isinstance(found, list) or not all(item is None or isinstance(item, str) for item in found):
+        raise DataError(f"{place}: {column}: expected a JSON list of texts, got {show(value)}")
+    return ["" if item is None else item for item in found]
+
+
+def _web_gpt(columns: Columns, place: str) -> Made:
+    question = columns["question"]
+    if isinstance(question, Mapping):
+        question = question.get("full_text")
+    scores = [number_in(columns.get(f"score_{n}"), -math.inf, math.inf, place, "a score") for n in (0, 1)]
+    gap = scores[0] - scores[1]
+    label = math.nan if math.isnan(gap) else 0.5 + 0.5 * ((gap > 0) - (gap < 0))
+    return {
+        "prompt": question,
+        "response_a": columns["answer_0"],
+        "response_b": columns["answer_1"],
+        "label": label,
+        "margin": None if math.isnan(gap) else abs(gap),
+    }
+
+
+def _nectar(columns: Columns, place: str) -> Made:
+    answers = columns["answers"]
+    if not isinstance(answers, list) or not all(isinstance(item, Mapping) and "answer" in item for item in answers):
+        raise DataError(f"{place}: answers: expected a list of objects with answer and rank, got {show(answers)}")
+    ranks = [item.get("rank") for item in answers]
+    return {
+        "prompt": columns["prompt"],
+        "responses": [item["answer"] for item in answers],
+        "ranks": None if all(rank is None for rank in ranks) else ranks,
+    }
+
+
+def _renamed(**names: str) -> Callable[[Columns, str], Made]:
+    return lambda columns, _: {ours: columns.get(theirs) for ours, theirs in names.items()}
+
+
+LAYOUTS = (
+    Layout(
+        "LMSYS 55k",
+        ("prompt", "response_a", "response_b", "winner_model_a", "winner_model_b", "winner_tie"),
+        None,
+        _lmsys_55k,
+    ),
+    Layout(
+        "PKU-SafeRLHF",
+        ("prompt", "response_0", "response_1"),
+        "better_response_id",
+        _renamed(response_a="response_0", response_b="response_1"),
+        _id_of_better,
+    ),
+    Layout(
+        "HelpSteer3",
+        ("context", "response1", "response2"),
+        "overall_preference",
+        lambda columns, place: {
+            "prompt": columns["context"],
+            "response_a": columns["response1"],
+            "response_b": columns["response2"],
+            "margin": _size(columns, "overall_preference", place),
+        },
+        _strength,
+    ),
+    Layout(
+        "HelpSteer2-preference",
+        ("prompt", "response_1", "response_2"),
+        "preference_strength",
+        lambda columns, place: {
+            "response_a": columns["response_1"],
+            "response_b": columns["response_2"],
+            "margin": _size(columns, "preference_strength", place),
+        },
+        _strength,
+    ),
+    Layout(
+        "Chatbot Arena",
+        ("conversation_a", "conversation_b"),
+        "winner",
+        _renamed(response_a="conversation_a", response_b="conversation_b", prompt="prompt"),
+    ),
+    Layout(
+        "AlpacaEval",
+        ("instruction", "output_1", "output_2"),
+        "preference",
+        _renamed(response_a="output_1", response_b="output_2"),
+        _alpaca_eval,
+    ),
+    Layout(
+        "cleaned UltraFeedback (Argilla)",
+        ("chosen_response", "rejected_response"),
+        None,
+        _renamed(
+            chosen="chosen_response",
+            rejected="rejected_response",
+            score_chosen="chosen_avg_rating",
+            score_rejected="rejected_avg_rating",
+        ),
+        spends=("chosen_avg_rating", "rejected_avg_rating"),
+    ),
+    Layout(
+        "Stanford Human Preferences",
+        ("history", "human_ref_A", "human_ref_B"),
+        "labels",
+        _renamed(prompt="history", response_a="human_ref_A", response_b="human_ref_B", history="none"),
+    ),
+    Layout("WebGPT comparisons", ("question", "answer_0", "answer_1"), None, _web_gpt, spends=("score_0", "score_1")),
+    Layout("Nectar", ("prompt", "answers"), None, _nectar),
+)

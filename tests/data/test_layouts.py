@@ -1,0 +1,498 @@
+"""Preferences in the layouts that public data sets have say the same as in ours."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from bgpm.data.layouts import LAYOUTS
+from bgpm.data.readers import Reading, is_blank, read_rows, rows_of_record, texts_of_record
+from bgpm.data.schema import PoolSettings, Row
+from bgpm.errors import DataError, LabelCodingError
+
+ASKED, FIRST, SECOND = "Which tea?", "Green, from the hills.", "Black."
+CALL = {"id": "c1", "type": "function", "function": {"name": "find", "arguments": '{"tea": 1}'}}
+
+
+def settings(path: Path | str = "", **more: Any) -> PoolSettings:
+    return PoolSettings.model_validate({"path": str(path), "heldout": 0.5} | more)
+
+
+def read(record: dict[str, Any], **more: Any) -> list[Row]:
+    return list(rows_of_record(("pool.jsonl:7", record), Reading(settings(**more))))
+
+
+def write(path: Path, *rows: dict[str, Any]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def user(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}
+
+
+def said(text: str) -> dict[str, str]:
+    return {"role": "assistant", "content": text}
+
+
+# Layout to a record in it and to label and margin of the first response.
+RECORDS: dict[str, tuple[dict[str, Any], float, float]] = {
+    "LMSYS 55k": (
+        {
+            "prompt": json.dumps([ASKED]),
+            "response_a": json.dumps([FIRST]),
+            "response_b": json.dumps([SECOND]),
+            "winner_model_a": 0,
+            "winner_model_b": 1,
+            "winner_tie": 0,
+        },
+        0.0,
+        math.nan,
+    ),
+    "PKU-SafeRLHF": (
+        {"prompt": ASKED, "response_0": FIRST, "response_1": SECOND, "better_response_id": 1, "safer_response_id": 0},
+        0.0,
+        math.nan,
+    ),
+    "HelpSteer3": (
+        {"context": [user(ASKED)], "response1": FIRST, "response2": SECOND, "overall_preference": -2},
+        1.0,
+        2.0,
+    ),
+    "HelpSteer2-preference": (
+        {"prompt": ASKED, "response_1": FIRST, "response_2": SECOND, "preference_strength": 1},
+        0.0,
+        1.0,
+    ),
+    "Chatbot Arena": (
+        {
+            "conversation_a": [user(ASKED), said(FIRST)],
+            "conversation_b": [user(ASKED), said(SECOND)],
+            "winner": "tie (bothbad)",
+        },
+        0.5,
+        math.nan,
+    ),
+    "AlpacaEval": (
+        {"instruction": ASKED, "input": "", "output_1": FIRST, "output_2": SECOND, "preference": 1.25},
+        0.75,
+        math.nan,
+    ),
+    "cleaned UltraFeedback (Argilla)": (
+        {
+            "instruction": ASKED,
+            "chosen_response": FIRST,
+            "rejected_response": SECOND,
+            "chosen_avg_rating": 4.5,
+            "rejected_avg_rating": 3.0,
+        },
+        1.0,
+        1.5,
+    ),
+    "Stanford Human Preferences": (
+        {"history": ASKED, "human_ref_A": FIRST, "human_ref_B": SECOND, "labels": 0},
+        0.0,
+        math.nan,
+    ),
+    "WebGPT comparisons": (
+        {"question": {"full_text": ASKED}, "answer_0": FIRST, "answer_1": SECOND, "score_0": -1, "score_1": 0.5},
+        0.0,
+        1.5,
+    ),
+    "Nectar": (
+        {"prompt": ASKED, "answers": [{"answer": FIRST, "rank": 1}, {"answer": SECOND, "rank": 3}]},
+        1.0,
+        math.nan,
+    ),
+}
+
+
+def test_every_layout_has_a_record_here() -> None:
+    assert [layout.name for layout in LAYOUTS] == list(RECORDS)
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_a_public_layout_reads_as_its_authors_mean_it(name: str) -> None:
+    columns, label, margin = RECORDS[name]
+    (row,) = read(columns)
+    assert (row.prompt, row.a, row.b, row.label) == ((("user", ASKED),), FIRST, SECOND, label)
+    assert row.margin == margin or (math.isnan(row.margin) and math.isnan(margin))
+
+
+@pytest.mark.parametrize("name", [layout.name for layout in LAYOUTS if layout.label])
+def test_a_layout_without_its_label_is_an_unlabelled_pair(name: str) -> None:
+    layout = next(layout for layout in LAYOUTS if layout.name == name)
+    columns = {key: value for key, value in RECORDS[name][0].items() if key != layout.label}
+    (row,) = read(columns)
+    assert math.isnan(row.label)
+    assert row.a == FIRST
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PKU-SafeRLHF", 2),
+        ("HelpSteer3", -4),
+        ("AlpacaEval", 0.5),
+        ("Chatbot Arena", "left"),
+        ("Stanford Human Preferences", 2),
+    ],
+)
+def test_a_value_outside_a_layouts_coding_is_refused(name: str, value: object) -> None:
+    layout = next(layout for layout in LAYOUTS if layout.name == name)
+    with pytest.raises(LabelCodingError, match=r"pool\.jsonl:7"):
+        read(RECORDS[name][0] | {layout.label or "": value})
+
+
+def test_two_winners_are_no_winner() -> None:
+    with pytest.raises(LabelCodingError, match="expected one 1"):
+        read(RECORDS["LMSYS 55k"][0] | {"winner_tie": 1})
+
+
+# -- what becomes part of the prompt ---------------------------------------------------------------------------------
+
+PROMPTS: dict[str, tuple[dict[str, Any], list[tuple[str, str]]]] = {
+    "a system column": ({"prompt": ASKED, "system": "Be short."}, [("system", "Be short."), ("user", ASKED)]),
+    "an empty system column": ({"prompt": ASKED, "system": ""}, [("user", ASKED)]),
+    "instruction and input": ({"instruction": "Sum up.", "input": "A text."}, [("user", "Sum up.\n\nA text.")]),
+    "question": ({"question": ASKED}, [("user", ASKED)]),
+    "history of pairs": (
+        {"instruction": ASKED, "input": "", "history": [["Hi", "Hello."]]},
+        [("user", "Hi"), ("assistant", "Hello."), ("user", ASKED)],
+    ),
+    "ShareGPT": ({"conversations": [{"from": "human", "value": ASKED}]}, [("user", ASKED)]),
+    "messages": ({"messages": [user(ASKED)]}, [("user", ASKED)]),
+    "a dict of lists": ({"prompt": {"role": ["user"], "content": [ASKED]}}, [("user", ASKED)]),
+    "text parts": (
+        {"prompt": [{"role": "user", "content": [{"type": "text", "text": "A"}, {"type": "text", "text": "B"}]}]},
+        [("user", "A\nB")],
+    ),
+    "tools": (
+        {"prompt": [user(ASKED)], "tools": [{"name": "find", "unit": None}]},
+        [("system", 'Tools: [{"name":"find"}]'), ("user", ASKED)],
+    ),
+    "a tool's turn at the end": (
+        {"prompt": [user(ASKED), {"role": "tool", "content": "ok", "tool_call_id": "c1", "name": None}]},
+        [("user", ASKED), ("tool", 'ok\n{"tool_call_id":"c1"}')],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PROMPTS)
+@pytest.mark.parametrize("sides", [("chosen", "rejected"), ("response_a", "response_b")])
+def test_nothing_of_the_prompt_is_dropped(name: str, sides: tuple[str, str]) -> None:
+    columns, prompt = PROMPTS[name]
+    (row,) = read(columns | dict(zip(sides, (FIRST, SECOND), strict=True)))
+    assert list(row.prompt) == prompt
+    assert (row.a, row.b) == (FIRST, SECOND)
+
+
+SYSTEM = {"role": "system", "content": "Be short."}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "start", "whole"),
+    [
+        ([SYSTEM, user(ASKED)], [user(ASKED)], [SYSTEM, user(ASKED)]),
+        ([user("Hi"), said("Hello.")], [user(ASKED)], [user("Hi"), said("Hello."), user(ASKED)]),
+        ([user(ASKED)], [SYSTEM, user(ASKED)], [SYSTEM, user(ASKED)]),
+        (ASKED, [user(ASKED + "\n")], [user(ASKED + "\n")]),
+        (ASKED, [user(ASKED), said("Where?"), user("Here.")], [user(ASKED), said("Where?"), user("Here.")]),
+    ],
+)
+def test_prompt_and_conversations_are_joined_with_nothing_twice(prompt: Any, start: Any, whole: Any) -> None:
+    (row,) = read({"prompt": prompt, "chosen": [*start, said(FIRST)], "rejected": [*start, said(SECOND)]})
+    assert list(row.prompt) == [(turn["role"], turn["content"]) for turn in whole]
+    assert (row.a, row.b) == (FIRST, SECOND)
+
+
+def test_a_prompt_that_no_conversation_goes_on_from_is_refused() -> None:
+    with pytest.raises(DataError, match="do not fit together"):
+        read({"prompt": "Another.", "chosen": [user(ASKED), said(FIRST)], "rejected": [user(ASKED), said(SECOND)]})
+
+
+def test_two_system_prompts_for_one_row_are_refused() -> None:
+    with pytest.raises(DataError, match="differ"):
+        read({"system": "Be long.", "prompt": [SYSTEM, user(ASKED)], "chosen": FIRST, "rejected": SECOND})
+
+
+# -- what a message says beside its text -----------------------------------------------------------------------------
+
+
+def test_responses_that_differ_in_a_tool_call_alone_differ() -> None:
+    other = CALL | {"function": {"name": "find", "arguments": '{"tea": 2}'}}
+    a, b = ({"role": "assistant", "content": None, "tool_calls": [call]} for call in (CALL, other))
+    (row,) = read({"prompt": ASKED, "chosen": [a], "rejected": [b]})
+    assert row.a != row.b
+    assert json.loads(row.a) == {"tool_calls": [CALL]}
+
+
+def test_tool_calls_read_the_same_as_structure_and_as_text() -> None:
+    rows = [
+        read({"prompt": ASKED, "chosen": [said("") | {"tool_calls": calls}], "rejected": [said(SECOND)]})[0]
+        for calls in ([CALL], json.dumps([CALL]), [CALL | {"index": None}])
+    ]
+    assert len({row.a for row in rows}) == 1
+
+
+def test_a_key_that_would_be_lost_is_refused_unless_it_may_go() -> None:
+    columns = {"prompt": ASKED, "chosen": [said(FIRST) | {"reasoning_content": "Hills."}], "rejected": [said(SECOND)]}
+    with pytest.raises(DataError, match=r"'reasoning_content'.*pool\.ignore_keys"):
+        read(columns)
+    reading = Reading(settings(ignore_keys=["reasoning_content"]))
+    (row,) = rows_of_record(("pool.jsonl:7", columns), reading)
+    assert row.a == FIRST
+    assert [tally.count for tally in reading.noted.values()] == [1]
+
+
+def test_a_picture_is_refused_and_named() -> None:
+    parts = [{"type": "text", "text": ASKED}, {"type": "image_url", "image_url": {"url": "x"}}]
+    with pytest.raises(DataError, match="part of type 'image_url'"):
+        read({"prompt": [{"role": "user", "content": parts}], "chosen": FIRST, "rejected": SECOND})
+
+
+def test_messages_as_they_came_stay_beside_their_text() -> None:
+    message = said("I look.") | {"tool_calls": [CALL]}
+    texts = texts_of_record(("x:1", {"prompt": [user(ASKED)], "tools": [{"name": "find"}], "responses": [[message]]}))
+    assert texts.responses[0][0].as_given() == message
+    assert [turn.as_given() for turn in texts.prompt if not turn.added] == [user(ASKED)]
+
+
+# -- structure that arrives as text ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("write_list", [json.dumps, repr], ids=["JSON", "Python"])
+def test_messages_as_text_are_messages(write_list: Any) -> None:
+    sides = {
+        "chosen": write_list([user(ASKED), said("It's\n" + FIRST)]),
+        "rejected": write_list([user(ASKED), said("No")]),
+    }
+    (row,) = read({"prompt": ASKED} | sides)
+    assert (row.prompt, row.a, row.b) == ((("user", ASKED),), "It's\n" + FIRST, "No")
+
+
+def test_a_list_of_messages_that_is_cut_off_is_refused() -> None:
+    with pytest.raises(DataError, match="begins like a list of messages"):
+        read({"prompt": ASKED, "chosen": '[{"role": "assistant", "content": "Gre', "rejected": SECOND})
+
+
+@pytest.mark.parametrize(
+    "text", ["[1, 2]", "[{]", '{"name": "Ada",\n "age": 3}', '[{"role": "admin"}]', "[user]: hi", '{"value": 3}', "[]"]
+)
+def test_prose_and_honest_json_stay_as_they_are(text: str) -> None:
+    (row,) = read({"prompt": ASKED, "chosen": text, "rejected": SECOND})
+    assert row.a == text
+
+
+# -- responses that repeat their prompt ------------------------------------------------------------------------------
+
+
+def test_a_transcript_is_taken_off_the_responses_that_repeat_it() -> None:
+    prompt = f"\n\nHuman: {ASKED}\n\nAssistant:"
+    (row,) = read({"prompt": prompt, "chosen": f"{prompt} {FIRST}", "rejected": f"{prompt} {SECOND}"})
+    assert (row.a, row.b) == (FIRST, SECOND)
+
+
+def test_a_response_that_happens_to_begin_like_its_prompt_stays(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": ASKED, "chosen": f"{ASKED} {FIRST}", "rejected": f"{ASKED} {SECOND}"},
+        {"prompt": "Why?", "chosen": "Because.", "rejected": "Why? No."},
+    ]
+    assert [row.a for row in read_rows(settings(write(tmp_path / "p.jsonl", *rows)))] == [
+        f"{ASKED} {FIRST}",
+        "Because.",
+    ]
+
+
+def test_a_prompt_that_every_response_of_the_file_repeats_is_taken_off(tmp_path: Path) -> None:
+    rows = [{"prompt": p, "chosen": f"{p} {FIRST}", "rejected": f"{p}\n{SECOND}"} for p in (ASKED, "Why?")]
+    found = Reading(settings(write(tmp_path / "p.jsonl", *rows)))
+    assert [(row.a, row.b) for row in read_rows(found.settings, found)] == [(FIRST, SECOND)] * 2
+    assert [tally.count for tally in found.noted.values()] == [2]
+
+
+# -- labels ----------------------------------------------------------------------------------------------------------
+
+
+def labelled(label: object, **more: Any) -> dict[str, Any]:
+    return {"prompt": ASKED, "response_a": FIRST, "response_b": SECOND, "label": label} | more
+
+
+@pytest.mark.parametrize(
+    ("word", "label"),
+    [("model_a", 1.0), ("Model_B", 0.0), (" tie ", 0.5), (True, 1.0), (False, 0.0), ("true", 1.0), ("both_bad", 0.5)],
+)
+def test_words_for_the_winner(word: object, label: float) -> None:
+    assert read(labelled(word))[0].label == label
+
+
+@pytest.mark.parametrize("codes", [(1, 2), (1, -1)])
+def test_codes_that_nobody_explained_refuse_the_file_whatever_may_be_skipped(
+    tmp_path: Path, codes: tuple[int, int]
+) -> None:
+    path = write(tmp_path / "p.jsonl", *(labelled(code) for code in codes))
+    with pytest.raises(LabelCodingError, match=r"p\.jsonl:2: label .*pool\.labels"):
+        read_rows(settings(path, skip_bad_rows=5))
+    rows = read_rows(settings(path, labels={"a": [1], "b": [codes[1]]}))
+    assert [row.label for row in rows] == [1.0, 0.0]
+
+
+def test_a_mapping_reads_what_no_layout_covers(tmp_path: Path) -> None:
+    rows = [
+        {"question": ASKED, "left": FIRST, "right": SECOND, "verdict": word} for word in ("L", "left wins", "R", "=")
+    ]
+    columns = {"prompt": "question", "response_a": "left", "response_b": "right", "label": "verdict"}
+    labels = {"a": ["L", "left wins"], "b": ["R"], "tie": ["="]}
+    path = write(tmp_path / "p.jsonl", *rows)
+    assert [row.label for row in read_rows(settings(path, columns=columns, labels=labels))] == [1.0, 1.0, 0.0, 0.5]
+    with pytest.raises(LabelCodingError, match=r"p\.jsonl:4: label '=' is none of pool\.labels"):
+        read_rows(settings(path, columns=columns, labels={"a": ["L", "left wins"], "b": ["R"]}))
+    with pytest.raises(DataError, match=r"no column 'links'.* left, question, right, verdict"):
+        read_rows(settings(path, columns=columns | {"response_a": "links"}))
+
+
+def test_another_column_of_a_known_layout_may_decide() -> None:
+    (row,) = read(RECORDS["PKU-SafeRLHF"][0], columns={"label": "safer_response_id"})
+    assert row.label == 1.0
+
+
+def test_a_column_that_looks_like_a_label_and_is_not_read_is_named() -> None:
+    reading = Reading(settings())
+    list(rows_of_record(("p:1", labelled(1, preference="b")), reading))
+    assert ["'preference'" in remark for remark in reading.noted] == [True]
+
+
+def test_equal_scores_are_a_tie_and_contradicting_ones_refused() -> None:
+    pair = {"prompt": ASKED, "chosen": FIRST, "rejected": SECOND}
+    assert [row.label for row in read(pair | {"score_chosen": 3, "score_rejected": 3.0})] == [0.5]
+    assert [(row.label, row.margin) for row in read(pair | {"score_chosen": 5, "score_rejected": 3.0})] == [(1.0, 2.0)]
+    with pytest.raises(DataError, match="score_chosen 2 is below score_rejected 3"):
+        read(pair | {"score_chosen": 2, "score_rejected": 3})
+
+
+def test_which_rating_of_ultrafeedback_decides_is_a_setting() -> None:
+    completions = [
+        {"response": text, "overall_score": score, "annotations": {"honesty": {"Rating": rating}}}
+        for text, score, rating in ((FIRST, 8, "1"), (SECOND, 4, "5"))
+    ]
+    columns = {"instruction": ASKED, "completions": completions}
+    assert read(columns)[0].label == 1.0
+    assert read(columns, rating="annotations.honesty.Rating")[0].label == 0.0
+    completions[0]["annotations"]["honesty"]["Rating"] = "N/A"
+    assert math.isnan(read(columns, rating="annotations.honesty.Rating")[0].label)
+
+
+# -- classes, files, folders -----------------------------------------------------------------------------------------
+
+
+def test_class_numbers_are_their_names_in_a_folder_and_in_parquet(tmp_path: Path) -> None:
+    names = ["b", "a", "tie"]
+    features = datasets.Features(
+        {name: datasets.Value("string") for name in ("prompt", "response_a", "response_b")}
+        | {"label": datasets.ClassLabel(names=names)}
+    )
+    rows = [labelled(code) for code in (0, 1, 2, -1)]
+    data = datasets.Dataset.from_list(rows, features=features)
+    data.save_to_disk(str(tmp_path / "saved"))
+    data.to_parquet(str(tmp_path / "table.parquet"))
+    for path in ("saved", "table.parquet"):
+        labels = [row.label for row in read_rows(settings(tmp_path / path))]
+        assert labels[:3] == [0.0, 1.0, 0.5]
+        assert math.isnan(labels[3])
+
+
+def test_a_folder_is_read_by_the_split_that_its_file_names_say(tmp_path: Path) -> None:
+    for name, label in (("train-00000-of-00001", 1), ("test-00000-of-00001", 0)):
+        write(tmp_path / f"{name}.jsonl", labelled(label))
+    assert [row.label for row in read_rows(settings(tmp_path))] == [1.0]
+    assert [row.label for row in read_rows(settings(tmp_path, split="test"))] == [0.0]
+    with pytest.raises(DataError, match=r"no file of split 'validation': the names say test, train; set pool\.split"):
+        read_rows(settings(tmp_path, split="validation"))
+
+
+def test_a_folder_of_several_configurations_asks_which(tmp_path: Path) -> None:
+    card = "---\nconfigs:\n- config_name: pairs\n  data_files: pairs/*.jsonl\n- config_name: notes\n  data_files:\n"
+    card += "  - split: test\n    path: notes/all.jsonl\n---\nA card.\n"
+    (tmp_path / "README.md").write_text(card)
+    for folder, name, label in (("pairs", "train", 1), ("notes", "all", 0)):
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder / f"{name}.jsonl", labelled(label))
+    with pytest.raises(DataError, match=r"several configurations: set pool\.config .* notes, pairs"):
+        read_rows(settings(tmp_path))
+    assert [row.label for row in read_rows(settings(tmp_path, config="pairs"))] == [1.0]
+    assert [row.label for row in read_rows(settings(tmp_path, config="notes", split="test"))] == [0.0]
+    with pytest.raises(DataError, match="configuration 'notes' has no split 'train'; it has test"):
+        read_rows(settings(tmp_path, config="notes"))
+
+
+@pytest.mark.parametrize("delimiter", ",;\t|")
+def test_the_delimiter_of_a_table_is_found(tmp_path: Path, delimiter: str) -> None:
+    path = tmp_path / "p.csv"
+    with path.open("w", encoding="utf-8-sig", newline="") as file:
+        writer = csv.writer(file, delimiter=delimiter)
+        writer.writerows([["prompt", "chosen", "rejected"], [ASKED, "a, b; c\nd | e\tf", SECOND]])
+    assert read_rows(settings(path))[0].a == "a, b; c\nd | e\tf"
+
+
+def test_limits_refuse_a_line_a_file_and_a_row_with_the_setting_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "p.jsonl", labelled(1, response_a="x" * 3000), labelled(1))
+    with pytest.raises(DataError, match=r"p\.jsonl:1: .*pool\.max_line_mib"):
+        read_rows(settings(path, max_line_mib=2000 / 2**20))
+    with pytest.raises(DataError, match=r"pool\.max_file_gib"):
+        read_rows(settings(path, max_file_gib=3100 / 2**30))
+    table = pa.Table.from_pylist([labelled(1), labelled(0)])
+    pq.write_table(table, tmp_path / "p.parquet")
+    with pytest.raises(DataError, match=r"pool\.max_file_gib"):
+        read_rows(settings(tmp_path / "p.parquet", max_file_gib=10 / 2**30))
+    with pytest.raises(DataError, match=r"4 responses make 6 pairs.*pool\.max_pairs_per_row: 5"):
+        read({"prompt": ASKED, "responses": list("abcd")}, max_pairs_per_row=5)
+    (tmp_path / "zero.jsonl").symlink_to("/dev/zero")
+    with pytest.raises(DataError, match="not a regular file"):
+        read_rows(settings(tmp_path / "zero.jsonl"))
+
+
+# -- blank responses, bad rows ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["", " \n\t", "\u200b\ufeff", "\x00", "\u2800", "\u3164"])
+def test_what_has_no_visible_character_is_blank(text: str) -> None:
+    assert is_blank(text)
+
+
+@pytest.mark.parametrize("text", ["🙂", "👩‍💻", ".", "é", "ー"])
+def test_what_can_be_seen_is_not_blank(text: str) -> None:
+    assert not is_blank(text)
+
+
+def test_blank_responses_are_counted_and_kept_dropped_or_refused() -> None:
+    columns = labelled(1, response_b="\u200b")
+    for rule, count in (("keep", 1), ("drop", 0)):
+        reading = Reading(settings(blank=rule))
+        assert len(list(rows_of_record(("p:1", columns), reading))) == count
+        assert [tally.count for tally in reading.noted.values()] == [1]
+    with pytest.raises(DataError, match=r"p:1: .*pool\.blank"):
+        list(rows_of_record(("p:1", columns), Reading(settings(blank="refuse"))))
+
+
+def test_bad_rows_are_skipped_up_to_the_bound_and_counted(tmp_path: Path) -> None:
+    path = write(tmp_path / "p.jsonl", labelled(1), {"prompt": ASKED}, labelled(0))
+    with path.open("a") as file:
+        file.write("{broken\n")
+    with pytest.raises(DataError, match=r"p\.jsonl:2"):
+        read_rows(settings(path))
+    with pytest.raises(DataError, match=r"p\.jsonl:4: .*one bad row more than skip_bad_rows: 1"):
+        read_rows(settings(path, skip_bad_rows=1))
+    reading = Reading(settings(path, skip_bad_rows=2))
+    assert [row.label for row in read_rows(reading.settings, reading)] == [1.0, 0.0]
+    assert [tally.count for tally in reading.noted.values()] == [2]
+    assert len(read_rows(settings(path, skip_bad_rows=0.5))) == 2
+    with pytest.raises(DataError, match="2 bad rows of 4"):
+        read_rows(settings(path, skip_bad_rows=0.4))
