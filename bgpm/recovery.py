@@ -106,10 +106,15 @@ def _dvc_processes(root: Path) -> list[int]:
     for process in psutil.process_iter():
         try:
             words, folder = process.cmdline(), Path(process.cwd())
+            runs = any(Path(word).name == "dvc" for word in words[:3])
+            if not runs or not folder.is_relative_to(root) or folder.is_relative_to(root / ".dvc" / "tmp"):
+                continue
+            # `dvc daemon` sends statistics and looks for news after a command, for minutes where there is no network.
+            # It touches no lock, and nor does the fork that waits for it, whose words are still those of the command.
+            family = [words, *(child.cmdline() for child in process.children())]
         except (psutil.Error, OSError):  # it has ended, or is someone else's
             continue
-        runs = any(Path(word).name == "dvc" for word in words[:3])
-        if runs and folder.is_relative_to(root) and not folder.is_relative_to(root / ".dvc" / "tmp"):
+        if not any("daemon" in some for some in family):
             found.append(process.pid)
     return found
 

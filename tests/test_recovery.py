@@ -65,20 +65,26 @@ def test_marks_that_cannot_be_read_are_removed(content: str, repository: Path) -
     assert not (repository / MARKS).exists()
 
 
-def test_nothing_is_mended_while_dvc_is_at_work_there(repository: Path) -> None:
+@pytest.mark.parametrize(("words", "at_work"), [(["repro"], True), (["daemon", "updater"], False)])
+def test_nothing_is_mended_while_dvc_is_at_work_there_but_its_daemon_does_not_count(
+    words: list[str], at_work: bool, repository: Path
+) -> None:
     (repository / MARKS).write_text("")
     (repository / "dvc").write_text("import sys; print(flush=True); sys.stdin.read()")
     with subprocess.Popen(
-        [sys.executable, str(repository / "dvc"), "repro"],
+        [sys.executable, str(repository / "dvc"), *words],
         cwd=repository,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     ) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        with pytest.raises(StateError, match=rf"rwlock: .*DVC is at work here \(process {process.pid}\)"):
-            repair(repository)
-    assert repair(repository)
+        if at_work:
+            with pytest.raises(StateError, match=rf"rwlock: .*DVC is at work here \(process {process.pid}\)"):
+                repair(repository)
+        else:
+            assert len(repair(repository)) == 1
+    assert len(repair(repository)) == int(at_work)
 
 
 def test_a_folder_without_dvc_is_refused(tmp_path: Path) -> None:
