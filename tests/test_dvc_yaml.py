@@ -32,8 +32,8 @@ def stages() -> dict[str, Any]:
 
 def script_of(stage: Any) -> Path:
     words = stage.cmd.split()
-    assert words[:2] == ["python", "-m"], stage.cmd
-    return Path(*words[2].split(".")).with_suffix(".py")
+    assert words[:3] == ["sh", "stages/python", "-m"], stage.cmd
+    return Path(*words[3].split(".")).with_suffix(".py")
 
 
 def relative(items: Any) -> set[Path]:
@@ -59,7 +59,7 @@ def test_the_index_of_a_round_in_a_stage_name_is_its_number(stages: dict[str, An
     assert names
     for name in names:
         arm, _, number = name.removeprefix("score@").rpartition("-round")
-        assert stages[name].cmd == f"python -m stages.score {arm} {number}"
+        assert stages[name].cmd == f"sh stages/python -m stages.score {arm} {number}"
 
 
 def test_labels_of_the_pool_reach_only_the_oracle_and_what_measures(stages: dict[str, Any]) -> None:
