@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from bgpm.data.tables import concatenate, read_table, write_table
 from bgpm.errors import LabelsPendingError
-from bgpm.oracles import Oracle, OracleFiles, Question
+from bgpm.loop.label import label
+from bgpm.oracles import Oracle, OracleFiles
 from bgpm.registry import build
 from bgpm.stage import (
     ANNOTATIONS,
@@ -29,30 +28,18 @@ def main(arm: str, k: str = "0") -> None:
     here = round_dir(arm, k)
     files = OracleFiles(TRUTH / "pool.parquet", ANNOTATIONS, here / "batch.parquet", POOL)
     batch = read_table(files.batch)
-    questions = [
-        Question(pair_id, seed) for pair_id, seed in zip(batch["pair_id"], batch["seed"].tolist(), strict=True)
-    ]
+    first = arm == "start"
     try:
-        verdicts = oracle(questions, files)
+        acquired = label(oracle, batch, files, number=0 if first else int(k) + 1)
     except LabelsPendingError as error:
         if error.pairs:
             write_json(here / WAITING, {"pairs": error.pairs})
         raise
-    first = arm == "start"
-    bought = {
-        "seed": batch["seed"],
-        "round": np.full(len(questions), 0 if first else int(k) + 1),
-        **{name: batch[name] for name in ("pair", "pair_id", "value", "mean", "variance")},
-        "label": verdicts.label,  # NaN: everybody abstained; the row stays, so that the pair is not bought again
-        "margin": verdicts.margin,
-        "annotators": verdicts.annotators,
-        "cost": verdicts.cost,
-    }
     if first:
-        write_table(START / "labels.parquet", bought)
+        write_table(START / "labels.parquet", acquired)
     else:
-        known = read_table(here / "labels.parquet", list(bought))
-        write_table(round_dir(arm, int(k) + 1) / "labels.parquet", concatenate([known, bought]))
+        known = read_table(here / "labels.parquet", list(acquired))
+        write_table(round_dir(arm, int(k) + 1) / "labels.parquet", concatenate([known, acquired]))
     (here / WAITING).unlink(missing_ok=True)
 
 

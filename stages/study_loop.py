@@ -14,8 +14,8 @@ from bgpm.loop.pool import read_labelled, read_pool
 from bgpm.oracles.recorded import Recorded
 from bgpm.stage import STUDY, generator, read_params, run, whole_folder
 from bgpm.study import PARAMS, StudyPlan, fitted, read_plan
-from bgpm.study.run import Components, Run, answers
-from bgpm.study.run import run as loop
+from bgpm.study.arm import Components, Run, answers
+from bgpm.study.arm import run as loop
 
 COLUMNS = ("round", "labels", "split", "section", "metric", "value")
 

@@ -34,6 +34,23 @@ class Pool:
     pairs: Pairs = field(init=False)
     open: np.ndarray = field(init=False)
 
+    @classmethod
+    def of(cls, features: Features, pairs: Pairs) -> Pool:
+        """A pool of pairs that may all be acquired, from arrays: no file, no text."""
+        low, high = np.minimum(pairs.first, pairs.second), np.maximum(pairs.first, pairs.second)
+        return cls(
+            {
+                "pair_id": np.array([str(row) for row in range(len(pairs))], object),
+                "prompt": pairs.prompt,
+                "first": pairs.first,
+                "second": pairs.second,
+                "section": np.full(len(pairs), "all", object),
+                "split": np.full(len(pairs), "pool", object),
+                "key": np.array([f"{a}:{b}" for a, b in zip(low.tolist(), high.tolist(), strict=True)], object),
+            },
+            features,
+        )
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "pairs", as_pairs(self.table))
         object.__setattr__(self, "open", np.flatnonzero(self.table["split"] == "pool"))

@@ -16,9 +16,9 @@ from bgpm.data.tables import read_table, write_table
 from bgpm.errors import ConfigError, DataError
 from bgpm.stage import read_params
 from bgpm.study import ArmPlan, PoolPlan, Redundancy, Source, read_plan
+from bgpm.study.arm import Components
 from bgpm.study.page import as_markdown
 from bgpm.study.records import records
-from bgpm.study.run import Components
 from bgpm.study.sources import fetch, files
 from bgpm.study.table import outcomes, read_trials, shared
 

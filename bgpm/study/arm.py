@@ -1,4 +1,4 @@
-"""One arm on one pool: the loop for one seed, in memory, by the functions that the stages call."""
+"""One arm on one pool: the loop of `bgpm.loop.run` for one seed, measured after every round."""
 
 from __future__ import annotations
 
@@ -9,19 +9,14 @@ import numpy as np
 
 from bgpm.acquisition import Acquisition
 from bgpm.data.tables import concatenate
-from bgpm.evaluation.curve import Row
 from bgpm.loop.evaluate import evaluate
 from bgpm.loop.pool import Labelled, Pool, Table
-from bgpm.loop.score import score
-from bgpm.loop.select import select
-from bgpm.loop.start import start
-from bgpm.loop.train import train
+from bgpm.loop.run import Loop
 from bgpm.models import Model
 from bgpm.oracles import Oracle, OracleFiles, Question
 from bgpm.posteriors import Posterior
 from bgpm.registry import C, build
 from bgpm.selection import Selection, StartSettings
-from bgpm.stage import generator
 from bgpm.study import PARAMS, ArmPlan
 
 
@@ -84,33 +79,24 @@ def run(
         budget: Labels in all; the last round stays at or below it.
     """
     parts = Components.of(plan)
-    rows = start(StartSettings(labels=start_labels, design=plan.start), pool, generator=generator("start", seed))
+    loop = Loop(
+        pool,
+        lambda rows: {name: truth[name][rows] for name in ("label", "margin")},
+        **vars(parts),
+        start=StartSettings(labels=start_labels, design=plan.start),
+        batch_size=plan.batch_size,
+        seed=seed,
+        name=plan.acquisition,
+    )
     curve: list[tuple[int, int, str, str, str, float]] = []
     prompts, bought = [], []
-    known = np.empty(0, np.int64)
-    k = 0
-    while True:
-        known = np.concatenate([known, rows])
+    for done in loop.rounds(budget):
+        k, rows = done.number, done.rows
         bought.append({"round": np.full(len(rows), k), "pair": rows, "label": truth["label"][rows]})
-        labels = {"pair": known, "label": truth["label"][known], "margin": truth["margin"][known]}
-        model = train(parts.posterior, parts.model, pool, labels, seed=seed)
-        measured: list[Row]
-        measured, answers = evaluate(model, heldout, benchmark, xstest=xstest)
-        curve += [(k, len(known), *row) for row in measured]
+        measured, answers = evaluate(done.model, heldout, benchmark, xstest=xstest)
+        curve += [(k, len(done.labels["pair"]), *row) for row in measured]
         prompts.append({"round": np.full(len(answers["prompt"]), k)} | answers)
-        if len(known) + plan.batch_size > budget or len(known) == len(pool.open):
-            return Run(curve, concatenate(prompts), concatenate(bought))
-        kind = plan.acquisition
-        scores = score(parts.acquisition, model, pool, known, generator=generator("score", kind, seed, k))
-        batch = select(
-            parts.selection,
-            pool,
-            scores,
-            lambda model=model: model,
-            plan.batch_size,
-            generator=generator("select", kind, seed, k),
-        )
-        rows, k = batch["pair"], k + 1
+    return Run(curve, concatenate(prompts), concatenate(bought))
 
 
 def answers(folder: Path, pool: Pool, oracle: Oracle, seed: int) -> dict[str, np.ndarray]:

@@ -1,0 +1,133 @@
+"""The active-learning loop in memory: start, label, train, score, select, and again.
+
+    from bgpm import Loop
+
+    for done in Loop(pool, source).rounds(budget=200):
+        print(done.number, len(done.labels["pair"]), done.model.summary())
+
+The stages run the same steps one process at a time; the study runs this loop many times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from bgpm.acquisition import Acquisition
+from bgpm.acquisition.bald import Bald
+from bgpm.data.tables import concatenate, where
+from bgpm.errors import ConfigError, DataError
+from bgpm.loop.pool import Pool, Table
+from bgpm.loop.score import score
+from bgpm.loop.select import select
+from bgpm.loop.start import start
+from bgpm.loop.train import train
+from bgpm.models import Model
+from bgpm.models.gpm import Gpm
+from bgpm.posteriors import Fitted, Posterior
+from bgpm.posteriors.laplace import Laplace
+from bgpm.selection import Selection, StartSettings
+from bgpm.selection.top_k import TopK
+from bgpm.stage import generator
+
+LabelSource = Callable[[np.ndarray], "np.ndarray | Mapping[str, np.ndarray]"]
+
+
+@dataclass(frozen=True)
+class Round:
+    """One acquisition round, after its labels were given and a model was trained on all labels so far.
+
+    Attributes:
+        number: 0 for the seed labels.
+        rows: Rows of the pairs acquired in this round, in the order of picking.
+        labels: All labels so far: columns pair (row), label, margin. A pair nobody could label has label NaN.
+        model: Trained on them.
+    """
+
+    number: int
+    rows: np.ndarray
+    labels: Table
+    model: Fitted
+
+
+@dataclass(frozen=True)
+class Loop:
+    """The loop for one seed, with built components.
+
+    Args:
+        pool: Pairs and features.
+        source: Gives labels: from rows of the pool's pairs, [k], the probability that the first response is better,
+            float64 [k], NaN for an abstention; or a mapping with ``label`` and, where it is known, ``margin``.
+        acquisition, selection, posterior, model: Components; the defaults are their classes' defaults.
+        start: How many seed labels, and how they are chosen.
+        batch_size: Labels a round.
+        seed: Decides every random choice.
+        name: Of the random streams for scoring and selection; the acquisition's kind by default.
+    """
+
+    pool: Pool
+    source: LabelSource
+    acquisition: Acquisition = field(default_factory=Bald)
+    selection: Selection = field(default_factory=TopK)
+    posterior: Posterior = field(default_factory=Laplace)
+    model: Model = field(default_factory=Gpm)
+    start: StartSettings = field(default_factory=StartSettings)
+    batch_size: int = 32
+    seed: int = 0
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ConfigError(f"batch_size: expected at least 1, got {self.batch_size}")
+        self.posterior.check(self.model)
+
+    def rounds(self, budget: int) -> Iterator[Round]:
+        """Rounds until the next batch would pass the budget, or to the end of the pool.
+
+        Args:
+            budget: Labels in all, the seed labels included.
+
+        Raises:
+            DataError: If the source gives labels of another number than was asked for, or outside [0, 1].
+        """
+        stream = self.name or getattr(self.acquisition, "kind", "loop")
+        rows = start(self.start, self.pool, generator=generator("start", self.seed))
+        labels: list[Table] = []
+        for number in range(len(self.pool.open) + 1):
+            labels.append(self._labelled(rows))
+            known = concatenate(labels)
+            learnt = where(known, ~np.isnan(known["label"]))
+            model = train(self.posterior, self.model, self.pool, learnt, seed=self.seed)
+            yield Round(number, rows, known, model)
+            if len(known["pair"]) + self.batch_size > budget or len(known["pair"]) == len(self.pool.open):
+                return
+            scores = score(
+                self.acquisition,
+                model,
+                self.pool,
+                known["pair"],
+                generator=generator("score", stream, self.seed, number),
+            )
+            batch = select(
+                self.selection,
+                self.pool,
+                scores,
+                lambda model=model: model,
+                self.batch_size,
+                generator=generator("select", stream, self.seed, number),
+            )
+            rows = batch["pair"]
+
+    def _labelled(self, rows: np.ndarray) -> Table:
+        given = self.source(rows)
+        columns = given if isinstance(given, Mapping) else {"label": given}
+        table = {"pair": rows, "margin": np.full(len(rows), np.nan)}
+        table |= {name: np.asarray(columns[name], np.float64) for name in ("label", "margin") if name in columns}
+        wrong = [name for name, column in table.items() if column.shape != rows.shape]
+        if "label" not in table or wrong:
+            raise DataError(f"the source gave no usable label: expected {len(rows)} labels, one for each row asked for")
+        if ((table["label"] < 0) | (table["label"] > 1)).any():
+            raise DataError("the source gave a label outside [0, 1]: a label is P(first response better), or NaN")
+        return {name: table[name] for name in ("pair", "label", "margin")}
