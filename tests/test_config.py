@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from bgpm.config import FAMILIES, check
+from bgpm.config import FAMILIES, Params, check
 from bgpm.errors import ConfigError
-from bgpm.registry import Component, kinds, member
+from bgpm.features import FeatureSettings
+from bgpm.features.blocks import Block
+from bgpm.registry import Component, Settings, kinds, member
 from bgpm.stage import read_params
 from bgpm.training import TrainingSettings
 
@@ -28,6 +30,36 @@ def test_every_kind_stands_in_params_yaml_with_its_defaults(section: str, base: 
 
 def test_every_setting_of_training_stands_in_params_yaml_with_its_default() -> None:
     assert PARAMS["training"] == TrainingSettings().model_dump()
+
+
+SECTIONS = {
+    name: field.annotation
+    for name, field in Params.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, Settings) and name != "features"
+}
+
+# What belongs to the files that the project ships, not to the setting: a hash, and the seed of a good split.
+OF_THE_FILES = {("backbone", "sha256"), ("pool", "seed")}
+
+
+def test_the_sections_of_params_yaml_are_known_here() -> None:
+    assert {"start", "pool", "benchmark", "backbone", "training", "report", "launcher"} <= set(SECTIONS)
+
+
+@pytest.mark.parametrize("section", sorted(SECTIONS))
+def test_a_setting_has_one_default_whether_params_yaml_names_it_or_not(section: str) -> None:
+    fields = SECTIONS[section].model_fields
+    assert set(PARAMS[section]) == set(fields)
+    needed = {name: value for name, value in PARAMS[section].items() if fields[name].is_required()}
+    ours = SECTIONS[section](**needed).model_dump(mode="json")
+    differ = {(section, name) for name, value in PARAMS[section].items() if ours[name] != value}
+    assert differ == {place for place in OF_THE_FILES if place[0] == section}
+
+
+def test_blocks_of_features_have_one_default_each() -> None:
+    section = dict(PARAMS["features"])
+    assert section.pop("blocks") == FeatureSettings().blocks
+    assert section == {kind: member(Block, kind)().model_dump(exclude={"kind"}) for kind in kinds(Block)}
 
 
 @pytest.mark.parametrize(("name", "value"), [("response_variance", "auto"), ("precision_by_block", True)])

@@ -24,7 +24,7 @@ from bgpm.networks import Design, ScoreModule
 from bgpm.types import Comparisons, Features, PairKernel, Pairs, ScoreMoments
 
 if TYPE_CHECKING:
-    from bgpm.posteriors._settings import MapSettings
+    from bgpm.posteriors import MapSettings
     from bgpm.posteriors.laplace import Laplace
 
 

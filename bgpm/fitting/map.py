@@ -32,7 +32,7 @@ from bgpm.networks import GeneralPreference, ScoreModule
 from bgpm.types import FeatureBlock
 
 if TYPE_CHECKING:
-    from bgpm.posteriors._settings import MapSettings
+    from bgpm.posteriors import MapSettings
 
 # Strong to weak. Free blocks: shares of sigma_1(G), above which zero is a minimum. Elsewhere the weights start
 # at unit scale, and these are multiples of the precision that says so.

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from bgpm.posteriors import Fitted
-from bgpm.posteriors._settings import MapSettings
+from bgpm.posteriors import Fitted, MapSettings
 from bgpm.types import Comparisons, Features
 
 if TYPE_CHECKING:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from bgpm.posteriors import Fitted
-from bgpm.posteriors._settings import MapSettings
+from bgpm.posteriors import Fitted, MapSettings
 from bgpm.types import Comparisons, Features, Uncertainty
 
 if TYPE_CHECKING:

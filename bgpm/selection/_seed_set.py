@@ -23,7 +23,7 @@ class StartSettings(Settings):
             seed starts from the same pairs; it prefers large differences, outliers included.
     """
 
-    labels: int = Field(default=32, ge=1)
+    labels: int = Field(default=16, ge=1)
     design: Literal["random", "doptimal"] = "random"
 
 

@@ -27,8 +27,7 @@ from bgpm.fitting.map import LEARNT_TAU, PairLoss
 from bgpm.fitting.tensors import Labelled
 from bgpm.launch import is_launched
 from bgpm.models import Model
-from bgpm.posteriors import Fitted, Posterior
-from bgpm.posteriors._settings import MapSettings
+from bgpm.posteriors import Fitted, MapSettings, Posterior
 from bgpm.posteriors.amortized import Amortized
 from bgpm.posteriors.point import Point
 from bgpm.training import LoraSettings, RegulariserSettings, TrainingSettings
