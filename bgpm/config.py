@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
@@ -76,6 +76,7 @@ class Params(Settings):
         launcher: How many processes work, and where; no stage depends on it.
     """
 
+    goal: Literal["model", "pool"]
     acquisition: str
     baseline: str
     seeds: list[Annotated[int, Field(ge=0, lt=2**63)]] = Field(min_length=1)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bgpm.evaluation import AuditSettings
 from bgpm.evaluation.arm import Arm, read_arm, read_optional
 from bgpm.evaluation.benchmark import rule_in_words
 from bgpm.evaluation.outlook import outlook
-from bgpm.evaluation.result import study
+from bgpm.evaluation.result import pool_result, study
 from bgpm.registry import parse
 from bgpm.reporting import ReportSettings
 from bgpm.reporting.costs import read_costs
 from bgpm.reporting.figure import draw
 from bgpm.reporting.page import costs_page, page
+from bgpm.reporting.pool import draw_pool
 from bgpm.reporting.purchases import read_pool
 from bgpm.reporting.tables import as_csv, as_json, as_markdown, metrics, plot_csv
 from bgpm.stage import (
@@ -47,6 +50,14 @@ def main() -> None:
         resamples=settings.resamples,
         rng=generator("report"),
     )
+    second = pool_result(
+        result.arms,
+        audit=parse(AuditSettings, setting(params, "audit"), "audit"),
+        looks=len(setting(params, "rounds")) + 1,
+        resamples=settings.resamples,
+        rng=generator("report", "pool"),
+    )
+    result = replace(result, pool=second, goal=setting(params, "goal"))
     to_come = {
         arm.name: outlook(arm.labels, arm.trials.curves, generator("report", "outlook", arm.name))
         for arm in arms.values()
@@ -62,6 +73,7 @@ def main() -> None:
         for arm in arms.values():
             write_text(folder / f"{arm.name}.csv", plot_csv(arm))
     draw(result, REPORTS / "label_efficiency")
+    draw_pool(result.arms, result.pool, REPORTS / "pool_labels")
     html = page(
         result,
         read_pool(POOL),

@@ -84,6 +84,13 @@ class Arm:
             if s == split and m == metric and section != "all" and not section.startswith("subset:")
         ]
 
+    def pool_trials(self) -> Trials | None:
+        """Right labels of the pool, taken as one prompt, since a pool is given and not drawn; None if not measured."""
+        right, pairs = self.curve("pool", "all", "right"), self.curve("pool", "all", "pairs")
+        if right is None or pairs is None:
+            return None
+        return Trials(self.labels.astype(np.float64), (right * pairs)[:, :, None], pairs[0, :1])
+
     def points(self, figure: str, series: str) -> tuple[np.ndarray, np.ndarray]:
         """The x of a figure's series that every seed has, [X], ascending, and y [S, X]."""
         found: dict[float, dict[int, float]] = {}

@@ -36,7 +36,6 @@ from bgpm.evaluation.audit import sample
 from bgpm.evaluation.curve import Row, probabilities
 from bgpm.types import ScoreMoments
 
-TARGETS = (0.90, 0.95, 0.98)  # shares of right labels whose price in labels is asked
 EXPORTS = (0.8, 0.9, 0.95)  # least probabilities of an export that is measured
 ACQUIRED, INFERRED, AUDIT = "acquired", "inferred", "audit"
 _MOST_INFORMATION = 0.95  # of c v, which is below 1 for a label that was fitted

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from bgpm.errors import StateError
+from bgpm.evaluation import AuditSettings
 from bgpm.evaluation.arm import Arm
+from bgpm.evaluation.audit import level, right_share
 from bgpm.evaluation.savings import (
     INDICATIVE_BELOW,
     Comparison,
@@ -16,10 +18,13 @@ from bgpm.evaluation.savings import (
     aulc_difference,
     baseline_gain,
     compare,
+    compare_at,
     resample,
     saturated,
 )
 
+TARGETS = (0.90, 0.95, 0.98)  # shares of right labels whose price in labels is asked
+AUDIT_COUNTS = ("given", "inferred", "audited", "wrong", "pool")
 SHARES = (0.5, 0.75, 0.9, 1.0)
 
 
@@ -37,6 +42,8 @@ class Result:
         learned: Whether the baseline's gain is above 0 (for a single seed its value, otherwise its 80% interval, which
             is a one-sided test at 90%).
         saturated: Whether the baseline stops climbing before its last labels.
+        pool: The second prize; None where nobody knows the pool's true labels.
+        goal: Which prize leads: ``model`` or ``pool``.
     """
 
     arm: Arm
@@ -47,6 +54,8 @@ class Result:
     gain: Difference | None
     learned: bool
     saturated: bool
+    pool: PoolResult | None = None
+    goal: str = "model"
 
     @property
     def arms(self) -> list[Arm]:
@@ -119,3 +128,56 @@ def verdict(result: Result) -> str:
     if c.interval.low > 0:
         return "saved"
     return "cost" if c.interval.high < 0 else "undecided"
+
+
+@dataclass(frozen=True)
+class PoolResult:
+    """The second prize: what a pool costs whose labels are right in so many cases.
+
+    Attributes:
+        right: Of each arm, by name, share of right labels, [S, T].
+        comparisons: One for each of `TARGETS`; empty without a baseline.
+        certified: Of each arm, by name, the lower bound that audits give, mean over seeds [T]; empty without audits.
+        labels_certified: Of each arm, by name, labels until the target is certified, audits counted: the mean over
+            seeds, inf where some seed does not reach it.
+        target: The share that was to be certified.
+    """
+
+    right: dict[str, np.ndarray]
+    comparisons: tuple[Comparison, ...]
+    certified: dict[str, np.ndarray]
+    labels_certified: dict[str, float]
+    target: float
+
+
+def pool_result(
+    arms: list[Arm], *, audit: AuditSettings, looks: int, resamples: int, rng: np.random.Generator
+) -> PoolResult | None:
+    """The second prize of one arm, or of two; None where nobody knows the pool's true labels.
+
+    Args:
+        audit: Target and chance of error of the bound.
+        looks: Bounds of a campaign, planned.
+        resamples: Bootstrap draws of seeds behind every interval; the pool itself is given, it is not drawn.
+    """
+    trials = [arm.pool_trials() for arm in arms]
+    if not trials or any(t is None for t in trials):
+        return None
+    known = [t for t in trials if t is not None]
+    comparisons: tuple[Comparison, ...] = ()
+    if len(known) > 1:
+        curves = resample(known[0], known[1], resamples, rng)
+        comparisons = tuple(compare_at(curves, target) for target in TARGETS)
+    certified, labels = {}, {}
+    for arm in arms:
+        counts = [arm.curve("pool", "all", f"audit_{name}") for name in AUDIT_COUNTS]
+        if any(c is None for c in counts):
+            continue
+        given, inferred, audited, wrong, pool = (c.astype(np.int64) for c in counts if c is not None)
+        bound = right_share(given, inferred, audited, wrong, pool, level(audit.alpha, 1, looks))
+        certified[arm.name] = bound.mean(0)
+        reached = bound >= audit.target
+        spent = arm.labels[reached.argmax(1)] + np.take_along_axis(audited, reached.argmax(1)[:, None], 1)[:, 0]
+        labels[arm.name] = float(np.where(reached.any(1), spent, np.inf).mean())
+    right = {arm.name: t.curves for arm, t in zip(arms, known, strict=True)}
+    return PoolResult(right, comparisons, certified, labels, audit.target)

@@ -23,6 +23,7 @@ from bgpm.reporting.charts import STYLES, Crossing, Series, line_chart
 from bgpm.reporting.costs import Cost
 from bgpm.reporting.html import block, row, table
 from bgpm.reporting.outlook import expectations
+from bgpm.reporting.pool import pool_number, pool_section, pool_sentence
 from bgpm.reporting.purchases import Pool, pair_cards, section_mix
 from bgpm.reporting.style import CSS
 from bgpm.reporting.tables import benchmark_notes, interval_words
@@ -60,8 +61,10 @@ def page(
     """
     sections = [
         _answer(result, params),
+        pool_section(result.arms, result.pool) if result.goal == "pool" else "",
         _accuracy(result),
         _targets(result),
+        pool_section(result.arms, result.pool) if result.goal != "pool" else "",
         expectations(result, outlook),
         _curves(result, benchmark, rule),
         certainty(result),
@@ -109,14 +112,17 @@ def _names(result: Result) -> str:
 
 
 def _answer(result: Result, params: Mapping[str, Any]) -> str:
-    number, below, tone = _number(result)
+    leads = result.goal == "pool"
+    number, below, tone = pool_number(result.arms, result.pool) if leads else _number(result)
+    said = pool_sentence(result.arms, result.pool) if leads else sentence(result)
     seeds = len(result.arm.seeds)
     setup = f"{params.get('model')}, {params.get('posterior')} posterior, {seeds} seed{'s' if seeds > 1 else ''}"
-    notes = "".join(f"<li>{escape(text)}</li>" for text in caveats(result))
+    other = [f"On unseen prompts: {sentence(result)}"] if leads else []
+    notes = "".join(f"<li>{escape(text)}</li>" for text in other + caveats(result))
     return (
         f"<header>\n<h1>Label efficiency: {escape(_names(result))} <span>({escape(setup)})</span></h1>\n"
         f'<div class="answer"><p class="big {tone}"><b id="headline-number">{number}</b><span>{below}</span></p>\n'
-        f'<p class="sentence" id="headline">{escape(sentence(result))}</p></div>\n'
+        f'<p class="sentence" id="headline">{escape(said)}</p></div>\n'
         + (f'<ul class="caveats">{notes}</ul>\n' if notes else "")
         + "</header>"
     )

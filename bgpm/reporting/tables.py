@@ -11,6 +11,7 @@ from bgpm.evaluation.arm import COLUMNS, Arm
 from bgpm.evaluation.result import Result, verdict
 from bgpm.evaluation.savings import Comparison, Difference, Interval, aulc, band, isotonic
 from bgpm.reporting.outlook import kept_words, out_of_reach, reach_cells, round_cells
+from bgpm.reporting.pool import pool_json, pool_markdown, pool_metrics, pool_sentence
 from bgpm.reporting.words import caveats, count, ends, percent, sentence, share_words
 
 
@@ -69,7 +70,7 @@ def metrics(result: Result) -> dict[str, float | int | None]:
         "ece": last(result.arm, "heldout", "ece"),
         "benchmark_accuracy": last(result.arm, "benchmark", "accuracy"),
         "baseline_benchmark_accuracy": last(result.baseline, "benchmark", "accuracy"),
-    }
+    } | pool_metrics(result.arms, result.pool)
 
 
 def as_json(result: Result, outlook: Mapping[str, Any], rule: str) -> dict[str, Any]:
@@ -91,6 +92,9 @@ def as_json(result: Result, outlook: Mapping[str, Any], rule: str) -> dict[str, 
         "accuracy": {arm.name: _curve(arm) for arm in result.arms},
         "outlook": dict(outlook),
         "benchmark_rule": rule,
+        "goal": result.goal,
+        "pool_sentence": pool_sentence(result.arms, result.pool),
+        "pool": pool_json(result.pool),
     }
 
 
@@ -188,7 +192,12 @@ def as_markdown(result: Result, outlook: Mapping[str, Any], benchmark: Mapping[s
     """The answer, the caveats, labels to each target, where the curves end and what to expect next."""
     arm, base = result.arm, result.baseline
     title = f"{arm.name} against {base.name}" if base else arm.name
-    lines = [f"# Label efficiency: {title}", "", f"**{sentence(result)}**", ""]
+    lines = [f"# Label efficiency: {title}", ""]
+    second = pool_markdown(result.arms, result.pool)
+    if result.goal == "pool":
+        lines += [*second[1:], "", "## The model on unseen prompts", ""]
+        second = []
+    lines += [f"**{sentence(result)}**", ""]
     lines += [f"- {text}" for text in caveats(result)]
     if base:
         lines += [
@@ -208,6 +217,7 @@ def as_markdown(result: Result, outlook: Mapping[str, Any], benchmark: Mapping[s
             labels = f"{count(c.labels_arm)} | {count(c.labels_baseline)}"
             where = f"{share_words(c.share)} | {percent(c.target, 1)}"
             lines.append(f"| {where} | {labels} | {saving} | {interval_words(c.interval)} | {null} |")
+    lines += second
     names = " | ".join(a.name for a in result.arms)
     lines += ["", f"## After {count(arm.labels[-1])} labels", "", f"| measure | {names} |"]
     lines.append("|---|" + "---:|" * len(result.arms))

@@ -1,4 +1,4 @@
-"""The audit's bound: against scipy's distribution and by counting every sample of a small pool."""
+"""The audit's bound: against scipy's distribution and by counting every sample of a small pool; then whole campaigns."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import hypergeom
 
+from benchmarks import audit as campaigns
 from bgpm.errors import ArgumentError, ShapeError
 from bgpm.evaluation import audit
 
@@ -113,3 +114,33 @@ def test_an_audit_set_is_only_topped_up_and_loses_only_what_is_acquired() -> Non
         assert inferred[after].all()
         before = after
     assert len(audit.sample(priority, inferred, 500)) == inferred.sum() == 120
+
+
+@pytest.fixture(scope="module")
+def ends() -> dict[str, list[np.ndarray]]:
+    """For each rule, whether each of 2,000 campaigns stopped wrongly, by world and selection."""
+    found: dict[str, list[np.ndarray]] = {rule: [] for rule in campaigns.RULES}
+    for world, selection, count in [("harder", "margin", 1200), ("harder", "bald", 500), ("falling", "bald", 300)]:
+        stops = campaigns.simulate(campaigns.WORLDS[world], selection, count)
+        truth = stops["truth"].mean(0)
+        if world == "falling":
+            assert truth[0] - truth[-1] > 0.1  # the share of right labels itself falls
+        for rule in campaigns.RULES:
+            found[rule].append(stops[rule] < campaigns.WORLDS[world].target)
+    return found
+
+
+def allowed(count: int) -> float:
+    return 0.05 + 2 * math.sqrt(0.05 * 0.95 / count)
+
+
+def test_of_two_thousand_campaigns_at_most_the_promised_share_stops_wrongly(ends: dict[str, list[np.ndarray]]) -> None:
+    assert sum(len(some) for some in ends["sound"]) == 2000
+    assert np.concatenate(ends["sound"]).mean() <= allowed(2000)
+    for some in ends["sound"]:
+        assert some.mean() <= allowed(len(some))
+
+
+@pytest.mark.parametrize("rule", ["each look", "pooled"])
+def test_the_rules_that_only_look_sound_stop_wrongly_more_often(ends: dict[str, list[np.ndarray]], rule: str) -> None:
+    assert max(some.mean() - allowed(len(some)) for some in ends[rule]) > 0

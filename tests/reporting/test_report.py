@@ -392,3 +392,43 @@ def test_axes_have_round_numbers_and_measured_label_counts() -> None:
     assert ticks(0.51, 0.69, 4).tolist() == pytest.approx([0.55, 0.6, 0.65])
     assert ticks(47.2, 71.9, 5).tolist() == pytest.approx([50, 55, 60, 65, 70])
     assert every([32, 64, 96, 128, 160], 3) == [32, 96, 160]
+
+
+def test_the_second_prize_has_its_price_at_each_target_and_what_certifying_it_takes(finished_run: Make) -> None:
+    root = finished_run(seeds=20)
+    main()
+    found = json.loads((root / "reports/label_efficiency.json").read_text(encoding="utf-8"))["pool"]
+    assert [row["target"] for row in found["targets"]] == [0.9, 0.95, 0.98]
+    for row in found["targets"][:2]:
+        assert row["saving"] == pytest.approx(1 - row["labels"] / row["baseline_labels"], abs=1e-5)
+        assert 0 < row["interval"]["low"] <= row["saving"] <= row["interval"]["high"]
+        assert row["null_control"]["low"] <= 0 <= row["null_control"]["high"]
+    # Audits are labels too: to certify 95% costs more than to have it.
+    certified = found["labels_to_certified"]["entropy"]
+    assert certified is None or certified > found["targets"][1]["labels"] + 20
+    for name, curve in found["certified"].items():
+        assert all(low <= right for low, right in zip(curve, found["right"][name], strict=True))
+    text = (root / "reports/label_efficiency.md").read_text(encoding="utf-8")
+    assert f"{100 * found['targets'][1]['saving']:.0f}% fewer" in text[text.index("## Labels of the whole pool") :]
+    assert (root / "reports/pool_labels.png").stat().st_size > 10_000
+
+
+def test_the_goal_decides_which_prize_leads_the_page_and_the_report(finished_run: Make) -> None:
+    root = finished_run(goal="pool")
+    main()
+    saving = metrics(root)["pool_label_savings"]
+    assert saving is not None
+    assert f'<b id="headline-number">{percent(saving)}</b>' in page(root)
+    assert page(root).index("Labels of the whole pool") < page(root).index("<h2>Held-out accuracy")
+    text = (root / "reports/label_efficiency.md").read_text(encoding="utf-8")
+    assert text.index("right labels in the whole pool") < text.index("held-out accuracy")
+    assert headline(root) in text
+
+
+@pytest.mark.parametrize("goal", ["model", "pool"])
+def test_where_nobody_knows_the_pools_labels_the_second_prize_is_not_measured(finished_run: Make, goal: str) -> None:
+    root = finished_run(measured=False, goal=goal)
+    main()
+    assert metrics(root)["pool_right"] is None
+    assert "Not measured: nobody knows the true labels" in page(root)
+    assert ("not measured</b>" in page(root)) == (goal == "pool")

@@ -1,0 +1,213 @@
+"""The second prize in words, tables and a picture: what a pool costs whose labels are right in so many cases."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+
+from bgpm.evaluation.arm import Arm
+from bgpm.evaluation.pool_labels import EXPORTS
+from bgpm.evaluation.result import PoolResult
+from bgpm.evaluation.savings import Comparison, band
+from bgpm.reporting.charts import STYLES, Series, every, line_chart
+from bgpm.reporting.figure import COLOURS, RC, save
+from bgpm.reporting.figure import STYLES as LINES
+from bgpm.reporting.html import block, row, table
+from bgpm.reporting.words import NOT_REACHED, count, ends, percent
+
+TITLE = "Labels of the whole pool"
+NOT_MEASURED = (
+    "Not measured: nobody knows the true labels of the pool's pairs. Audits bound the share of right labels instead."
+)
+
+
+def pool_sentence(arms: Sequence[Arm], pool: PoolResult | None) -> str:
+    """The answer in one sentence: the price of the middle target, or where the curve ends."""
+    if pool is None:
+        return NOT_MEASURED
+    arm = arms[0]
+    last = percent(float(pool.right[arm.name][:, -1].mean()), 1)
+    so_far = f"With {count(arm.labels[-1])} labels {last} of the pool's labels are right under {arm.name}"
+    c = next((c for c in pool.comparisons if c.target == 0.95), None)
+    if c is None:
+        return f"{so_far}."
+    if not math.isfinite(c.labels_arm):
+        other = percent(float(pool.right[arms[1].name][:, -1].mean()), 1)
+        return f"{so_far}, {other} under {arms[1].name}; {percent(c.target)} was not reached, so no saving is shown."
+    floor = "at least " if c.at_least else ""
+    base = f"more than {count(arms[1].labels[-1])}" if c.at_least else count(c.labels_baseline)
+    amount = f"{percent(abs(c.saving))} {'fewer' if c.saving >= 0 else 'more'}"
+    within = "a single seed, so no interval" if c.interval is None else f"95% interval {_ends(c)}"
+    return (
+        f"For {percent(c.target)} right labels in the whole pool {arm.name} needed {count(c.labels_arm)} labels where "
+        f"{arms[1].name} needed {base}: {floor}{amount} ({within})."
+    )
+
+
+def pool_number(arms: Sequence[Arm], pool: PoolResult | None) -> tuple[str, str, str]:
+    """The number to read first, what it is, and the classes it is set in."""
+    if pool is None:
+        return "not measured", "the pool's true labels<br>are not known", "words muted"
+    c = next((c for c in pool.comparisons if c.target == 0.95), None)
+    if c is None:
+        return percent(float(pool.right[arms[0].name][:, -1].mean()), 1), "of the pool's labels<br>are right", ""
+    if not math.isfinite(c.labels_arm):
+        return NOT_REACHED, "95% right labels, with every<br>label that was acquired", "words muted"
+    what = "fewer labels" if c.saving >= 0 else "negative saving: more labels"
+    within = "one seed, no interval" if c.interval is None else f"95% interval {_ends(c)}"
+    sure = c.interval is not None and (c.interval.low > 0 or c.interval.high < 0)
+    return percent(c.saving), f"{what} for 95% right<br>{within}", "" if sure else "muted"
+
+
+def pool_metrics(arms: Sequence[Arm], pool: PoolResult | None) -> dict[str, float | int | None]:
+    """The numbers of the second prize that `dvc metrics` compares; null where not reached or not measured."""
+    c = None if pool is None else next((c for c in pool.comparisons if c.target == 0.95), None)
+
+    def last(arm: Arm) -> float | None:
+        return None if pool is None else round(float(pool.right[arm.name][:, -1].mean()), 6)
+
+    return {
+        "pool_right": last(arms[0]),
+        "baseline_pool_right": last(arms[1]) if len(arms) > 1 else None,
+        "pool_label_savings": round(c.saving, 6) if c and math.isfinite(c.saving) else None,
+        "pool_labels_to_95": round(c.labels_arm, 2) if c and math.isfinite(c.labels_arm) else None,
+    }
+
+
+def pool_cells(c: Comparison) -> list[str]:
+    """Labels of both arms, saving, interval and null control at one target."""
+    return [
+        count(c.labels_arm),
+        count(c.labels_baseline),
+        ("at least " if c.at_least else "") + percent(c.saving),
+        "single seed" if c.interval is None else _ends(c),
+        "single seed" if c.null is None else ends(c.null.low, c.null.high),
+    ]
+
+
+def _ends(c: Comparison) -> str:
+    assert c.interval is not None
+    return ends(c.interval.low, c.interval.high)
+
+
+def certified_words(arms: Sequence[Arm], pool: PoolResult) -> str:
+    """Labels until the target is certified, audits counted; empty where nothing was audited."""
+    if not pool.labels_certified:
+        return ""
+    found = "; ".join(
+        f"{arm.name} {count(pool.labels_certified[arm.name])} (bound at the end "
+        f"{percent(float(pool.certified[arm.name][-1]), 1)})"
+        for arm in arms
+        if arm.name in pool.labels_certified
+    )
+    return f"Labels until {percent(pool.target)} right is certified by audits, audits counted as labels: {found}."
+
+
+def export_rows(arm: Arm) -> list[list[str]]:
+    """Of the last round, for each least probability: share of the pairs, share right, probability stated."""
+    out = []
+    for least in EXPORTS:
+        curves = [arm.curve("pool", "all", f"export_{least}_{name}") for name in ("share", "right", "stated")]
+        cells = ["none" if c is None else percent(float(c[:, -1].mean()), 1) for c in curves]
+        out.append([f"{least:.2f}", *cells])
+    return out
+
+
+def pool_markdown(arms: Sequence[Arm], pool: PoolResult | None) -> list[str]:
+    """Lines of the Markdown report."""
+    lines = ["", f"## {TITLE}", "", f"**{pool_sentence(arms, pool)}**"]
+    if pool is None:
+        return lines
+    if pool.comparisons:
+        names = " | ".join(f"labels, {arm.name}" for arm in arms)
+        lines += ["", f"| right | {names} | saving | 95% interval | null control, 95% range |", "|" + "---:|" * 6]
+        lines += [f"| {percent(c.target)} | {' | '.join(pool_cells(c))} |" for c in pool.comparisons]
+    if words := certified_words(arms, pool):
+        lines += ["", words]
+    for arm in arms:
+        lines += ["", f"| {arm.name}: least probability | share of the pairs | right | stated |", "|" + "---:|" * 4]
+        lines += [f"| {' | '.join(cells)} |" for cells in export_rows(arm)]
+    return lines
+
+
+def pool_section(arms: Sequence[Arm], pool: PoolResult | None) -> str:
+    """The section of the page."""
+    if pool is None:
+        return block(TITLE, NOT_MEASURED, "")
+    lines = [
+        Series(arm.name, style, arm.labels, *band(100 * pool.right[arm.name]))
+        for arm, style in zip(arms, STYLES, strict=False)
+    ]
+    charts = "".join(
+        line_chart("Right labels in the whole pool, %, against labels acquired", lines, width=w, height=h, style=style)
+        for w, h, style in ((960, 420, "wide"), (370, 320, "narrow"))
+    )
+    parts = [f"<figure>{charts}</figure>"]
+    if pool.comparisons:
+        names = [f'<span class="{style}">{escape(arm.name)}</span>' for arm, style in zip(arms, STYLES, strict=False)]
+        head = ["right", *names, "saving", "95% interval", "null control"]
+        parts.append(table(head, [row(percent(c.target), pool_cells(c)) for c in pool.comparisons]))
+    for arm, style in zip(arms, STYLES, strict=False):
+        name = f'<span class="{style}">{escape(arm.name)}</span>, least probability'
+        rows = [row(cells[0], cells[1:]) for cells in export_rows(arm)]
+        parts.append(table([name, "share of the pairs", "right", "stated"], rows))
+    lead = (
+        f"{pool_sentence(arms, pool)} An acquired pair has the label that was given, any other the one that the model "
+        "infers; right is what the record says. Intervals are over seeds: the pool is given. Below: what an export at "
+        f"a least probability would hold after the last round. {certified_words(arms, pool)}"
+    )
+    return block(TITLE, escape(lead), "\n".join(parts))
+
+
+def draw_pool(arms: Sequence[Arm], pool: PoolResult | None, stem: Path) -> None:
+    """Write ``stem.png`` and ``stem.svg``: share of right labels against labels, with 95% t-bands and the targets."""
+    with mpl.rc_context(RC):
+        figure, axis = plt.subplots(figsize=(5.6, 3.6), layout="constrained")
+        axis.set_title("right labels in the whole pool, %", loc="left", fontsize=10)
+        axis.set_xlabel("labels acquired")
+        if pool is None:
+            axis.text(0.5, 0.5, "not measured", ha="center", transform=axis.transAxes, color="#555555")
+        else:
+            for c in pool.comparisons:
+                axis.axhline(100 * c.target, color="#555555", linewidth=0.8, linestyle=":")
+            for arm, colour, style in zip(arms, COLOURS, LINES, strict=False):
+                mean, half = band(100 * pool.right[arm.name])
+                axis.fill_between(arm.labels, mean - half, mean + half, color=colour, alpha=0.15, linewidth=0)
+                axis.plot(arm.labels, mean, color=colour, linestyle=style, linewidth=1.8, marker="o", markersize=3,
+                          label=arm.name)  # fmt: skip
+            axis.set_xticks(every(arms[0].labels.tolist(), 6))
+            axis.grid(axis="y", color="#000000", alpha=0.08)
+            axis.legend(frameon=False, loc="lower right")
+        save(figure, stem)
+
+
+def pool_json(pool: PoolResult | None) -> dict[str, Any] | None:
+    """Everything of the second prize for JSON; null is a number that does not exist."""
+
+    def number(value: float) -> float | None:
+        return round(float(value), 6) if math.isfinite(value) else None
+
+    return pool and {
+        "targets": [
+            {
+                "target": c.target,
+                "labels": number(c.labels_arm),
+                "baseline_labels": number(c.labels_baseline),
+                "saving": number(c.saving),
+                "at_least": c.at_least,
+                "interval": c.interval and {"low": number(c.interval.low), "high": number(c.interval.high)},
+                "null_control": c.null and {"low": number(c.null.low), "high": number(c.null.high)},
+            }
+            for c in pool.comparisons
+        ],
+        "right": {name: [number(v) for v in values.mean(0)] for name, values in pool.right.items()},
+        "certified": {name: [number(v) for v in values] for name, values in pool.certified.items()},
+        "labels_to_certified": {name: number(v) for name, v in pool.labels_certified.items()},
+        "certify": pool.target,
+    }
