@@ -1,4 +1,4 @@
-"""The audit's bound: against scipy's distribution and by counting every sample of a small pool; then whole campaigns."""
+"""The bound from audits: against scipy's distribution, by counting every sample of a small pool, over campaigns."""
 
 from __future__ import annotations
 
