@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
-MODULES = ("functional", "laplace", "effects", "selection", "embedding", "training", "annotate", "pipeline")
-SCALED = ("functional", "laplace", "effects", "selection", "annotate")  # the others have one size
+MODULES = ("functional", "laplace", "effects", "selection", "embedding", "features", "training", "annotate", "pipeline")
+SCALED = ("functional", "laplace", "effects", "selection", "annotate", "features")  # the others have one size
 REPORT = Path("reports") / "benchmarks.md"
 
 

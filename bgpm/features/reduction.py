@@ -24,6 +24,7 @@ from bgpm.types import FeatureBlock
 SAMPLE = 20_000  # responses that are fitted on: many times the dimensions that PCA keeps
 FITTED = 2**29  # numbers of states that are fitted on, 4 GiB in float64; wide models only: fewer are fitted on
 CHUNK = 2**24  # numbers of states that are mapped at a time, 128 MiB
+TEXTS = 2**14  # texts that are mapped at a time, where their states are few
 AT_ONCE = 2**20  # numbers that are read from a file at a time
 
 Chunks = Iterable[tuple[Sequence[str], Sequence[str]]]  # of texts, with the prompts that they answer
@@ -142,7 +143,7 @@ class Reduction:
 
     def chunk(self, states: np.ndarray) -> int:
         """How many texts are mapped at a time."""
-        return max(1, CHUNK // (states.shape[1] * states.shape[2]))
+        return max(1, min(TEXTS, CHUNK // (states.shape[1] * states.shape[2])))
 
     def write(self, states: np.ndarray, chunks: Chunks) -> np.ndarray:
         """As `__call__`, from texts that come a chunk at a time, of `chunk` texts or fewer."""

@@ -307,3 +307,12 @@ def test_of_many_texts_every_block_is_fitted_on_one_sample(monkeypatch: pytest.M
     few = Reduction.fit(settings, states()[rows], [TEXTS[row] for row in rows])
     for name, array in few.arrays.items():
         np.testing.assert_array_equal(many.arrays[name], array)
+
+
+def test_texts_with_few_states_come_in_chunks_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    reduction = Reduction.fit(FeatureSettings(blocks=["states", "statistics"]), states(), TEXTS)
+    whole = reduction(states(), TEXTS)
+    assert reduction.chunk(np.empty((0, 1, 1))) == reducing.TEXTS < 10**5
+    monkeypatch.setattr(reducing, "TEXTS", 7)
+    assert reduction.chunk(states()) == 7
+    np.testing.assert_allclose(reduction(states(), TEXTS), whole, atol=1e-6)
