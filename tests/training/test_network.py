@@ -142,7 +142,8 @@ def test_packed_batches_teach_what_padded_ones_teach(
     assert grads.keys() == padded_grads.keys()
     scale = max(g.abs().max() for g in padded_grads.values())
     for name, gradient in padded_grads.items():
-        assert (grads[name] - gradient).abs().max() < 1e-4 * gradient.abs().max() + 1e-6 * scale, name
+        # float32 sums in another order; how far apart they end differs by processor, 2e-5 of the scale on some
+        assert (grads[name] - gradient).abs().max() < 1e-4 * gradient.abs().max() + 5e-5 * scale, name
 
 
 def test_attention_drops_weights_of_packed_texts_too_while_training(bert: Workspace) -> None:
