@@ -23,7 +23,8 @@ from bgpm.reporting.words import NOT_REACHED, count, ends, percent
 
 TITLE = "Labels of the whole pool"
 NOT_MEASURED = (
-    "Not measured: nobody knows the true labels of the pool's pairs. Audits bound the share of right labels instead."
+    "Not measured: nobody knows the true labels of the pool's pairs, and audits of what people or judges say are not "
+    "drawn yet."
 )
 
 
