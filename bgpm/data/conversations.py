@@ -18,7 +18,8 @@ from typing import Any
 from bgpm.data.schema import Message, transcript
 from bgpm.errors import DataError
 
-ROLES = {
+# What data sets call speakers that chat templates know by other names, and what such templates know but the loop not.
+DIALECT = {
     "human": "user",
     "prompter": "user",
     "gpt": "assistant",
@@ -27,10 +28,8 @@ ROLES = {
     "model": "assistant",
     "function_call": "assistant",
     "observation": "tool",
-    "function": "tool",
-    "ipython": "tool",
-    "developer": "system",
 }
+ROLES = DIALECT | {"function": "tool", "ipython": "tool", "developer": "system"}
 EXTRAS = ("name", "tool_calls", "function_call", "tool_call_id")  # keys of a message that its text shows as JSON
 NAMES = (("role", "content"), ("from", "value"))  # how files call a turn's speaker and text
 
@@ -71,7 +70,12 @@ class Turn:
             return {"role": self.role, "content": self.content}
         names = next((pair for pair in NAMES if pair[0] in self.given), NAMES[0])
         rest = {key: value for key, value in self.given.items() if key not in names}
-        return {"role": self.role, "content": self.given.get(names[1]), **rest}
+        speaker = self.given[names[0]]
+        return {
+            "role": self.role if speaker.lower() in DIALECT else speaker,
+            "content": self.given.get(names[1]),
+            **rest,
+        }
 
 
 def canonical(value: Any) -> str:
@@ -246,7 +250,8 @@ def with_tools(turns: tuple[Turn, ...], tools: Any) -> tuple[Turn, ...]:
     text = f"Tools: {tools if isinstance(tools, str) else canonical(tools)}"
     if turns[0].role == "system":
         first = turns[0]
-        return (Turn("system", "\n\n".join(part for part in (first.content, text) if part), first.given), *turns[1:])
+        whole = "\n\n".join(part for part in (first.content, text) if part)
+        return (Turn("system", whole, first.as_given() if first.given is None else first.given), *turns[1:])
     return (Turn("system", text, {}), *turns)
 
 

@@ -282,17 +282,20 @@ def _folder(path: Path, split: str, config: str | None, limits: Limits, skip: Sk
 
 
 def _data_files(path: Path) -> list[Path]:
-    files = sorted(path.iterdir())
-    return [file for file in files if Path(file.name.removesuffix(".gz")).suffix.lower() in _READERS]
+    """Files of a folder, or of its folder data/, where the hub's data sets keep them."""
+    here = [file for file in sorted(path.iterdir()) if Path(file.name.removesuffix(".gz")).suffix.lower() in _READERS]
+    return here or (_data_files(path / "data") if (path / "data").is_dir() else [])
 
 
 def _of_split(folder: Path, files: list[Path], split: str) -> list[Path]:
     """The files whose names say the split; all of them where no name says one."""
-    said = {file: _split_word(file.name) for file in files}
+    said = {file: _split_of(file) for file in files}
+    if not any(said.values()) and any(_stem(file) == split for file in files):
+        said = {file: _stem(file) for file in files}
     known = sorted({word for word in said.values() if word})
     if not known:
         return files
-    wanted = _split_word(split) or split
+    wanted = split if split in known else _split_word(split) or split
     chosen = [file for file in files if said[file] == wanted]
     if not chosen:
         raise DataError(
@@ -300,6 +303,16 @@ def _of_split(folder: Path, files: list[Path], split: str) -> list[Path]:
             "benchmark.split) to one of these"
         )
     return chosen
+
+
+def _split_of(file: Path) -> str | None:
+    """The split that a file's name says: all of it where it is a shard's (train_sft-00000-of-00001), else a word."""
+    shard = re.match(r"(.+)-\d{5}-of-\d{5}", file.name)
+    return shard[1] if shard else _split_word(_stem(file))
+
+
+def _stem(file: Path) -> str:
+    return file.name.removesuffix(".gz").rpartition(".")[0]
 
 
 def _split_word(name: str) -> str | None:

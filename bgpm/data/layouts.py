@@ -29,6 +29,7 @@ class Layout:
     Attributes:
         name: The data set or tool that writes it.
         texts: Columns by which it is known; none of them is null.
+        others: Columns by which it is known too, and which may be null.
         label: Column that decides, the one that ``pool.columns.label`` may put another in the place of.
         make: The columns of ours, from a row's columns and its place.
         coding: The label from the value of that column, given the place.
@@ -41,12 +42,14 @@ class Layout:
     make: Callable[[Columns, str], Made]
     coding: Callable[[Any, str], Any] = lambda value, _: value
     spends: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
 
 
 def layout_of(columns: Columns) -> Layout | None:
     """The first layout whose columns of text are all there; None for columns that are ours already."""
-    given = {name for name, value in columns.items() if value is not None}
-    return next((layout for layout in LAYOUTS if given.issuperset(layout.texts)), None)
+    filled = {name for name, value in columns.items() if value is not None}
+    fitting = (layout for layout in LAYOUTS if filled.issuperset(layout.texts))
+    return next((layout for layout in fitting if columns.keys() >= set(layout.others)), None)
 
 
 def number_in(value: Any, low: float, high: float, place: str, meaning: str) -> float:
@@ -93,6 +96,9 @@ def _size(columns: Columns, column: str, place: str) -> Any:
     return None if math.isnan(size) else size
 
 
+_WINNERS = ("winner_model_a", "winner_model_b", "winner_tie")
+
+
 def _lmsys_55k(columns: Columns, place: str) -> Made:
     """JSON lists of turns: the user's, and each model's."""
     asked, first, second = (_text_list(columns[name], place, name) for name in ("prompt", "response_a", "response_b"))
@@ -100,16 +106,11 @@ def _lmsys_55k(columns: Columns, place: str) -> Made:
         raise DataError(
             f"{place}: {len(asked)} prompts, {len(first)} and {len(second)} responses: expected as many of each"
         )
-    wins = [
-        number_in(columns.get(name), 0, 1, place, "0 or 1")
-        for name in ("winner_model_a", "winner_model_b", "winner_tie")
-    ]
+    wins = [number_in(columns.get(name), 0, 1, place, "0 or 1") for name in _WINNERS]
     label = math.nan
     if not all(math.isnan(win) for win in wins):
         if sorted(wins) != [0.0, 0.0, 1.0]:
-            raise LabelCodingError(
-                f"{place}: winner_model_a, winner_model_b, winner_tie are {wins}: expected one 1 and two 0"
-            )
+            raise LabelCodingError(f"{place}: {', '.join(_WINNERS)} are {wins}: expected one 1 and two 0")
         label = (1.0, 0.0, 0.5)[wins.index(1.0)]
     return {"prompt": None, "response_a": _chat(asked, first), "response_b": _chat(asked, second), "label": label}
 
@@ -168,9 +169,11 @@ def _renamed(**names: str) -> Callable[[Columns, str], Made]:
 LAYOUTS = (
     Layout(
         "LMSYS 55k",
-        ("prompt", "response_a", "response_b", "winner_model_a", "winner_model_b", "winner_tie"),
+        ("prompt", "response_a", "response_b"),
         None,
         _lmsys_55k,
+        spends=_WINNERS,
+        others=_WINNERS,
     ),
     Layout(
         "PKU-SafeRLHF",

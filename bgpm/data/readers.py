@@ -49,7 +49,7 @@ from bgpm.errors import DataError, LabelCodingError
 WORDS = {
     **dict.fromkeys(("a", "model_a", "response_a", "true"), 1.0),
     **dict.fromkeys(("b", "model_b", "response_b", "false"), 0.0),
-    **dict.fromkeys(("tie", "tie (bothbad)", "both_bad", "bothbad", "both bad"), 0.5),
+    **dict.fromkeys(("tie", "tie (bothbad)", "tie (both bad)", "both_bad", "bothbad", "both bad"), 0.5),
 }
 PROMPTS = ("prompt", "instruction", "question", "context", "conversations", "messages")
 WITH_INPUT = ("instruction", "question")  # a column `input` belongs to these
@@ -57,6 +57,7 @@ SCORES = (
     ("score_chosen", "score_rejected"),
     ("chosen_score", "rejected_score"),
     ("chosen_rating", "rejected_rating"),
+    ("chosen-rating", "rejected-rating"),
     ("chosen_avg_rating", "rejected_avg_rating"),
 )
 # Columns that look like a judgement of the pair: named in a warning where nothing reads them.
@@ -67,8 +68,9 @@ JUDGEMENTS = frozenset(
     | {"winner_tie", "score_chosen", "score_rejected", "chosen_score", "rejected_score"}
 )
 _TRANSCRIPT = re.compile(r"\A\s*Human:.*\n\nAssistant:\s*\Z", re.DOTALL)  # Anthropic's, open for a response
-_INVISIBLE = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp", "Mn"})
-_HIDDEN = frozenset("\u115f\u1160\u2800\u3164\uffa0")  # letters and symbols without ink
+_INVISIBLE = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})
+# Letters, symbols and marks without ink: fillers, the empty braille cell, selectors of a variation.
+_HIDDEN = frozenset("\u034f\u115f\u1160\u2800\u3164\uffa0") | frozenset(map(chr, range(0xFE00, 0xFE10)))
 
 
 @dataclass
@@ -251,9 +253,11 @@ def _ours(record: Record, reading: Reading, *, judged: bool = True) -> tuple[Lay
         )
     mapped = {ours: given.get(theirs) for ours, theirs in mapping.items()}
     texts = {"prompt", "response_a", "response_b", "chosen", "rejected", "responses"} & mapped.keys()
-    layout = None if texts else layout_of(columns)
+    layout = None if texts else layout_of(given)
     if layout is None:
         return None, columns | mapped
+    if not judged:
+        columns = {name: value for name, value in columns.items() if name not in (layout.label, *layout.spends)}
     if "label" in mapped and layout.label:
         columns[layout.label] = mapped.pop("label")
     made = dict(columns) | layout.make(columns, place)
@@ -295,6 +299,8 @@ def _texts(columns: Mapping[str, Any], place: str, reading: Reading) -> Texts:
     if column in ("conversations", "messages") and not alone:
         column = None  # a copy of the whole conversation
     prompt = None if column is None else _prompt_turns(columns, column, turns, place)
+    if column is not None:
+        _check_context(columns, column, place, reading)
     if prompt is None and alone and all(isinstance(value, str) for value in values):
         prompt, values = _shared_transcript(values, place)
     elif column == "prompt" and isinstance(columns["prompt"], str):
@@ -306,7 +312,7 @@ def _texts(columns: Mapping[str, Any], place: str, reading: Reading) -> Texts:
         if any(not rest for rest in found):
             raise DataError(f"{place}: a conversation ends with the prompt and has no response")
         prompt = start if prompt is None else joined(prompt, start, place)
-    if columns.get("history") is not None and not isinstance(columns["history"], str):
+    if columns.get("history") not in (None, ""):
         prompt = (*_history(columns["history"], place, turns), *prompt)
     for name in ("system", "system_prompt"):
         if columns.get(name) is not None:
@@ -334,6 +340,24 @@ def _prompt_turns(columns: Mapping[str, Any], column: str, turns: Any, place: st
             value = f"{value}\n\n{more}"
         return (Turn("user", value),)
     return turns(value, column)
+
+
+def _check_context(columns: Mapping[str, Any], column: str, place: str, reading: Reading) -> None:
+    """Refuse a row whose prompt stands in one column and what it speaks of in another: which comes first is not known.
+
+    A column that ``pool.columns`` names as the prompt is the whole of it.
+    """
+    if "prompt" in reading.settings.columns:
+        return
+    for name in ("input", "context", "instruction", "question"):
+        value = columns.get(name)
+        if name == column or (name == "input" and column in WITH_INPUT):
+            continue
+        if isinstance(value, str) and value.strip() and value.strip() not in str(columns[column]):
+            raise DataError(
+                f"{place}: the columns {column} and {name} both hold a part of the prompt; join them into one column, "
+                f"or name the one that counts in pool.columns: {{prompt: {column}}}"
+            )
 
 
 def _listed(columns: Mapping[str, Any], place: str, reading: Reading) -> list[Any]:
@@ -492,9 +516,10 @@ def _rating(item: Any, path: str) -> Any:
 
 def _warn_of_judgements(record: Record, columns: Mapping[str, Any], layout: Layout | None, reading: Reading) -> None:
     """Note columns that look like a judgement of the pair and decide nothing."""
-    spent = {"label", "labels" if layout and layout.label == "labels" else "", *reading.settings.columns.values()}
+    spent = {"label", *reading.settings.columns.values()}
     if layout:
-        spent |= {*layout.texts, *layout.spends, layout.label}
+        spent |= {*layout.texts, *layout.spends}
+        spent |= set() if "label" in reading.settings.columns else {layout.label}
     if _is_list(columns):
         spent |= {"scores", "ranks"}
         spent -= {"label"}
@@ -520,9 +545,7 @@ def _kept(row: Row, reading: Reading) -> bool:
 
 def is_blank(text: str) -> bool:
     """Whether a text has no visible character: white space, controls and zero-width characters only."""
-    return all(
-        c in _HIDDEN or c.isspace() or unicodedata.category(c) in ("Cc", "Cf", "Zs", "Zl", "Zp", "Mn") for c in text
-    )
+    return all(c in _HIDDEN or c.isspace() or unicodedata.category(c) in _INVISIBLE for c in text)
 
 
 def _list(value: Any, place: str, column: str) -> list[Any]:

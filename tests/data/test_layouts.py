@@ -496,3 +496,67 @@ def test_bad_rows_are_skipped_up_to_the_bound_and_counted(tmp_path: Path) -> Non
     assert len(read_rows(settings(path, skip_bad_rows=0.5))) == 2
     with pytest.raises(DataError, match="2 bad rows of 4"):
         read_rows(settings(path, skip_bad_rows=0.4))
+
+
+# -- what must not be lost or used by the way ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_texts_alone_are_read_whatever_the_label_says(name: str) -> None:
+    layout = next(layout for layout in LAYOUTS if layout.name == name)
+    spoilt = {column: 99 for column in (layout.label, *layout.spends) if column}
+    texts = texts_of_record(("p:1", RECORDS[name][0] | spoilt))
+    assert texts.messages == (("user", ASKED),)
+    assert [turn.content for turns in texts.responses for turn in turns] == [FIRST, SECOND]
+
+
+def test_json_lists_without_a_winner_are_an_unlabelled_pair_and_not_prose() -> None:
+    columns = RECORDS["LMSYS 55k"][0] | dict.fromkeys(("winner_model_a", "winner_model_b", "winner_tie"))
+    (row,) = read(columns)
+    assert (row.a, math.isnan(row.label)) == (FIRST, True)
+
+
+@pytest.mark.parametrize("columns", [{"question": "Why?", "context": ASKED}, {"prompt": "Why?", "input": ASKED}])
+def test_a_prompt_in_two_columns_is_refused_until_one_is_named(columns: dict[str, str]) -> None:
+    sides = {"chosen": FIRST, "rejected": SECOND}
+    with pytest.raises(DataError, match=r"both hold a part of the prompt.*pool\.columns"):
+        read(columns | sides)
+    (row,) = read(columns | sides, columns={"prompt": next(iter(columns))})
+    assert row.prompt == (("user", "Why?"),)
+
+
+def test_history_that_arrived_as_text_is_read_or_refused() -> None:
+    columns = {"instruction": ASKED, "chosen": FIRST, "rejected": SECOND}
+    assert read(columns | {"history": '[["Hi", "Hello."]]'})[0].prompt[0] == ("user", "Hi")
+    assert read(columns | {"history": ""})[0].prompt == (("user", ASKED),)
+    with pytest.raises(DataError, match="history: expected a list"):
+        read(columns | {"history": "We spoke of tea."})
+
+
+def test_a_label_put_in_the_place_of_another_leaves_that_one_named() -> None:
+    reading = Reading(settings(columns={"label": "safer_response_id"}))
+    list(rows_of_record(("p:1", RECORDS["PKU-SafeRLHF"][0]), reading))
+    assert ["'better_response_id'" in remark for remark in reading.noted] == [True]
+
+
+def test_shards_of_other_splits_are_not_read_along(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    for name, label in (("train_sft", 0), ("train_prefs", 1), ("test_prefs", 0)):
+        write(tmp_path / "data" / f"{name}-00000-of-00001.jsonl", labelled(label))
+    assert [row.label for row in read_rows(settings(tmp_path, split="train_prefs"))] == [1.0]
+    with pytest.raises(DataError, match="the names say test_prefs, train_prefs, train_sft"):
+        read_rows(settings(tmp_path))
+
+
+def test_export_knows_a_message_by_the_name_its_template_knows() -> None:
+    roles = {"human": "user", "developer": "developer", "user": "user"}
+    for given, role in roles.items():
+        texts = texts_of_record(("p:1", {"prompt": [{"role": given, "content": "x"}, user("y")], "responses": ["z"]}))
+        assert texts.prompt[0].as_given() == {"role": role, "content": "x"}
+
+
+def test_a_system_column_comes_back_without_the_tools_that_stand_beside_it() -> None:
+    columns = {"system": "Be short.", "prompt": [user(ASKED)], "tools": [{"name": "find"}], "responses": ["z"]}
+    texts = texts_of_record(("p:1", columns))
+    assert "find" in texts.messages[0][1]
+    assert [turn.as_given() for turn in texts.prompt if not turn.added] == [SYSTEM, user(ASKED)]
