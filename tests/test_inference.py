@@ -255,10 +255,9 @@ def test_export_is_trls_preference_format(
     [
         ("score", {"prompt": "why", "response_a": "x"}, "expected columns"),
         ("score", {"prompt": "why", "responses": ["x", "y", "z"]}, "3 answers: expected a pair; use `bgpm rank`"),
-        ("score", {"prompt": "why", "response_a": "x", "response_b": " "}, "answer 2 of 2: expected text, got ' '"),
         ("score", {"prompt": "why", "response_a": "x", "response_b": "y", "n": "\ud800"}, "not valid Unicode"),
         ("rank", {"prompt": " ", "responses": ["x", "y"]}, "the prompt is empty"),
-        ("rank", {"prompt": "why", "responses": ["x"]}, "1 answers"),
+        ("rank", {"prompt": "why", "responses": []}, "the list is empty"),
     ],
 )
 def test_a_bad_row_is_named_with_file_and_line_and_nothing_is_written(
@@ -291,11 +290,49 @@ def test_options_and_files_that_cannot_be_are_one_line(finished_project: Project
             apply(finished_project, "export", file_, *more)
 
 
+def test_one_response_wins_equal_ones_tie_and_blank_ones_are_ranked_and_counted(
+    finished_project: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"prompt": "why", "responses": some} for some in (["x"], ["y", "y"], ["", "\u200b", "z"])]
+    one, equal, blank = rank(finished_project, write_jsonl(tmp_path / "f.jsonl", rows), tmp_path / "out.jsonl")
+    assert (one["order"], one["borda"], one["winner"]) == ([0], [0.5], 0)
+    assert (equal["borda"], equal["winner"]) == ([0.5, 0.5], None)
+    assert sorted(blank["order"]) == [0, 1, 2]
+    assert "row with a blank response, kept: 1, first at" in capsys.readouterr().err
+
+
+def test_label_split_and_margin_are_not_looked_at(
+    finished_project: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair = {"prompt": PROMPT, "response_a": ANSWERS[0], "response_b": ANSWERS[1]}
+    rows = [pair, pair | {"label": "left", "split": "test", "margin": -0.5}]
+    apply(finished_project, "score", write_jsonl(tmp_path / "f.jsonl", rows))
+    plain, odd = lines(capsys.readouterr().out)
+    assert odd == rows[1] | {name: plain[name] for name in ("probability", "score_mean", "score_sd")}
+
+
+def test_export_gives_tool_turns_back_as_they_came(
+    finished_project: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "find", "arguments": "{}"}}
+    prompt = [
+        {"role": "user", "content": PROMPT},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "content": "by hand", "tool_call_id": "c1"},
+    ]
+    responses = [[{"role": "assistant", "content": "x", "tool_calls": [call]}], ANSWERS[0]]
+    tools = [{"type": "function", "function": {"name": "find"}}]
+    rows = [{"prompt": prompt, "responses": responses, "tools": tools}]
+    apply(finished_project, "export", write_jsonl(tmp_path / "f.jsonl", rows), "--format", "dpo")
+    (row,) = lines(capsys.readouterr().out)
+    assert (row["prompt"], row["tools"]) == (prompt, tools)
+    plain = [{"role": "assistant", "content": ANSWERS[0]}]
+    assert sorted([row["chosen"], row["rejected"]], key=str) == sorted([responses[0], plain], key=str)
+
+
 def test_what_cannot_be_compared_is_refused(model: PreferenceModel) -> None:
-    with pytest.raises(DataError, match="1 answers: expected two or more"):
-        model.matrix(PROMPT, ANSWERS[:1])
     with pytest.raises(DataError, match="answer 2 of 3: expected text"):
-        model.rank(PROMPT, ["x", "", "y"])
+        model.rank(PROMPT, ["x", None, "y"])  # type: ignore[list-item]
     with pytest.raises(DataError, match="no answer"):
         model.embed(PROMPT, [])
     with pytest.raises(DataError, match="put it into a list"):
