@@ -106,7 +106,7 @@ def test_a_trained_backbone_is_the_one_that_reads(finished_project: Project, tmp
     task = Task(
         name="t", labels=str(root / FOLDER / "../labels.parquet"), seed=0, out=str(folder / "seed-0"),
         pool=str(root / "data/pool"), benchmark=str(root / "data/benchmark"), features=str(root / "data/features/pool"),
-        side=str(tmp_path / "side"), head=Gpm().model_dump(), posterior=Laplace().model_dump(),
+        side=str(tmp_path / "side"), model=Gpm().model_dump(), posterior=Laplace().model_dump(),
         training=TrainingSettings.model_validate({**FAST, "mode": mode, "steps": 4, "learning_rate": 1e-2}),
         backbone=BackboneSettings(path=str(root / "tiny/backbone")), reduction=FeatureSettings(pca=16),
     )  # fmt: skip
