@@ -17,7 +17,7 @@ from bgpm.evaluation.benchmark import published_results
 from bgpm.evaluation.curve import length_rule
 from bgpm.evaluation.pool_labels import audit_rows, pool_rows
 from bgpm.loop.evaluate import label_pool, measure
-from bgpm.loop.pool import Pool, read_labelled, read_pool
+from bgpm.loop.pool import Pool, Table, read_labelled
 from bgpm.posteriors import load
 from bgpm.registry import parse
 from bgpm.stage import (
@@ -49,7 +49,9 @@ def main(arm: str, k: str = "0") -> None:
     known = setting(params, "oracle") == "recorded"
     here, number = round_dir(arm, k), int(k)
     words = np.array([len(text.split()) for text in read_table(POOL / "responses.parquet", ["text"])["text"]])
-    pool_pairs = as_pairs(read_table(POOL / "pairs.parquet", ["first", "second", "prompt"]))
+    table = read_table(POOL / "pairs.parquet")
+    truth = recorded(table) if known else None
+    pool_pairs = as_pairs(table)
     gap = words[pool_pairs.first] - words[pool_pairs.second]
     labels = read_table(here / "labels.parquet")
     curve, prompts, figures, published, whole = [], [], [], {}, []
@@ -67,13 +69,12 @@ def main(arm: str, k: str = "0") -> None:
         else:
             log.warning("%s, round %d: no held-out labels yet: run `bgpm annotate --heldout`", arm, number)
         if arm != "offline":  # which has acquired the whole pool
-            pool = read_pool(POOL, features_dir(here / "model", seed, "pool"))
+            pool = Pool(table, heldout.features)
             own = label_pool(model, pool, mine)
             whole.append(
                 {"seed": np.full(len(own.pair), seed), "pair_id": pool.table["pair_id"][own.pair], **vars(own)}
             )
-            if known:
-                truth = recorded(pool)
+            if truth is not None:
                 rows += pool_rows(own, truth)
                 priority = priorities(pool.table["key"][pool.open], generator("audit", seed))
                 rows += audit_rows(own, truth, priority, audit.size)
@@ -101,11 +102,11 @@ def main(arm: str, k: str = "0") -> None:
         write_table(here / "pool_labels.parquet", concatenate(whole))
 
 
-def recorded(pool: Pool) -> np.ndarray:
+def recorded(table: Table) -> np.ndarray:
     """The recorded label of every pair that may be acquired, NaN where there is none."""
     truth = read_table(TRUTH / "pool.parquet", ["pair_id", "label"])
     label = dict(zip(truth["pair_id"], truth["label"].tolist(), strict=True))
-    return np.array([label.get(pair_id, np.nan) for pair_id in pool.table["pair_id"][pool.open]], np.float64)
+    return np.array([label.get(pair_id, np.nan) for pair_id in table["pair_id"][table["split"] == "pool"]], np.float64)
 
 
 if __name__ == "__main__":

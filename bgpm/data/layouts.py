@@ -9,7 +9,6 @@ on like any file with columns ``prompt``, ``response_a``, ``response_b``, ``labe
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -123,12 +122,7 @@ def _chat(asked: list[str], said: list[str]) -> list[dict[str, str]]:
 
 
 def _text_list(value: Any, place: str, column: str) -> list[str]:
-    found = value
-    if isinstance(value, str):
-        try:
-            found = json.loads(value)
-        except (ValueError, RecursionError):
-            found = parsed_list(value)
+    found = parsed_list(value) if isinstance(value, str) else value
     if not isinstance(found, list) or not all(item is None or isinstance(item, str) for item in found):
         raise DataError(f"{place}: {column}: expected a JSON list of texts, got {show(value)}")
     return ["" if item is None else item for item in found]
@@ -166,6 +160,30 @@ def _renamed(**names: str) -> Callable[[Columns, str], Made]:
     return lambda columns, _: {ours: columns.get(theirs) for ours, theirs in names.items()}
 
 
+def _help_steer(prompt: str, first: str, second: str, strength: str) -> Callable[[Columns, str], Made]:
+    """Two responses and how much better one is; the strength's size is the margin."""
+
+    def make(columns: Columns, place: str) -> Made:
+        return {
+            "prompt": columns[prompt],
+            "response_a": columns[first],
+            "response_b": columns[second],
+            "margin": _size(columns, strength, place),
+        }
+
+    return make
+
+
+def _shp(columns: Columns, _: str) -> Made:
+    """Their history is the post that is answered: the whole prompt, no earlier turns."""
+    return {
+        "prompt": columns["history"],
+        "history": None,
+        "response_a": columns["human_ref_A"],
+        "response_b": columns["human_ref_B"],
+    }
+
+
 LAYOUTS = (
     Layout(
         "LMSYS 55k",
@@ -186,30 +204,21 @@ LAYOUTS = (
         "HelpSteer3",
         ("context", "response1", "response2"),
         "overall_preference",
-        lambda columns, place: {
-            "prompt": columns["context"],
-            "response_a": columns["response1"],
-            "response_b": columns["response2"],
-            "margin": _size(columns, "overall_preference", place),
-        },
+        _help_steer("context", "response1", "response2", "overall_preference"),
         _strength,
     ),
     Layout(
         "HelpSteer2-preference",
         ("prompt", "response_1", "response_2"),
         "preference_strength",
-        lambda columns, place: {
-            "response_a": columns["response_1"],
-            "response_b": columns["response_2"],
-            "margin": _size(columns, "preference_strength", place),
-        },
+        _help_steer("prompt", "response_1", "response_2", "preference_strength"),
         _strength,
     ),
     Layout(
         "Chatbot Arena",
         ("conversation_a", "conversation_b"),
         "winner",
-        _renamed(response_a="conversation_a", response_b="conversation_b", prompt="prompt"),
+        _renamed(response_a="conversation_a", response_b="conversation_b"),
     ),
     Layout(
         "AlpacaEval",
@@ -234,7 +243,7 @@ LAYOUTS = (
         "Stanford Human Preferences",
         ("history", "human_ref_A", "human_ref_B"),
         "labels",
-        _renamed(prompt="history", response_a="human_ref_A", response_b="human_ref_B", history="none"),
+        _shp,
     ),
     Layout("WebGPT comparisons", ("question", "answer_0", "answer_1"), None, _web_gpt, spends=("score_0", "score_1")),
     Layout("Nectar", ("prompt", "answers"), None, _nectar),
