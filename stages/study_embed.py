@@ -8,7 +8,7 @@ from bgpm.backbones.embedding import embed, load_backbone, on_disk
 from bgpm.data.tables import write_table
 from bgpm.launch import own_cores
 from bgpm.stage import STUDY, read_params, run, whole_folder, write_json
-from bgpm.study import PARAMS, read_plan
+from bgpm.study import LABELLED, PARAMS, read_plan
 from bgpm.study.texts import named_texts
 
 
@@ -16,7 +16,9 @@ def main() -> None:
     plan = read_plan(read_params(PARAMS))
     torch.set_num_threads(own_cores())
     known = {}
-    for folder in (STUDY / "benchmark", *(STUDY / "tables" / pool for pool in plan.pools)):
+    split = [STUDY / "tables" / pool for pool in plan.pools]
+    whole = [LABELLED / "tables" / pool for pool in plan.labelled.pools]
+    for folder in (STUDY / "benchmark", *split, *whole):
         known |= named_texts(folder)
     backbone = load_backbone(plan.backbone)
     with whole_folder(STUDY / "embeddings") as folder:

@@ -7,7 +7,11 @@ import numpy as np
 from bgpm.data.sheets import csv_text
 from bgpm.data.tables import concatenate, read_table, write_table
 from bgpm.stage import REPORTS, STUDY, read_params, run, write_text
-from bgpm.study import PARAMS, read_plan
+from bgpm.study import LABELLED, PARAMS, StudyPlan, read_plan
+from bgpm.study.labelled_page import draw_whole, whole_markdown
+from bgpm.study.labelled_table import COLUMNS as WHOLE_COLUMNS
+from bgpm.study.labelled_table import rows as whole_rows
+from bgpm.study.labelled_table import whole_outcomes
 from bgpm.study.page import as_markdown, draw_curves, draw_savings
 from bgpm.study.table import COLUMNS, outcomes, row
 
@@ -29,6 +33,16 @@ def main() -> None:
         draw_curves(found, arms, OUT / name)
     draw_savings(found, plan.arms, plan.headline, OUT / "savings")
     write_text(OUT / "index.md", as_markdown(plan, found))
+    report_labelled(plan)
+
+
+def report_labelled(plan: StudyPlan) -> None:
+    """The study of labelled pools: a table, a figure and a page of its own."""
+    found = list(whole_outcomes(plan.labelled, LABELLED, plan.resamples))
+    lines = (line.values() for outcome in found for line in whole_rows(outcome))
+    write_text(OUT / "pool_labels.csv", csv_text(WHOLE_COLUMNS, lines))
+    draw_whole(plan.labelled, found, OUT / "pool_labels")
+    write_text(OUT / "pool_labels.md", "\n".join(whole_markdown(plan.labelled, found)))
 
 
 if __name__ == "__main__":

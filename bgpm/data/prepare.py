@@ -63,7 +63,7 @@ class Prepared:
 
 def prepare(
     pool: PoolSettings,
-    benchmark: BenchmarkSettings,
+    benchmark: BenchmarkSettings | None,
     answered: Mapping[str, float] = MappingProxyType({}),
     *,
     recorded: bool = False,
@@ -71,7 +71,7 @@ def prepare(
     """Read, check, clean and split; nothing is written.
 
     Args:
-        pool, benchmark: What to read.
+        pool, benchmark: What to read. Without a benchmark no prompt is taken out for it, and its tables are empty.
         answered: Labels that people gave to held-out pairs, by pair_id: they stand where none is recorded.
         recorded: Labels will be bought from the pool's file, so that each of its pairs needs one.
 
@@ -80,7 +80,7 @@ def prepare(
         MissingLabelError: If a benchmark pair has no label; where the oracle is ``recorded``, if a pair of the pool
             has none, or all held-out pairs.
     """
-    bench_rows, bench_summary = _benchmark_rows(benchmark)
+    bench_rows, bench_summary = _benchmark_rows(benchmark) if benchmark else ([], {})
     reading = Reading(pool)
     rows = read_rows(pool, reading)
     noted = _noted("pool", reading, rows)
@@ -98,7 +98,8 @@ def prepare(
     if recorded:
         _check_recorded(rows, splits, bool(answered))
     tables, truth = _tables(rows, splits, pool.seed)
-    _fill(truth["heldout"], answered, _source(pool))
+    if "heldout" in truth:
+        _fill(truth["heldout"], answered, _source(pool))
     summary |= (
         _describe(tables["pairs"], truth)
         | {
@@ -110,8 +111,9 @@ def prepare(
     )
     if is_corpus(pool):
         summary["cycles"] = _cycles(Path(pool.path))
-    bench_tables, bench_truth = _benchmark_tables(bench_rows, pool.seed)
-    bench_summary |= _describe(bench_tables["pairs"], bench_truth)
+    bench_tables, bench_truth = _benchmark_tables(bench_rows, pool.seed) if bench_rows else ({}, {})
+    if bench_rows:
+        bench_summary |= _describe(bench_tables["pairs"], bench_truth)
     return Prepared(tables, bench_tables, truth | bench_truth, summary, bench_summary)
 
 
@@ -242,14 +244,16 @@ def _check_pool(rows: Sequence[Row], splits: Sequence[str], settings: PoolSettin
     if not rows:
         raise DataError(f"{source}: the pool is empty, or nothing is left of it: every pair was dropped, see above")
     prompts = Counter({row.prompt: split for row, split in zip(rows, splits, strict=True)}.values())
-    for name in ("pool", "heldout"):
+    for name in ("pool", "heldout") if settings.heldout else ("pool",):
         if not prompts[name]:
             raise DataError(
                 f"{source}: no prompt is in split {name!r}: the pool is too small ({len(rows)} pairs, "
                 f"{prompts.total()} prompts, heldout {settings.heldout}); give more prompts, another share or seed, "
                 "or a split column"
             )
-    if all(row.label == 0.5 for row, split in zip(rows, splits, strict=True) if split == "heldout"):
+    if prompts["heldout"] and all(
+        row.label == 0.5 for row, split in zip(rows, splits, strict=True) if split == "heldout"
+    ):
         raise DataError(f"{source}: every held-out pair is a tie: accuracy needs at least one that is decided")
 
 
@@ -265,7 +269,7 @@ def _check_recorded(rows: Sequence[Row], splits: Sequence[str], answered: bool) 
             "oracle=recorded takes labels from there: give every pair a label, take out those without, or set "
             "oracle=human or oracle=judge"
         )
-    if len(bare["heldout"]) == splits.count("heldout") and not answered:
+    if bare["heldout"] and len(bare["heldout"]) == splits.count("heldout") and not answered:
         raise MissingLabelError(
             f"{bare['heldout'][0]}: no label, like every held-out pair: there is nothing to evaluate on; give some of "
             "them labels, or let people label them: `bgpm annotate --heldout`"

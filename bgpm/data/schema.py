@@ -65,12 +65,12 @@ class PoolSettings(SourceSettings):
     """Section ``pool`` of params.yaml, beside what `SourceSettings` says.
 
     Attributes:
-        heldout: Share of prompts kept for the learning curve, in (0, 1).
+        heldout: Share of prompts kept for the learning curve, in [0, 1); 0 keeps none, and every pair may be acquired.
         limit: At most this many pairs, a seeded sample; None for all.
         seed: Decides A/B order, the split and the sample.
     """
 
-    heldout: float = Field(gt=0, lt=1)
+    heldout: float = Field(ge=0, lt=1)
     limit: int | None = Field(default=None, ge=2)
     seed: int = Field(default=0, ge=0)
 

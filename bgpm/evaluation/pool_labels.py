@@ -116,6 +116,19 @@ def posterior_of_acquired(moments: ScoreMoments, label: np.ndarray, votes: np.nd
         label: Share of the votes for the first response, in [0, 1].
         votes: Annotators behind each label, >= 1.
     """
+    e = moments.error_rate
+    before = left_out(moments, label)
+    logit = F.predictive_logit(*map(torch.from_numpy, before), moments.tau).numpy()
+    return 1 / (1 + np.exp(-np.clip(logit + votes * (2 * label - 1) * np.log((1 - e) / e), -500, 500)))
+
+
+def left_out(moments: ScoreMoments, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance of labelled pairs' scores had each one's own label not been there, [N] each.
+
+    Args:
+        moments: Of a model that was trained on these labels.
+        label: In [0, 1].
+    """
     e, tau = moments.error_rate, moments.tau
     mean, variance = moments.mean.numpy(), moments.variance.numpy()
     p = 1 / (1 + np.exp(-np.clip(mean / tau, -500, 500)))
@@ -123,9 +136,7 @@ def posterior_of_acquired(moments: ScoreMoments, label: np.ndarray, votes: np.nd
     slope = (1 - 2 * e) * p * (1 - p) / tau
     gradient, information = (label - q) / (q * (1 - q)) * slope, slope**2 / (q * (1 - q))
     without = variance / (1 - np.minimum(information * variance, _MOST_INFORMATION))
-    before = torch.from_numpy(mean - without * gradient), torch.from_numpy(without)
-    logit = F.predictive_logit(*before, tau).numpy() + votes * (2 * label - 1) * np.log((1 - e) / e)
-    return 1 / (1 + np.exp(-np.clip(logit, -500, 500)))
+    return mean - without * gradient, without
 
 
 def pool_rows(labels: PoolLabels, truth: np.ndarray) -> Iterator[Row]:

@@ -14,10 +14,13 @@ from pydantic import Field
 
 from bgpm.backbones import BackboneSettings
 from bgpm.errors import ConfigError
+from bgpm.evaluation import AuditSettings
 from bgpm.features import FeatureSettings
 from bgpm.registry import Settings, parse
+from bgpm.stage import STUDY
 
 PARAMS = Path("study/params.yaml")
+LABELLED = STUDY / "labelled"  # tables, features and loops of the labelled pools
 POOL_SEED = 0  # decides A/B order and held-out prompts of every pool
 
 
@@ -26,11 +29,13 @@ class Source(Settings):
 
     Attributes:
         file: Its name in the folder of pools; any form that `pool.path` takes.
+        subset: Keep only the pairs of this subset, such as those of one judge; None for all.
         pairs: Keep at most this many pairs for buying, a seeded sample of whole prompts' pairs; None for all.
             Held-out pairs are all kept.
     """
 
     file: str
+    subset: str | None = None
     pairs: int | None = Field(default=None, ge=1)
 
 
@@ -69,8 +74,10 @@ class ArmPlan(Settings):
     Attributes:
         acquisition, selection, posterior, model: Kinds.
         settings: Settings of these kinds by choice, for example ``{selection: {max_per_prompt: 2}}``.
-        batch_size: Labels a round.
+        batch_size: Labels a round; below 1, a share of the pool's pairs.
         baseline: The arm it is compared with: same model and posterior, uniform choice.
+        hindsight: No loop, but what the model could do if the label of every other pair were known: pairs are acquired
+            in the order of how unsure it then is of each. Of labelled pools only.
         noise: Share of the bought labels that are wrong (oracle `recorded`); held-out labels stay as they are.
         start: How the seed labels are chosen, a design of `bgpm.selection.StartSettings`.
         default: Whether it is what params.yaml ships.
@@ -81,11 +88,59 @@ class ArmPlan(Settings):
     posterior: str = "laplace"
     model: str = "gpm"
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    batch_size: int = Field(default=32, ge=1)
+    batch_size: int | float = Field(default=32, gt=0)
     baseline: str = "random"
+    hindsight: bool = False
     noise: float = Field(default=0.0, ge=0.0, lt=0.5)
     start: Literal["random", "doptimal"] = "random"
     default: bool = False
+
+
+class LabelledPools(Settings):
+    """Section ``labelled``: how many labels until so many of a whole pool's labels, acquired or inferred, are right.
+
+    Nothing is held out, no benchmark is measured and none of its prompts is taken out.
+
+    Attributes:
+        pools, arms: What is run, every arm on every pool, in the order of the tables.
+        sources, arm_plans: What each of them is.
+        beside: An arm that every other one is compared with too, beside its own baseline.
+        seeds, first_seed: As in `StudyPlan`.
+        start: Seed labels, as a share of the pool's pairs.
+        targets: Shares of right labels.
+        until: A loop ends with the round in which this share is right: a little above the highest target, so that the
+            mean over seeds is measured there.
+        headline: The target that the summary quotes.
+        audit: As in params.yaml; audits are simulated with the recorded labels.
+    """
+
+    pools: list[str] = Field(min_length=1)
+    arms: list[str] = Field(min_length=1)
+    sources: dict[str, list[Source]]
+    arm_plans: dict[str, ArmPlan]
+    seeds: int = Field(ge=2)
+    first_seed: int = Field(default=0, ge=0)
+    beside: str
+    start: float = Field(gt=0, lt=1)
+    targets: list[float] = Field(min_length=1)
+    until: float = Field(gt=0, le=1)
+    headline: float
+    audit: AuditSettings = AuditSettings()
+
+    def check(self) -> None:
+        """Raises ConfigError for an unknown pool, arm or baseline, or a target that no loop is run to."""
+        for what, names, known in (
+            ("sources", self.pools, self.sources),
+            ("arm_plans", self.arms, self.arm_plans),
+            ("arms", [self.beside, *(plan.baseline for plan in self.arm_plans.values())], self.arms),
+        ):
+            for name in names:
+                if name not in known:
+                    raise ConfigError(f"{PARAMS}: labelled.{what}: nothing for {name!r}; there are {', '.join(known)}")
+        if self.headline not in self.targets:
+            raise ConfigError(f"{PARAMS}: labelled.headline: {self.headline} is not among targets {self.targets}")
+        if max(self.targets) > self.until:
+            raise ConfigError(f"{PARAMS}: labelled.until: {self.until} is below the highest target of {self.targets}")
 
 
 class StudyPlan(Settings):
@@ -106,6 +161,7 @@ class StudyPlan(Settings):
         processes: Loops side by side.
         benchmark: File with prompt, chosen or responses, label, subset; its prompts are taken out of every pool.
         backbone, features: As in params.yaml.
+        labelled: The study of labelled pools.
     """
 
     pools: list[str] = Field(min_length=1)
@@ -126,6 +182,7 @@ class StudyPlan(Settings):
     benchmark: str
     backbone: BackboneSettings
     features: FeatureSettings
+    labelled: LabelledPools
 
     def arms_of(self, pool: str) -> list[str]:
         """The arms that are run on a pool."""
@@ -163,6 +220,7 @@ def read_plan(raw: dict[str, Any]) -> StudyPlan:
                     f"{PARAMS}: arm {arm!r} makes recorded labels wrong, and those of {pool!r} are drawn from a fit; "
                     "run it on other pools"
                 )
+    plan.labelled.check()
     if plan.headline not in plan.shares:
         raise ConfigError(f"{PARAMS}: headline: {plan.headline} is not among shares {plan.shares}")
     return plan

@@ -14,7 +14,7 @@ from bgpm.data.readers import read_rows
 from bgpm.data.schema import PoolSettings, Row
 from bgpm.data.splits import split_prompts
 from bgpm.errors import DataError
-from bgpm.study import PoolPlan
+from bgpm.study import PoolPlan, Source
 
 Record = dict[str, Any]
 
@@ -25,13 +25,7 @@ def records(plan: PoolPlan, folder: Path, seed: int) -> list[Record]:
     Raises:
         DataError: If a file is missing or cannot be read.
     """
-    by_source = {}
-    for source in plan.sources:
-        path = folder / source.file
-        if not path.exists():
-            raise DataError(f"{path}: not found; `make study POOLS=FOLDER` takes the files from FOLDER")
-        settings = PoolSettings(path=str(path), heldout=plan.heldout, seed=seed)
-        by_source[source.file] = [row for row in read_rows(settings) if row.label in (0.0, 1.0)]
+    by_source = {source.file: _decided(source, folder) for source in plan.sources}
     union = [replace(row, split="") for rows in by_source.values() for row in rows]
     split = split_prompts(union, plan.heldout, seed)
     out: list[Record] = []
@@ -48,6 +42,23 @@ def records(plan: PoolPlan, folder: Path, seed: int) -> list[Record]:
         name = source.file.split(".")[0]
         out += [_record(row, "pool", name) for row in bought] + [_record(row, "heldout", name) for row in heldout]
     return out
+
+
+def whole_records(sources: Sequence[Source], folder: Path) -> list[Record]:
+    """The pairs of a pool without held-out ones, each with its source as section; raises as `records`."""
+    return [_record(row, "pool", source.file.split(".")[0]) for source in sources for row in _decided(source, folder)]
+
+
+def _decided(source: Source, folder: Path) -> list[Row]:
+    """The source's pairs that have a winner."""
+    path = folder / source.file
+    if not path.exists():
+        raise DataError(f"{path}: not found; `make study POOLS=FOLDER` takes the files from FOLDER")
+    settings = PoolSettings(path=str(path), heldout=0.0)
+    kept = [row for row in read_rows(settings) if source.subset is None or row.subset == source.subset]
+    if not kept:
+        raise DataError(f"{path}: no pair is of subset {source.subset!r}; mend `subset` in study/params.yaml")
+    return [row for row in kept if row.label in (0.0, 1.0)]
 
 
 def _sample(rows: Sequence[Row], n: int, rng: np.random.Generator) -> list[Row]:

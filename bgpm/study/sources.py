@@ -21,7 +21,9 @@ SOURCES = STUDY / "sources"
 
 def files(plan: StudyPlan) -> list[str]:
     """Names of every file that the plan reads, sorted."""
-    return sorted({plan.benchmark, *(s.file for pool in plan.pools for s in plan.pool_plans[pool].sources)})
+    split = [source for pool in plan.pools for source in plan.pool_plans[pool].sources]
+    whole = [source for pool in plan.labelled.pools for source in plan.labelled.sources[pool]]
+    return sorted({plan.benchmark, *(source.file for source in split + whole)})
 
 
 def fetch(plan: StudyPlan, folder: Path, target: Path = SOURCES) -> None:

@@ -155,7 +155,7 @@ def row(outcome: Outcome, comparison: Comparison) -> dict[str, object]:
         **{name: getattr(plan, name) for name in ("acquisition", "posterior", "model", "selection", "batch_size")},
         "baseline": plan.baseline,
         "target": comparison.share,
-        **{name: _written(value) for name, value in numbers.items()},
+        **{name: written(value) for name, value in numbers.items()},
         "seeds": len(outcome.trials.right),
         "reached": round(comparison.reached, 4),
         "saturated": outcome.saturated,
@@ -163,5 +163,6 @@ def row(outcome: Outcome, comparison: Comparison) -> dict[str, object]:
     }
 
 
-def _written(value: float) -> str:
+def written(value: float) -> str:
+    """A number of a table: -inf reads ``not reached``, NaN nothing."""
     return "not reached" if math.isinf(value) else "" if math.isnan(value) else f"{value:.4f}"

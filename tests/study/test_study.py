@@ -128,7 +128,7 @@ def test_copies_are_made_of_easy_pairs_only_and_keep_their_label(folder: Path) -
 def test_a_missing_file_is_named_before_anything_is_copied(tmp_path: Path) -> None:
     shipped = read_plan(plan())
     (tmp_path / files(shipped)[0]).write_bytes(b"")
-    with pytest.raises(DataError, match=r"no human_hh_harmless_test\.jsonl\.gz"):
+    with pytest.raises(DataError, match=r"no .*human_hh_harmless_test\.jsonl\.gz"):
         fetch(shipped, tmp_path, tmp_path / "target")
     assert not (tmp_path / "target").exists()
 
@@ -206,6 +206,16 @@ def tiny_plan() -> dict[str, Any]:
         backbone={"path": "tiny/backbone", "sha256": None},
         features={"pca": 16},
         processes=1,
+        labelled=plan()["labelled"]
+        | {
+            "pools": ["tiny"],
+            "arms": ["random", "margin"],
+            "beside": "random",
+            "sources": {"tiny": [{"file": "pool.jsonl"}]},
+            "arm_plans": {arm: {"acquisition": arm, "batch_size": 0.2, "model": "bt"} for arm in ("random", "margin")},
+            "seeds": 2,
+            "start": 0.2,
+        },
     )
 
 
@@ -241,6 +251,12 @@ def test_a_study_gives_the_numbers_of_the_pipeline_and_writes_its_tables(
     page = (project.folder / "reports/study/index.md").read_text(encoding="utf-8")
     assert "2 seeds are indicative only" in page
     assert "| **entropy** |" in page
+    with (project.folder / "reports/study/pool_labels.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["arm"], row["baseline"], row["target"]) for row in rows] == [
+        ("margin", "random", target) for target in ("0.9", "0.95", "0.98")
+    ]
+    assert {row["pairs"] for row in rows} == {str(len({r["response_a"] + r["response_b"] for r in tiny_pool()}))}
     # another target re-runs the report alone, another arm its own loop
     changed = tiny_plan()
     changed["arms"].append("margin")

@@ -1,0 +1,96 @@
+"""One arm on one whole pool: the loop for one seed, until nearly every label of the pool is right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bgpm.data.tables import concatenate, where
+from bgpm.evaluation.audit import priorities
+from bgpm.evaluation.pool_labels import audit_rows, left_out, pool_rows
+from bgpm.loop.evaluate import label_pool
+from bgpm.loop.pool import Pool, Table
+from bgpm.loop.run import Loop
+from bgpm.loop.train import train
+from bgpm.selection import StartSettings
+from bgpm.stage import generator
+from bgpm.study import ArmPlan, LabelledPools
+from bgpm.study.arm import Components, labels_of
+
+
+@dataclass(frozen=True)
+class WholeRun:
+    """What one loop over a whole pool gives.
+
+    Attributes:
+        curve: Rows (round, labels, split, section, metric, value), see `bgpm.evaluation.pool_labels`, and what the
+            model says of itself.
+        bought: Pairs in the order of acquisition: round, pair, label.
+        pairs: How many the pool has.
+    """
+
+    curve: list[tuple[int, int, str, str, str, float]]
+    bought: Table
+    pairs: int
+
+
+def run(study: LabelledPools, plan: ArmPlan, pool: Pool, truth: Table, *, seed: int) -> WholeRun:
+    """The loop from the seed labels until a share ``study.until`` of the pool's labels is right.
+
+    Args:
+        truth: Labels that the oracle gives, label and margin of every row of the pool's table; they are also what is
+            right.
+    """
+    if plan.hindsight:
+        return _hindsight(plan, pool, truth, seed)
+    pairs = len(pool.open)
+    loop = Loop(
+        pool,
+        lambda rows: {name: truth[name][rows] for name in ("label", "margin")},
+        **vars(Components.of(plan)),
+        start=StartSettings(labels=labels_of(study.start, pairs), design=plan.start),
+        batch_size=labels_of(plan.batch_size, pairs),
+        seed=seed,
+        name=plan.acquisition,
+    )
+    record = truth["label"][pool.open]
+    priority = priorities(pool.table["key"][pool.open], generator("audit", seed))
+    curve: list[tuple[int, int, str, str, str, float]] = []
+    bought = []
+    for done in loop.rounds(pairs):
+        k, rows = done.number, done.rows
+        bought.append({"round": np.full(len(rows), k), "pair": rows, "label": truth["label"][rows]})
+        known = where(done.labels, ~np.isnan(done.labels["label"]))
+        labels = label_pool(done.model, pool, known)
+        measured = [*pool_rows(labels, record), *audit_rows(labels, record, priority, study.audit.size)]
+        measured += [
+            ("model", "all", name, float(value))
+            for name, value in done.model.summary().items()
+            if not isinstance(value, str)
+        ]
+        curve += [(k, len(done.labels["pair"]), *row) for row in measured]
+        if measured[0][3] >= study.until:
+            break
+    return WholeRun(curve, concatenate(bought), pairs)
+
+
+def _hindsight(plan: ArmPlan, pool: Pool, truth: Table, seed: int) -> WholeRun:
+    """One model of all labels; a pair that is not acquired gets the label that all other labels say."""
+    parts, rows, pairs = Components.of(plan), pool.open, len(pool.open)
+    labels = {"pair": rows} | {name: truth[name][rows] for name in ("label", "margin")}
+    model = train(parts.posterior, parts.model, pool, labels, seed=seed)
+    mean, _ = left_out(model.moments(pool.features, pool.pairs.take(rows)), labels["label"])
+    order = np.argsort(np.abs(mean), kind="stable")
+    decided = labels["label"] != 0.5
+    wrong = (decided & ((mean > 0) != (labels["label"] > 0.5)))[order].astype(np.float64)
+    left = np.append(wrong[::-1].cumsum()[::-1], 0.0)  # wrong labels among those not acquired, by how many were
+    size = labels_of(plan.batch_size, pairs)
+    counts = [*range(size, pairs, size), pairs]
+    curve = [
+        (k, n, "pool", "all", metric, value)
+        for k, n in enumerate(counts)
+        for metric, value in (("right", 1 - float(left[n]) / decided.sum()), ("pairs", float(decided.sum())))
+    ]
+    bought = {"round": np.zeros(pairs, np.int64), "pair": rows[order], "label": labels["label"][order]}
+    return WholeRun(curve, bought, pairs)
