@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,3 +44,22 @@ def test_a_private_import_from_elsewhere_is_seen_and_one_from_home_is_allowed() 
     source = "from bgpm.selection._quota import Quota\nfrom bgpm.selection import _quota\n"
     assert foreign(Path("bgpm/loop/select.py"), source) == ["bgpm.selection._quota.Quota", "bgpm.selection._quota"]
     assert foreign(Path("bgpm/selection/logdet.py"), source) == []
+
+
+def test_only_the_stages_that_compute_with_tensors_or_draw_import_torch_or_matplotlib() -> None:
+    """Each is a process of its own and a run starts a hundred: torch is three seconds, matplotlib one."""
+    heavy = {"torch": ["score", "study_embed", "study_loop"], "matplotlib": ["report", "study_report"]}
+    stages = sorted(path.stem for path in (ROOT / "stages").glob("[a-z]*.py"))
+    light = [name for name in stages if name not in {stage for named in heavy.values() for stage in named}]
+    code = (
+        "import importlib, sys\n"
+        "def grows(names):\n"
+        "    for name in names:\n"
+        "        importlib.import_module(f'stages.{name}')\n"
+        "        yield name, sorted({'torch', 'transformers', 'datasets', 'pandas', 'sklearn', 'scipy', 'matplotlib',\n"
+        "                            'peft', 'httpx2'} & set(sys.modules))\n"
+        f"for name, found in grows({light}): assert not found, f'{{name}}: {{found}}'\n"
+        f"for name, found in grows({heavy['matplotlib']}): assert 'torch' not in found, f'{{name}}: {{found}}'\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

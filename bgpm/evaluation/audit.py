@@ -25,7 +25,6 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import gammaln
 
 from bgpm.errors import ArgumentError, ShapeError
 from bgpm.keys import uniform_by_key
@@ -87,6 +86,8 @@ def at_most(wrong: np.ndarray, total: np.ndarray, bad: np.ndarray, audited: np.n
 
 
 def _choose(n: np.ndarray, k: np.ndarray) -> np.ndarray:
+    from scipy.special import gammaln
+
     return gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import torch
 
 from bgpm import functional as F
 from bgpm.evaluation.accuracy import by_name, correct
@@ -29,6 +28,8 @@ def probabilities(moments: ScoreMoments) -> np.ndarray:
 
 def mean_nll(moments: ScoreMoments, label: np.ndarray) -> float:
     """Mean negative log-likelihood of the labels, nats; from logits, so that a rounded 1 may be wrong."""
+    import torch
+
     logit = F.predictive_logit(moments.mean, moments.variance, moments.tau)
     return float(F.pairwise_loss(logit, torch.from_numpy(label), tau=1.0).mean())
 
@@ -44,6 +45,8 @@ def heldout_rows(moments: ScoreMoments, label: np.ndarray, section: np.ndarray) 
 
     Then accuracy by section.
     """
+    import torch
+
     right = correct(moments.mean.numpy(), label, tie=0.5)
     p, y = torch.from_numpy(probabilities(moments)), torch.from_numpy(label)
     yield "heldout", "all", "accuracy", float(np.nanmean(right))
@@ -86,6 +89,8 @@ def benchmark_rows(moments: ScoreMoments, label: np.ndarray, score: BenchmarkSco
 
     ``missing_subsets`` says how many published subsets a section lacks: it is partial if any.
     """
+    import torch
+
     decided = torch.from_numpy(label != 0.5)
     known = ScoreMoments(moments.mean[decided], moments.variance[decided], moments.tau)
     label = label[label != 0.5]

@@ -27,7 +27,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from bgpm import functional as F
 from bgpm.errors import ShapeError
@@ -95,8 +94,7 @@ def pool_labels(pair: np.ndarray, moments: ScoreMoments, acquired: Mapping[str, 
     source[at] = ACQUIRED
     if moments.error_rate > 0:
         votes = acquired["annotators"][told] if "annotators" in acquired else np.ones(len(rows))
-        here = torch.from_numpy(at)
-        own = ScoreMoments(moments.mean[here], moments.variance[here], moments.tau, moments.error_rate)
+        own = ScoreMoments(moments.mean[at], moments.variance[at], moments.tau, moments.error_rate)
         probability[at] = posterior_of_acquired(own, given, votes)
         label[at] = (np.sign(probability[at] - 0.5) + 1) / 2
     else:
@@ -116,6 +114,8 @@ def posterior_of_acquired(moments: ScoreMoments, label: np.ndarray, votes: np.nd
         label: Share of the votes for the first response, in [0, 1].
         votes: Annotators behind each label, >= 1.
     """
+    import torch
+
     e = moments.error_rate
     before = left_out(moments, label)
     logit = F.predictive_logit(*map(torch.from_numpy, before), moments.tau).numpy()
@@ -146,6 +146,8 @@ def pool_rows(labels: PoolLabels, truth: np.ndarray) -> Iterator[Row]:
         truth: Probability that the first response is better, [N], by the record, noise-free where noise is simulated;
             NaN where it is not known.
     """
+    import torch
+
     right = correct(labels.label - 0.5, np.where(np.isnan(truth), 0.5, truth), tie=0.5)
     decided = ~np.isnan(right)
     if not decided.any():
