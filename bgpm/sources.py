@@ -23,13 +23,16 @@ WHOLE = ("acquisition", "features/blocks", "fitting", "functional", "models", "o
 def reach(script: Path, root: Path) -> set[Path]:
     """Source files that running ``script`` can execute, itself included, relative to ``root``."""
     seen: set[Path] = set()
+    named: set[str] = set()
     queue = list(_files(".".join(script.with_suffix("").parts), root))
     while queue:
         path = queue.pop()
         if path in seen:
             continue
         seen.add(path)
-        queue += [found for name in _imports((root / path).read_text(encoding="utf-8")) for found in _files(name, root)]
+        names = set(_imports((root / path).read_text(encoding="utf-8"))) - named
+        named |= names
+        queue += [found for name in names for found in _files(name, root)]
         if path.parent in [Path("bgpm", family) for family in WHOLE]:
             queue += [found.relative_to(root) for found in (root / path.parent).glob("*.py")]
     return seen
