@@ -20,7 +20,9 @@ def main(name: str, which: str = "split") -> None:
         for which, folder in sets.items()
     }
     states = {which: states_of(STUDY / "embeddings", folder) for which, folder in sets.items()}
-    reduction = fit_reduction(plan.features, tables["pool"], states["pool"])
+    reduction = fit_reduction(
+        plan.labelled.features if which == "whole" else plan.features, tables["pool"], states["pool"]
+    )
     with whole_folder(home / "features" / name) as folder:
         for which in sets:
             write_features(folder / which, reduction, tables[which], states[which])

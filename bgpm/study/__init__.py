@@ -106,6 +106,7 @@ class LabelledPools(Settings):
         sources, arm_plans: What each of them is.
         beside: An arm that every other one is compared with too, beside its own baseline.
         seeds, first_seed: As in `StudyPlan`.
+        features: As in params.yaml.
         start: Seed labels, as a share of the pool's pairs.
         targets: Shares of right labels.
         until: A loop ends with the round in which this share is right: a little above the highest target, so that the
@@ -121,6 +122,7 @@ class LabelledPools(Settings):
     seeds: int = Field(ge=2)
     first_seed: int = Field(default=0, ge=0)
     beside: str
+    features: FeatureSettings
     start: float = Field(gt=0, lt=1)
     targets: list[float] = Field(min_length=1)
     until: float = Field(gt=0, le=1)
