@@ -14,8 +14,8 @@ from torch import Tensor
 
 from benchmarks._table import Line, main, peak_mib, seconds
 from bgpm import functional as F
-from bgpm.fitting.blocks import module_of
-from bgpm.fitting.tensors import Labelled, labelled
+from bgpm.fitting.cyclic_blocks import module_of
+from bgpm.fitting.tensors import LabelledTensors, labelled
 from bgpm.models.gpm import Gpm
 from bgpm.posteriors.laplace import Laplace
 from bgpm.types import Comparisons, Features, Pairs
@@ -40,7 +40,7 @@ def world(labels: int, p: int) -> tuple[Features, Comparisons]:
     return Features(responses, np.zeros((prompts, 1), np.float32)), Comparisons(pairs, label.astype(float))
 
 
-def plain(data: Labelled, precision: Tensor) -> tuple[Tensor, Tensor]:
+def plain(data: LabelledTensors, precision: Tensor) -> tuple[Tensor, Tensor]:
     """Weights [D, p] and their covariance by textbook means."""
     shape = len(precision), data.first.shape[1]
     scale = precision[:, None].rsqrt()

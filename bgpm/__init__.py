@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bgpm.acquisition import Acquisition
     from bgpm.inference import PreferenceModel
+    from bgpm.loop.loop import Loop, Round
     from bgpm.loop.pool import Pool
-    from bgpm.loop.run import Loop, Round
     from bgpm.models import Model
     from bgpm.oracles import Oracle
     from bgpm.posteriors import Fitted, Posterior
@@ -25,14 +25,14 @@ _HOMES = {
     "Comparisons": "bgpm.types",
     "Features": "bgpm.types",
     "Fitted": "bgpm.posteriors",
-    "Loop": "bgpm.loop.run",
+    "Loop": "bgpm.loop.loop",
     "Model": "bgpm.models",
     "Oracle": "bgpm.oracles",
     "Pairs": "bgpm.types",
     "Pool": "bgpm.loop.pool",
     "Posterior": "bgpm.posteriors",
     "PreferenceModel": "bgpm.inference",
-    "Round": "bgpm.loop.run",
+    "Round": "bgpm.loop.loop",
     "Selection": "bgpm.selection",
     "StartSettings": "bgpm.selection",
     "build": "bgpm.registry",

@@ -22,7 +22,7 @@ from bgpm.data.files import FORMATS, Record, json_lines, records
 from bgpm.data.readers import Reading, after_prompt, is_blank, repeat_their_prompts, texts_of_record
 from bgpm.data.schema import SourceSettings
 from bgpm.errors import ConfigError, DataError
-from bgpm.inference import Choice, Matrix, PreferenceModel, ranking
+from bgpm.inference import Matrix, PreferenceModel, ResponseSet, ranking
 from bgpm.stage import write_text
 from bgpm.types import Pairs
 
@@ -38,7 +38,7 @@ class Entry:
     """
 
     columns: dict[str, Any]
-    choice: Choice
+    choice: ResponseSet
     prompt: tuple[Turn, ...]
     responses: tuple[tuple[Turn, ...], ...]
 
@@ -204,7 +204,7 @@ def _entry(record: Record, reading: Reading) -> Entry:
         raise DataError(f"{place}: a column is not valid Unicode: {error}") from None
     except TypeError as error:
         raise DataError(f"{place}: a column cannot be written as JSON: {error}; drop or convert it") from None
-    choice = Choice(texts.messages, tuple(map(response_text, texts.responses)), place)
+    choice = ResponseSet(texts.messages, tuple(map(response_text, texts.responses)), place)
     return Entry(columns, choice, texts.prompt, texts.responses)
 
 

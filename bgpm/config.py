@@ -35,7 +35,7 @@ FAMILIES: dict[str, tuple[type[Component], tuple[str, ...]]] = {
 }
 
 
-class Round(Settings):
+class RoundSettings(Settings):
     """One acquisition round.
 
     Attributes:
@@ -81,7 +81,7 @@ class Params(Settings):
     acquisition: str
     baseline: str
     seeds: list[Annotated[int, Field(ge=0, lt=2**63)]] = Field(min_length=1)
-    rounds: list[Round] = Field(min_length=1)
+    rounds: list[RoundSettings] = Field(min_length=1)
     batch_size: int = Field(ge=1)
     start: StartSettings
     model: str

@@ -73,7 +73,7 @@ class Ranking:
 
 
 @dataclass(frozen=True)
-class Choice:
+class ResponseSet:
     """Answers to one prompt.
 
     Attributes:
@@ -96,7 +96,7 @@ class Choice:
                 )
 
     @classmethod
-    def of(cls, prompt: Prompt, answers: Sequence[str]) -> Choice:
+    def of(cls, prompt: Prompt, answers: Sequence[str]) -> ResponseSet:
         """From what a caller has; DataError for a prompt in which nothing is asked."""
         if isinstance(answers, str):
             raise DataError("answers: expected a list of texts, got one text; put it into a list")
@@ -166,9 +166,9 @@ class PreferenceModel:
             base = base.model_copy(update={"path": str(root / base.path)})
         trained = stem / "backbone"
         if trained.is_dir():
-            from bgpm.training.checkpoint import restore
+            from bgpm.training.checkpoint import restore_backbone
 
-            whole = restore(trained, base)
+            whole = restore_backbone(trained, base)
             backbone, reduction = whole.backbone, whole.reduction
         else:
             settings = parse(FeatureSettings, setting(params, "features"), "features")
@@ -185,10 +185,10 @@ class PreferenceModel:
             DataError: If nothing is asked in the prompt, an answer is empty, or the backbone's chat template refuses
                 the conversation.
         """
-        found = self.embed_all([Choice.of(prompt, answers)])
+        found = self.embed_all([ResponseSet.of(prompt, answers)])
         return Features(found.features.responses[found.rows[0]], found.features.prompts)
 
-    def embed_all(self, choices: Sequence[Choice]) -> Embedded:
+    def embed_all(self, choices: Sequence[ResponseSet]) -> Embedded:
         """Features for many choices; each distinct answer to a prompt is embedded once over all of them.
 
         Raises:
@@ -229,9 +229,9 @@ class PreferenceModel:
         Raises:
             DataError: As `embed`.
         """
-        return self.matrices([Choice.of(prompt, answers)])[0]
+        return self.matrices([ResponseSet.of(prompt, answers)])[0]
 
-    def matrices(self, choices: Sequence[Choice]) -> list[Matrix]:
+    def matrices(self, choices: Sequence[ResponseSet]) -> list[Matrix]:
         """`matrix` of many choices.
 
         Raises:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bgpm.data.tables import read_table
 from bgpm.evaluation.baselines import TextSplit, baselines
-from bgpm.evaluation.splits import read_split
+from bgpm.evaluation.labelled_pairs import read_split
 from bgpm.stage import BENCHMARK, DATA, POOL, TRUTH, read_params, run, setting, write_json
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bgpm.config import check
-from bgpm.sources import fingerprint
+from bgpm.fingerprints import code_fingerprint
 from bgpm.stage import CODE, TRAINING, read_params, run, whole_folder, write_json
 from bgpm.training import in_effect
 
@@ -16,7 +16,7 @@ def main() -> None:
     write_json(TRAINING, in_effect(params, Path()))
     with whole_folder(CODE) as folder:
         for script in sorted(Path("stages").glob("[a-z]*.py")):
-            (folder / script.stem).write_text(fingerprint(script, Path()) + "\n", encoding="utf-8")
+            (folder / script.stem).write_text(code_fingerprint(script, Path()) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

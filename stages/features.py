@@ -7,8 +7,8 @@ from hashlib import sha256
 
 import numpy as np
 
-from bgpm.data.blocks import write_blocks
-from bgpm.data.tables import iterate_table, read_rows, read_table
+from bgpm.data.feature_blocks import write_blocks
+from bgpm.data.tables import iterate_table, read_table, read_table_rows
 from bgpm.features import FeatureSettings
 from bgpm.features.reduction import Reduction, read_states, sample
 from bgpm.registry import parse
@@ -41,7 +41,7 @@ def fitted(settings: FeatureSettings) -> Reduction:
     split = read_table(POOL / "prompts.parquet", ["split"])["split"]
     prompt = read_table(POOL / "responses.parquet", ["prompt"])["prompt"]
     rows = sample(settings, states, np.flatnonzero(split[prompt] == "pool"))
-    some = read_rows(POOL / "responses.parquet", ["text"], rows)["text"]
+    some = read_table_rows(POOL / "responses.parquet", ["text"], rows)["text"]
     asked = read_table(POOL / "prompts.parquet", ["text"])["text"][prompt[rows]]
     return Reduction.fit_on(settings, read_states(states, rows), list(some), list(asked), rows)
 

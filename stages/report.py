@@ -18,8 +18,8 @@ from bgpm.reporting.costs import read_costs
 from bgpm.reporting.figure import draw
 from bgpm.reporting.page import costs_page, page
 from bgpm.reporting.pool import draw_pool
-from bgpm.reporting.purchases import read_pool
-from bgpm.reporting.tables import as_csv, as_json, as_markdown, metrics, plot_csv
+from bgpm.reporting.purchases import read_pool_tables
+from bgpm.reporting.summary import as_csv, metrics, plot_csv, report_json, report_markdown
 from bgpm.stage import (
     DATA,
     POOL,
@@ -66,8 +66,8 @@ def main() -> None:
     benchmark = summary.get("benchmark", {})
     rule = _rule(arms[names[0]], benchmark, setting(params, "benchmark.xstest_weights"))
     write_text(REPORTS / "label_efficiency.csv", as_csv(arms.values()))
-    write_json(REPORTS / "label_efficiency.json", as_json(result, to_come, rule))
-    write_text(REPORTS / "label_efficiency.md", as_markdown(result, to_come, benchmark, rule))
+    write_json(REPORTS / "label_efficiency.json", report_json(result, to_come, rule))
+    write_text(REPORTS / "label_efficiency.md", report_markdown(result, to_come, benchmark, rule))
     write_json(REPORTS / "metrics.json", metrics(result))
     with whole_folder(REPORTS / "plots") as folder:
         for arm in arms.values():
@@ -76,7 +76,7 @@ def main() -> None:
     draw_pool(result.arms, result.pool, REPORTS / "pool_labels")
     html = page(
         result,
-        read_pool(POOL),
+        read_pool_tables(POOL),
         summary=summary.get("pool", {}),
         baselines=read_optional(DATA / "baselines.json"),
         params=params,

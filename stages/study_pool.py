@@ -9,7 +9,7 @@ from bgpm.data.schema import BenchmarkSettings, PoolSettings
 from bgpm.stage import STUDY, read_params, run, whole_folder, write_json
 from bgpm.study import LABELLED, PARAMS, POOL_SEED, read_plan
 from bgpm.study.pools import write_tables
-from bgpm.study.records import records, whole_records
+from bgpm.study.records import study_records, whole_records
 from bgpm.study.sources import SOURCES
 
 
@@ -18,7 +18,7 @@ def main(name: str, which: str = "split") -> None:
     if which == "whole":
         rows, heldout, benchmark = whole_records(plan.labelled.sources[name], SOURCES), 0.0, None
     else:
-        rows, heldout = records(plan.pool_plans[name], SOURCES, POOL_SEED), plan.pool_plans[name].heldout
+        rows, heldout = study_records(plan.pool_plans[name], SOURCES, POOL_SEED), plan.pool_plans[name].heldout
         benchmark = BenchmarkSettings(path=str(SOURCES / plan.benchmark))
     with whole_folder((LABELLED if which == "whole" else STUDY) / "tables" / name) as folder:
         path = folder / "rows.jsonl"

@@ -12,7 +12,7 @@ from bgpm.study.labelled_page import draw_whole, whole_markdown
 from bgpm.study.labelled_table import COLUMNS as WHOLE_COLUMNS
 from bgpm.study.labelled_table import rows as whole_rows
 from bgpm.study.labelled_table import whole_outcomes
-from bgpm.study.page import as_markdown, draw_curves, draw_savings
+from bgpm.study.savings_page import draw_curves, draw_savings, study_markdown
 from bgpm.study.table import COLUMNS, outcomes, row
 
 OUT = REPORTS / "study"
@@ -32,7 +32,7 @@ def main() -> None:
     for name, arms in plan.figures.items():
         draw_curves(found, arms, OUT / name)
     draw_savings(found, plan.arms, plan.headline, OUT / "savings")
-    write_text(OUT / "index.md", as_markdown(plan, found))
+    write_text(OUT / "index.md", study_markdown(plan, found))
     report_labelled(plan)
 
 

@@ -20,7 +20,7 @@ from bgpm.cli import main
 from bgpm.data.tables import as_pairs, read_table, where
 from bgpm.errors import DataError, StateError
 from bgpm.features import FeatureSettings
-from bgpm.inference import Choice, Matrix, PreferenceModel, ranking
+from bgpm.inference import Matrix, PreferenceModel, ResponseSet, ranking
 from bgpm.loop.pool import read_features, read_pool
 from bgpm.loop.train import train
 from bgpm.models import Model
@@ -349,7 +349,7 @@ def test_a_conversation_that_the_chat_template_refuses_is_named(
     template = "{% if messages[0].role == 'system' %}{{ raise_exception('no system turn') }}{% endif %}"
     monkeypatch.setattr(model.backbone.tokenizer, "chat_template", template + "{{ messages[0].content }}")
     choices = [
-        Choice(((role, "be brief"), ("user", PROMPT)), tuple(ANSWERS), f"f:{role}") for role in ("user", "system")
+        ResponseSet(((role, "be brief"), ("user", PROMPT)), tuple(ANSWERS), f"f:{role}") for role in ("user", "system")
     ]
     model.embed_all(choices[:1])
     with pytest.raises(DataError, match=r"^f:system: the backbone's chat template refuses .* no system turn"):

@@ -18,7 +18,7 @@ from bgpm.stage import START, TRUTH, WAITING, round_dir, setting
 
 
 @dataclass(frozen=True)
-class Batch:
+class OpenBatch:
     """Pairs to be asked.
 
     Attributes:
@@ -33,7 +33,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Asked:
+class ShownPair:
     """One pair as a person reads it.
 
     Attributes:
@@ -46,7 +46,7 @@ class Asked:
     second: str
 
 
-class Texts:
+class PoolTexts:
     """Every pair of a pool with its texts."""
 
     def __init__(self, pool: Path) -> None:
@@ -55,16 +55,16 @@ class Texts:
         self.pairs = read_table(pool / "pairs.parquet", ["pair_id", "prompt", "first", "second", "section"])
         self.row = {pair_id: row for row, pair_id in enumerate(self.pairs["pair_id"])}
 
-    def __getitem__(self, pair_id: str) -> Asked:
+    def __getitem__(self, pair_id: str) -> ShownPair:
         if pair_id not in self.row:
             raise DataError(f"pair {pair_id!r}: the pool has no such pair; run `dvc repro`, then start the page again")
         row = self.row[pair_id]
         turns = json.loads(str(self.messages[self.pairs["prompt"][row]]))
         first, second = (str(self.responses[self.pairs[name][row]]) for name in ("first", "second"))
-        return Asked(tuple((turn["role"], turn["content"]) for turn in turns), first, second)
+        return ShownPair(tuple((turn["role"], turn["content"]) for turn in turns), first, second)
 
 
-def waiting(params: Mapping[str, Any]) -> list[Batch]:
+def waiting(params: Mapping[str, Any]) -> list[OpenBatch]:
     """Batches that the last `dvc repro` stopped at, the seed set first, then by arm and round.
 
     Stage `label` leaves a note beside a batch when it has to wait, and takes it away once it has the labels. A
@@ -92,18 +92,18 @@ def _version(path: Path) -> tuple[int, ...] | None:
 
 
 @lru_cache(maxsize=64)  # the page asks several times an answer; a batch is read when it changed
-def _waits(title: str, note: Path, path: Path, _: tuple[tuple[int, ...] | None, ...]) -> Batch | None:
+def _waits(title: str, note: Path, path: Path, _: tuple[tuple[int, ...] | None, ...]) -> OpenBatch | None:
     """A batch whose note speaks of pairs that it has."""
     pairs = json.loads(note.read_text(encoding="utf-8"))["pairs"]
-    return Batch(title, tuple(pairs), path) if set(pairs) <= set(read_table(path, ["pair_id"])["pair_id"]) else None
+    return OpenBatch(title, tuple(pairs), path) if set(pairs) <= set(read_table(path, ["pair_id"])["pair_id"]) else None
 
 
-def named(path: Path) -> Batch:
+def named(path: Path) -> OpenBatch:
     """A batch by its file, whether or not a stage waits for it."""
-    return Batch(path.as_posix(), tuple(dict.fromkeys(read_table(path, ["pair_id"])["pair_id"].tolist())), path)
+    return OpenBatch(path.as_posix(), tuple(dict.fromkeys(read_table(path, ["pair_id"])["pair_id"].tolist())), path)
 
 
-def heldout(answered: Mapping[str, object], limit: int | None) -> Batch:
+def heldout(answered: Mapping[str, object], limit: int | None) -> OpenBatch:
     """Held-out pairs whose label is not recorded, in an order that is random and always the same.
 
     Any beginning of it is a uniform sample, so that people may stop when they like.
@@ -120,7 +120,7 @@ def heldout(answered: Mapping[str, object], limit: int | None) -> Batch:
     if not bare:
         raise StateError(f"{TRUTH / 'heldout.parquet'}: every held-out pair has a recorded label: nothing to ask")
     bare.sort(key=lambda pair_id: hashlib.blake2b(pair_id.encode()).digest())
-    return Batch("held-out pairs", tuple(bare[:limit]))
+    return OpenBatch("held-out pairs", tuple(bare[:limit]))
 
 
 def beliefs(path: Path) -> list[dict[str, Any]]:

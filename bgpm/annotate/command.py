@@ -7,7 +7,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from bgpm.annotate.batches import Batch, Texts, heldout, named, waiting
+from bgpm.annotate.batches import OpenBatch, PoolTexts, heldout, named, waiting
 from bgpm.annotate.desk import Desk, store_path
 from bgpm.annotate.overview import overview
 from bgpm.annotate.server import Server, access, serve
@@ -48,7 +48,7 @@ def run(given: argparse.Namespace) -> None:
     if not 0 <= given.port <= 65535:
         raise ConfigError(f"--port {given.port}: expected 1 to 65535, or 0 for any free one")
     _now()
-    texts = Texts(POOL)
+    texts = PoolTexts(POOL)
     folder = HELDOUT_ANNOTATIONS if given.heldout else ANNOTATIONS
     if given.heldout:
         look = partial(list, [heldout(folder_by_pair(folder, "human"), given.limit)])
@@ -66,7 +66,7 @@ def run(given: argparse.Namespace) -> None:
             serve(server)
 
 
-def _waiting() -> list[Batch]:
+def _waiting() -> list[OpenBatch]:
     return waiting(_now()[0])
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from bgpm.annotate.batches import Batch, Texts
+from bgpm.annotate.batches import OpenBatch, PoolTexts
 from bgpm.annotations.agreement import cohen, fleiss
 from bgpm.annotations.names import spelling
 from bgpm.annotations.store import Answer, LabelStore, folder_by_pair, now
@@ -57,7 +57,7 @@ class Progress:
         mine: Pairs that each person has answered.
     """
 
-    def __init__(self, batch: Batch, said: Mapping[str, Mapping[str, Answer]], people: int) -> None:
+    def __init__(self, batch: OpenBatch, said: Mapping[str, Mapping[str, Answer]], people: int) -> None:
         self.batch, self.people = batch, people
         self.count = {pair: len(said.get(pair, ())) for pair in batch.pair_ids}
         self.open = {pair: None for pair, count in self.count.items() if count < people}
@@ -87,12 +87,12 @@ class Desk:
     """
 
     def __init__(
-        self, texts: Texts, look: Callable[[], list[Batch]], store: LabelStore, settings: Callable[[], Human]
+        self, texts: PoolTexts, look: Callable[[], list[OpenBatch]], store: LabelStore, settings: Callable[[], Human]
     ) -> None:
         self.texts, self.store, self.settings = texts, store, settings()
         self._look, self._settings = look, settings
         self._lock = threading.RLock()
-        self._batches: list[Batch] = []
+        self._batches: list[OpenBatch] = []
         self._asked: set[str] = set()
         self._seen: object = None
         self._said: dict[str, dict[str, Answer]] = {}
@@ -101,7 +101,7 @@ class Desk:
         self._progress: dict[str, Progress] = {}  # of each batch, by its title
         self._hands: dict[tuple[str, str], float] = {}  # (annotator, pair): until when
 
-    def batches(self) -> list[Batch]:
+    def batches(self) -> list[OpenBatch]:
         """Batches that wait, in the order of asking; empty where none does."""
         with self._lock:
             self._refresh()
@@ -113,18 +113,18 @@ class Desk:
             self._refresh()
             return {pair: dict(said) for pair, said in self._said.items()}
 
-    def open_pairs(self, batch: Batch) -> list[str]:
+    def open_pairs(self, batch: OpenBatch) -> list[str]:
         """Pairs of a batch that too few people have answered."""
         with self._lock:
             return list(self._on(batch).open)
 
-    def _on(self, batch: Batch) -> Progress:
+    def _on(self, batch: OpenBatch) -> Progress:
         found = self._progress.get(batch.title)
         if found is None or found.batch is not batch or found.people != self.settings.annotators_per_pair:
             found = self._progress[batch.title] = Progress(batch, self._said, self.settings.annotators_per_pair)
         return found
 
-    def current(self) -> Batch | None:
+    def current(self) -> OpenBatch | None:
         """The first batch that is not finished, or the last; None where none waits."""
         with self._lock:
             batches = self.batches()
@@ -266,7 +266,7 @@ class Desk:
         self._hands |= {(annotator, pair): moment + IN_HAND for pair in queue}
         return queue
 
-    def _agreement(self, annotator: str, batch: Batch) -> dict[str, Any] | None:
+    def _agreement(self, annotator: str, batch: OpenBatch) -> dict[str, Any] | None:
         """How often the others agree with this person in this batch; None where nobody answered the same pair."""
         answers = {p: labels(self._said[p]) for p in batch.pair_ids if p in self._said}
         others = sorted({name for said in answers.values() for name in said} - {annotator})

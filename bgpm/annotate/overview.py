@@ -11,7 +11,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from bgpm.annotate.batches import Batch, Texts, beliefs
+from bgpm.annotate.batches import OpenBatch, PoolTexts, beliefs
 from bgpm.annotate.desk import Desk, labels
 from bgpm.annotations.agreement import cohen, error_rates, fleiss
 from bgpm.annotations.store import Answer, folder_by_pair, paid
@@ -20,7 +20,7 @@ from bgpm.evaluation.arm import Arm, read_arm
 from bgpm.evaluation.outlook import outlook
 from bgpm.evaluation.savings import band
 from bgpm.reporting.charts import Series, line_chart
-from bgpm.reporting.outlook import kept_words, reach_cells, round_cells
+from bgpm.reporting.expectations import kept_words, reach_cells, round_cells
 from bgpm.stage import ANNOTATIONS, HELDOUT_ANNOTATIONS, START, generator, round_dir, setting
 
 Said = Mapping[str, Mapping[str, Answer]]
@@ -77,7 +77,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(head[0])}">{table}</div>'
 
 
-def _people(batch: Batch | None, waiting: int) -> str:
+def _people(batch: OpenBatch | None, waiting: int) -> str:
     """Who labelled how much, in what time, for how much.
 
     Args:
@@ -139,7 +139,7 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 60 else f"{minutes} min" if minutes < 60 else f"{seconds / 3600:.1f} h"
 
 
-def _curve(params: Mapping[str, Any], batches: Sequence[Batch]) -> str:
+def _curve(params: Mapping[str, Any], batches: Sequence[OpenBatch]) -> str:
     """Held-out accuracy of what was trained so far; what later rounds hold is left over from another run."""
     title = "Held-out accuracy so far"
     waits = {batch.path.parent for batch in batches if batch.path}
@@ -234,7 +234,7 @@ def _kappa(value: float) -> str:
     return "not defined" if math.isnan(value) else f"{value:.2f}"
 
 
-def _next(batch: Batch | None, texts: Texts) -> str:
+def _next(batch: OpenBatch | None, texts: PoolTexts) -> str:
     title = "The batch that waits, and why"
     if batch is None:
         return _section(title, "<p>None waits.</p>")
@@ -257,7 +257,7 @@ def _next(batch: Batch | None, texts: Texts) -> str:
     )
 
 
-def _reason(row: Mapping[str, Any], path: Path, texts: Texts) -> str:
+def _reason(row: Mapping[str, Any], path: Path, texts: PoolTexts) -> str:
     asked = texts[row["pair_id"]]
     answers = "".join(
         f"<dt>{name}</dt><dd dir=auto>{escape(_excerpt(text))}</dd>"

@@ -33,7 +33,7 @@ from bgpm.errors import DataError, StateError
 
 log = logging.getLogger("bgpm")
 
-Source = Literal["recorded", "judge", "human"]
+AnnotatorKind = Literal["recorded", "judge", "human"]
 Shown = Literal["ab", "ba"]
 
 LONGEST_SECONDS = 86_400.0  # that anybody spends on one pair
@@ -76,7 +76,7 @@ class Answer:
     at: str
     cost: float = 0.0
     seconds: float | None = None
-    source: Source = "human"
+    source: AnnotatorKind = "human"
     shown: Shown = "ab"
     note: str = ""
     id: str = field(default_factory=_new_id)
@@ -98,7 +98,7 @@ class Answer:
             raise DataError(f"cost {self.cost!r}: expected a number from 0 to {HIGHEST_COST:.0f}")
         if not (self.seconds is None or _is_number(self.seconds, LONGEST_SECONDS)):
             raise DataError(f"seconds {self.seconds!r}: expected a number from 0 to {LONGEST_SECONDS:.0f}, or null")
-        for name, allowed in (("source", get_args(Source)), ("shown", get_args(Shown))):
+        for name, allowed in (("source", get_args(AnnotatorKind)), ("shown", get_args(Shown))):
             if getattr(self, name) not in allowed:
                 raise DataError(f"{name} {getattr(self, name)!r}: expected one of {', '.join(allowed)}")
         if self.at:
@@ -319,7 +319,7 @@ def _says_the_same(one: Answer, other: Answer) -> bool:
 Folder = list[tuple[Path, list[tuple[Answer, str]]]]  # files, and their answers with the places of those by hand
 
 
-def read_folder(folder: Path, source: Source) -> Folder:
+def read_folder(folder: Path, source: AnnotatorKind) -> Folder:
     """Answers of one kind of annotator in every ``.jsonl`` file of a folder.
 
     Raises:
@@ -331,7 +331,7 @@ def read_folder(folder: Path, source: Source) -> Folder:
     ]
 
 
-def folder_by_pair(folder: Path, source: Source) -> dict[str, dict[str, Answer]]:
+def folder_by_pair(folder: Path, source: AnnotatorKind) -> dict[str, dict[str, Answer]]:
     """`files_by_pair` of a folder."""
     return files_by_pair(read_folder(folder, source))
 
@@ -373,7 +373,7 @@ def _refuse_contradiction(one: tuple[Answer, str], other: tuple[Answer, str], pa
         )
 
 
-def paid(folders: Iterable[Path], source: Source) -> list[Answer]:
+def paid(folders: Iterable[Path], source: AnnotatorKind) -> list[Answer]:
     """Every answer of one kind of annotator that was ever given in these folders, each once.
 
     Those that were taken back, replaced by a later one or never asked for count too: somebody gave time to them.

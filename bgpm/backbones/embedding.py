@@ -139,7 +139,7 @@ def on_disk(path: Path, shape: tuple[int, ...]) -> np.memmap:
 
 
 @dataclass(frozen=True)
-class Source:
+class ModelSource:
     """A model before its weights are read, which may be more than memory holds twice.
 
     Attributes:
@@ -222,7 +222,7 @@ def load_backbone(settings: BackboneSettings) -> Backbone:
 
 def open_source(
     settings: BackboneSettings, *, computes: str | None = None, narrower: str = "set backbone.dtype to bfloat16"
-) -> Source:
+) -> ModelSource:
     """Configuration and tokeniser of a model, checked, and the attention it is to run with.
 
     Args:
@@ -262,7 +262,7 @@ def open_source(
             f"backbone.path: the tokeniser of {settings.path!r} knows {len(tokenizer)} tokens, its model {words}; "
             "add the tokeniser's files (tokenizer.json) to the folder"
         )
-    return Source(settings, folder, config, tokenizer, device, attention)
+    return ModelSource(settings, folder, config, tokenizer, device, attention)
 
 
 def _place(settings: BackboneSettings, folder: str) -> dict[str, Any]:
@@ -343,7 +343,7 @@ def tokens(backbone: Backbone, messages: Messages, answer: str | None) -> Tokens
         ending = tok.eos_token_id
     else:
         plain = not causal and len(messages) == 1
-        text = messages[0]["content"] if plain else transcript(messages)
+        text = messages[0]["content"] if plain else plain_transcript(messages)
         if causal and answer is not None:
             text += "\n\nAssistant:"
             answer = " " + answer
@@ -392,7 +392,7 @@ def _templated(tokenizer: Any, messages: Messages, answer: str | None) -> list[i
     return list(encoded["input_ids"])
 
 
-def transcript(messages: Messages) -> str:
+def plain_transcript(messages: Messages) -> str:
     """A conversation as plain text."""
     names = {"user": "Human", "assistant": "Assistant", "system": "System"}
     return "\n\n".join(f"{names.get(m['role'], m['role'])}: {m['content']}" for m in messages)

@@ -62,7 +62,7 @@ def _long_marks() -> re.Pattern[str]:
 
 
 @lru_cache(maxsize=2**14)
-def fingerprint(text: str) -> str:
+def text_fingerprint(text: str) -> str:
     """Hash of the normalised text: equal for texts that differ in case, width or white space only."""
     return digest(normalise(text))
 
@@ -79,12 +79,12 @@ def digest(*parts: str) -> str:
 
 def prompt_fingerprint(messages: Sequence[Message]) -> str:
     """Hash of a whole normalised prompt; prompts that share it are never in different splits."""
-    return fingerprint(as_text(messages))
+    return text_fingerprint(as_text(messages))
 
 
 def last_turn_fingerprint(messages: Sequence[Message]) -> str:
     """Hash of the last thing the user says, also where one text holds ``Human:`` and ``Assistant:`` turns."""
-    return fingerprint(re.split(r"(?:^|\n\n)Human:", messages[-1][1])[-1])
+    return text_fingerprint(re.split(r"(?:^|\n\n)Human:", messages[-1][1])[-1])
 
 
 def pair_key(row: Row) -> str:
@@ -119,7 +119,7 @@ def merge_duplicates(
     """
     groups: dict[str, list[tuple[bool, Row]]] = {}
     for row in rows:
-        names = fingerprint(row.a), fingerprint(row.b)
+        names = text_fingerprint(row.a), text_fingerprint(row.b)
         if names[0] == names[1]:  # the answers differ in case or white space alone: compare them as they are
             names = digest(row.a), digest(row.b)
         key = digest(scope(row), prompt_fingerprint(row.prompt), *sorted(names))

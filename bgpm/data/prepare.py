@@ -35,11 +35,10 @@ from bgpm.data.readers import Reading, is_corpus, read_rows
 from bgpm.data.schema import BenchmarkSettings, PoolSettings, Row, as_json, as_text
 from bgpm.data.splits import split_prompts, swap, uniform
 from bgpm.data.subsets import KNOWN, section_of
+from bgpm.data.tables import Table
 from bgpm.errors import DataError, MissingLabelError
 
 log = logging.getLogger("bgpm")
-
-Table = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,7 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Texts:
+class RecordTexts:
     """The texts of one record: a prompt and its responses.
 
     Attributes:
@@ -204,7 +204,7 @@ def rows_of_record(record: Record, reading: Reading | None = None) -> Iterator[R
             yield row
 
 
-def texts_of_record(record: Record, reading: Reading | None = None) -> Texts:
+def texts_of_record(record: Record, reading: Reading | None = None) -> RecordTexts:
     """Prompt and responses of one record, whatever it says of which is better.
 
     Raises:
@@ -271,7 +271,7 @@ def _is_list(columns: Mapping[str, Any]) -> bool:
     return columns.get("responses") is not None or columns.get("completions") is not None
 
 
-def _texts(columns: Mapping[str, Any], place: str, reading: Reading) -> Texts:
+def _texts(columns: Mapping[str, Any], place: str, reading: Reading) -> RecordTexts:
     """Prompt and responses of a record whose columns are ours."""
 
     def turns(value: Any, column: str) -> tuple[Turn, ...]:
@@ -319,7 +319,7 @@ def _texts(columns: Mapping[str, Any], place: str, reading: Reading) -> Texts:
             prompt = with_system(prompt, columns[name], place)
     if columns.get("tools") is not None:
         prompt = with_tools(prompt, columns["tools"])
-    return Texts(_asked(prompt, place), tuple(found))
+    return RecordTexts(_asked(prompt, place), tuple(found))
 
 
 _PAIRS = (("chosen", "rejected"), ("response_a", "response_b"))

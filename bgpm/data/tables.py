@@ -28,6 +28,8 @@ import pyarrow.parquet as pq
 from bgpm.errors import StateError
 from bgpm.types import Pairs
 
+Table = dict[str, np.ndarray]  # columns of one length
+
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> dict[str, np.ndarray]:
     """Columns of a parquet file as numpy arrays; text columns have dtype object.
@@ -59,7 +61,7 @@ def iterate_table(path: Path, columns: Sequence[str], size: int) -> Iterator[dic
         raise StateError(f"{path}: cannot be read ({error}); run `dvc repro` or `dvc checkout`") from error
 
 
-def read_rows(path: Path, columns: Sequence[str], rows: np.ndarray, size: int = 10_000) -> dict[str, np.ndarray]:
+def read_table_rows(path: Path, columns: Sequence[str], rows: np.ndarray, size: int = 10_000) -> dict[str, np.ndarray]:
     """The rows of a table at ascending numbers, read without ever holding the whole."""
     parts, at = [], 0
     for batch in iterate_table(path, columns, size):

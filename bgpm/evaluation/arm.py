@@ -22,7 +22,7 @@ Key = tuple[str, str, str]  # split, section, metric
 
 
 @dataclass(frozen=True)
-class Row:
+class Measurement:
     """One measured number of a learning curve."""
 
     seed: int
@@ -65,7 +65,7 @@ class Arm:
     seeds: np.ndarray
     rounds: np.ndarray
     labels: np.ndarray
-    rows: tuple[Row, ...]
+    rows: tuple[Measurement, ...]
     values: Mapping[Key, np.ndarray]
     trials: Trials
     bought: Mapping[str, np.ndarray]
@@ -177,7 +177,7 @@ def _figures(path: Path) -> Iterator[Figure]:
         raise StateError(f"{path}: cannot be read as points of figures ({error!r}); run `dvc repro`") from error
 
 
-def _rows(path: Path) -> Iterator[Row]:
+def _rows(path: Path) -> Iterator[Measurement]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file)
@@ -190,7 +190,7 @@ def _rows(path: Path) -> Iterator[Row]:
                 if math.isinf(value):
                     raise StateError(f"{path}:{reader.line_num}: {line['metric']} is infinite; the model diverged")
                 seed, k, labels = int(line["seed"]), int(line["round"]), int(line["labels"])
-                yield Row(seed, k, labels, bare(line["split"]), bare(line["section"]), line["metric"], value)
+                yield Measurement(seed, k, labels, bare(line["split"]), bare(line["section"]), line["metric"], value)
     except (OSError, ValueError, TypeError) as error:
         if isinstance(error, StateError):
             raise

@@ -17,7 +17,7 @@ import numpy as np
 from bgpm.evaluation.accuracy import by_name, correct
 from bgpm.evaluation.benchmark import benchmark_score
 from bgpm.evaluation.curve import length_direction
-from bgpm.evaluation.splits import Split
+from bgpm.evaluation.labelled_pairs import Split
 from bgpm.types import Pairs
 
 Scores = dict[str, float]

@@ -10,8 +10,8 @@ import numpy as np
 from bgpm.data.subsets import REWARDBENCH, REWARDBENCH2, RM_BENCH, SECTION_OF, section_of
 from bgpm.evaluation import rewardbench2, rm_bench
 from bgpm.evaluation.accuracy import by_name, correct
+from bgpm.evaluation.labelled_pairs import Split
 from bgpm.evaluation.rewardbench import is_rewardbench, official_results, overall, section_scores
-from bgpm.evaluation.splits import Split
 
 # What the report says of how the benchmark was scored, by the rule that the prepare stage names.
 RULES = {

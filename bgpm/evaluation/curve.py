@@ -15,10 +15,10 @@ from bgpm import functional as F
 from bgpm.evaluation.accuracy import by_name, correct
 from bgpm.evaluation.benchmark import BenchmarkScore
 from bgpm.evaluation.cyclic import Triples, triples_right
-from bgpm.evaluation.figures import Point, best_of_n, coverage, reliability, selective_metrics
+from bgpm.evaluation.figures import FigurePoint, best_of_n, coverage, reliability, selective_metrics
 from bgpm.types import Pairs, ScoreMoments
 
-Row = tuple[str, str, str, float]
+CurveRow = tuple[str, str, str, float]
 
 
 def probabilities(moments: ScoreMoments) -> np.ndarray:
@@ -40,7 +40,7 @@ def uncertainties(moments: ScoreMoments) -> dict[str, np.ndarray]:
     return {"entropy": entropy, "sd": moments.variance.sqrt().numpy()}
 
 
-def heldout_rows(moments: ScoreMoments, label: np.ndarray, section: np.ndarray) -> Iterator[Row]:
+def heldout_rows(moments: ScoreMoments, label: np.ndarray, section: np.ndarray) -> Iterator[CurveRow]:
     """Accuracy, negative log-likelihood (nats), Brier score, ECE and what uncertainty says of errors on held-out pairs.
 
     Then accuracy by section.
@@ -63,7 +63,7 @@ def heldout_rows(moments: ScoreMoments, label: np.ndarray, section: np.ndarray) 
         yield "heldout", name, "accuracy", value
 
 
-def triple_rows(moments: ScoreMoments, triples: Triples, label: np.ndarray) -> Iterator[Row]:
+def triple_rows(moments: ScoreMoments, triples: Triples, label: np.ndarray) -> Iterator[CurveRow]:
     """How many held-out triples are cyclic, and the share that is ordered rightly of those and of the others.
 
     Noise makes cycles too: where labels are single votes, most are nobody's preference.
@@ -75,7 +75,7 @@ def triple_rows(moments: ScoreMoments, triples: Triples, label: np.ndarray) -> I
             yield "heldout", "all", f"{name}_triples_right", float(right[here].mean())
 
 
-def heldout_figures(moments: ScoreMoments, pairs: Pairs, label: np.ndarray) -> Iterator[Point]:
+def heldout_figures(moments: ScoreMoments, pairs: Pairs, label: np.ndarray) -> Iterator[FigurePoint]:
     """Points of `bgpm.evaluation.figures` on held-out pairs."""
     p, decided = probabilities(moments), label != 0.5
     yield from reliability(p, label)
@@ -84,7 +84,7 @@ def heldout_figures(moments: ScoreMoments, pairs: Pairs, label: np.ndarray) -> I
     yield from best_of_n(pairs, label, p)
 
 
-def benchmark_rows(moments: ScoreMoments, label: np.ndarray, score: BenchmarkScore) -> Iterator[Row]:
+def benchmark_rows(moments: ScoreMoments, label: np.ndarray, score: BenchmarkScore) -> Iterator[CurveRow]:
     """Score by subset, section and overall, and likelihood over the pairs that have a better answer.
 
     ``missing_subsets`` says how many published subsets a section lacks: it is partial if any.

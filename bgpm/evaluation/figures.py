@@ -17,12 +17,12 @@ import numpy as np
 from bgpm.errors import ShapeError
 from bgpm.types import Pairs
 
-Point = tuple[str, str, float, float, int]
+FigurePoint = tuple[str, str, float, float, int]
 BINS = 10  # of confidence, from 0.5 to 1
 COVERAGES = np.arange(1, 21) / 20
 
 
-def reliability(probability: np.ndarray, label: np.ndarray, bins: int = BINS) -> Iterator[Point]:
+def reliability(probability: np.ndarray, label: np.ndarray, bins: int = BINS) -> Iterator[FigurePoint]:
     """Mean confidence and accuracy of the predicted winner in bins of equal width over [0.5, 1].
 
     The gaps of these points, weighted by pairs, are `bgpm.functional.expected_calibration_error`.
@@ -68,7 +68,7 @@ def error_auroc(uncertainty: np.ndarray, wrong: np.ndarray) -> float:
     return float((bad * (below + good / 2)).sum() / (bad.sum() * good.sum()))
 
 
-def coverage(uncertainties: Mapping[str, np.ndarray], right: np.ndarray) -> Iterator[Point]:
+def coverage(uncertainties: Mapping[str, np.ndarray], right: np.ndarray) -> Iterator[FigurePoint]:
     """Accuracy at each coverage for each kind of uncertainty; a coverage of less than one pair is left out."""
     for name, uncertainty in uncertainties.items():
         risk = selective_risk(uncertainty, 1 - right)
@@ -88,7 +88,7 @@ def selective_metrics(uncertainties: Mapping[str, np.ndarray], right: np.ndarray
     return found
 
 
-def best_of_n(pairs: Pairs, label: np.ndarray, probability: np.ndarray) -> list[Point]:
+def best_of_n(pairs: Pairs, label: np.ndarray, probability: np.ndarray) -> list[FigurePoint]:
     """True win rate of the answer picked out of n, as n grows.
 
     Of each prompt, the largest set of answers that have all been compared with each other counts, if it has three or
@@ -124,7 +124,7 @@ def best_of_n(pairs: Pairs, label: np.ndarray, probability: np.ndarray) -> list[
         return []
     most = int(np.sort([k for k, *_ in found])[len(found) // 2])
     used = [item for item in found if item[0] >= most]
-    points: list[Point] = []
+    points: list[FigurePoint] = []
     for name in ("model", "oracle"):
         picks = np.array([_expected_best(true, guess if name == "model" else true, most) for _, true, guess in used])
         points += [("best_of_n", name, float(n), float(y), len(used)) for n, y in enumerate(picks.mean(0), 1)]

@@ -32,7 +32,7 @@ from bgpm import functional as F
 from bgpm.errors import ShapeError
 from bgpm.evaluation.accuracy import correct
 from bgpm.evaluation.audit import sample
-from bgpm.evaluation.curve import Row, probabilities
+from bgpm.evaluation.curve import CurveRow, probabilities
 from bgpm.types import ScoreMoments
 
 EXPORTS = (0.8, 0.9, 0.95)  # least probabilities of an export that is measured
@@ -139,7 +139,7 @@ def left_out(moments: ScoreMoments, label: np.ndarray) -> tuple[np.ndarray, np.n
     return mean - without * gradient, without
 
 
-def pool_rows(labels: PoolLabels, truth: np.ndarray) -> Iterator[Row]:
+def pool_rows(labels: PoolLabels, truth: np.ndarray) -> Iterator[CurveRow]:
     """What final labels are worth; nothing where no pair has a true winner.
 
     Args:
@@ -168,7 +168,7 @@ def pool_rows(labels: PoolLabels, truth: np.ndarray) -> Iterator[Row]:
             yield "pool", "all", f"export_{least}_stated", float(stated[out].mean())
 
 
-def audit_rows(labels: PoolLabels, truth: np.ndarray, priority: np.ndarray, size: int) -> Iterator[Row]:
+def audit_rows(labels: PoolLabels, truth: np.ndarray, priority: np.ndarray, size: int) -> Iterator[CurveRow]:
     """What audits would find if their auditors said what the record says; nothing where a pair has no recorded label.
 
     Args:

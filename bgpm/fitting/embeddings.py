@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from bgpm import functional as F
 from bgpm.errors import ConfigError, NumericsError
 from bgpm.fitting import Fitted, saved
-from bgpm.fitting.tensors import Labelled, each_pair, labelled, prompt_features, response_features
+from bgpm.fitting.tensors import LabelledTensors, each_pair, labelled, prompt_features, response_features
 from bgpm.models import Model
 from bgpm.networks import GeneralPreference
 from bgpm.types import Comparisons, Features, Pairs, ScoreMoments
@@ -115,7 +115,9 @@ class AmortizedModel(Fitted):
         log_variance.load_state_dict(groups["log_variance"])
         return cls(model, module, log_variance, in_features, description["tau"], description["summary"])
 
-    def training_loss(self, settings: Amortized, data: Labelled, kl_weight: float, noise: Sequence[Tensor]) -> Tensor:
+    def training_loss(
+        self, settings: Amortized, data: LabelledTensors, kl_weight: float, noise: Sequence[Tensor]
+    ) -> Tensor:
         """Minus the evidence lower bound of these labels with one draw each, in nats a label, [].
 
         Args:

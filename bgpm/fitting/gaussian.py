@@ -17,7 +17,7 @@ from bgpm.fitting.lbfgs import OnData
 from bgpm.fitting.map import EffectFit, MapFit, fit_map, score
 from bgpm.fitting.newton import gauss_newton
 from bgpm.fitting.off_blocks import OffBlocks, off_blocks
-from bgpm.fitting.tensors import Labelled, each_chunk, each_pair, in_row_order, labelled, pair_features
+from bgpm.fitting.tensors import LabelledTensors, each_chunk, each_pair, in_row_order, labelled, pair_features
 from bgpm.functional.kernel import FullPosterior, WeightPosterior
 from bgpm.models import Model
 from bgpm.networks import Design, ScoreModule
@@ -262,6 +262,6 @@ def _model(
     return GaussianModel(kind, model, fit.module, features.dim, tau, error_rate, weights, off, summary, effects)
 
 
-def labelled_for(settings: MapSettings, model: Model, features: Features, data: Comparisons) -> Labelled:
+def labelled_for(settings: MapSettings, model: Model, features: Features, data: Comparisons) -> LabelledTensors:
     """Labelled pairs with what this model and these settings read."""
     return labelled(features, data, prompts=getattr(model, "prompt_gates", False), margins=settings.margin)

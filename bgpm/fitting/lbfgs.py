@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from bgpm.errors import NumericsError
-from bgpm.fitting.tensors import Labelled
+from bgpm.fitting.tensors import LabelledTensors
 from bgpm.networks import ScoreModule
 
 MAX_STEPS = 5000
@@ -21,9 +21,9 @@ MAX_STEPS = 5000
 class DataLoss(Protocol):
     """The loss of each label, [N], from scores [N] and the data they belong to."""
 
-    def __call__(self, score: Tensor, data: Labelled) -> Tensor: ...
+    def __call__(self, score: Tensor, data: LabelledTensors) -> Tensor: ...
 
-    def curvature(self, score: Tensor, data: Labelled) -> Tensor | None:
+    def curvature(self, score: Tensor, data: LabelledTensors) -> Tensor | None:
         """What stands for the second derivative in the score where that may be negative, [N] >= 0; else None."""
         ...
 
@@ -33,7 +33,7 @@ class OnData:
     """The loss of given labels, as a function of their scores alone."""
 
     loss: DataLoss
-    data: Labelled
+    data: LabelledTensors
 
     def __call__(self, score: Tensor) -> Tensor:
         """[N] to [N]."""
@@ -46,7 +46,7 @@ class OnData:
 
 def minimise(
     module: ScoreModule,
-    data: Labelled,
+    data: LabelledTensors,
     loss: DataLoss,
     precision: Mapping[str, Tensor],
     *,

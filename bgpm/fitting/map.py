@@ -2,7 +2,7 @@
 
 A model that contains Bradley-Terry is fitted as Bradley-Terry first: a convex problem, solved by damped
 Newton steps, its prior precision chosen by evidence or held-out likelihood. Free blocks then have to earn
-their place (`bgpm.fitting.blocks`). Any other model is fitted by L-BFGS.
+their place (`bgpm.fitting.cyclic_blocks`). Any other model is fitted by L-BFGS.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from torch.nn.utils import parameters_to_vector
 
 from bgpm import functional as F
 from bgpm.errors import ConfigError
-from bgpm.fitting.blocks import Pair, enough, gate_precision, leading_pairs, module_of, refine, scores, search
+from bgpm.fitting.cyclic_blocks import Pair, enough, gate_precision, leading_pairs, module_of, refine, scores, search
 from bgpm.fitting.effects import WithEffects
 from bgpm.fitting.incidence import Incidence
 from bgpm.fitting.lbfgs import OnData, minimise
 from bgpm.fitting.mixed import MixedProblem, Search, expected_loss
-from bgpm.fitting.newton import LinearFit, LinearProblem, Split, derivatives
-from bgpm.fitting.tensors import Labelled, folds
+from bgpm.fitting.newton import FoldRows, LinearFit, LinearProblem, derivatives
+from bgpm.fitting.tensors import LabelledTensors, folds
 from bgpm.models import Model
 from bgpm.networks import GeneralPreference, ScoreModule
 from bgpm.types import FeatureBlock
@@ -42,7 +42,7 @@ LEARNT_TAU, LEARNT_PRECISION = 0.1, 4.0  # centre and precision of the log-norma
 ERROR_RATES = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35)  # compared when the error rate is chosen
 TAUS = torch.logspace(-1, 1, 81, dtype=torch.float64)  # multiples of 1 compared when tau is calibrated
 
-Scorer = Callable[[Labelled], Tensor]
+Scorer = Callable[[LabelledTensors], Tensor]
 
 
 @dataclass(frozen=True)
@@ -63,14 +63,14 @@ class PairLoss:
     log_tau: nn.Parameter | None = None
     weight: Tensor | None = None
 
-    def __call__(self, score: Tensor, data: Labelled) -> Tensor:
+    def __call__(self, score: Tensor, data: LabelledTensors) -> Tensor:
         return self._weighted(F.pairwise_loss(score, data.label, **self._options(data)), data)
 
-    def curvature(self, score: Tensor, data: Labelled) -> Tensor | None:
+    def curvature(self, score: Tensor, data: LabelledTensors) -> Tensor | None:
         """Fisher information of each label about its score where labels err; the loss is convex where they do not."""
         return self._weighted(F.fisher_curvature(score, **self._options(data)), data) if self.error_rate else None
 
-    def _options(self, data: Labelled) -> dict[str, Any]:
+    def _options(self, data: LabelledTensors) -> dict[str, Any]:
         return {
             "tau": self.tau if self.log_tau is None else self.log_tau.exp(),
             "margin": data.margin,
@@ -79,7 +79,7 @@ class PairLoss:
             "error_rate": self.error_rate,
         }
 
-    def _weighted(self, each: Tensor, data: Labelled) -> Tensor:
+    def _weighted(self, each: Tensor, data: LabelledTensors) -> Tensor:
         for weight in (data.weight, self.weight):
             each = each if weight is None else weight * each
         return each
@@ -135,7 +135,7 @@ class MapFit:
 
 
 def fit_map(
-    settings: MapSettings, model: Model, data: Labelled, *, blocks: Sequence[FeatureBlock] = (), seed: int
+    settings: MapSettings, model: Model, data: LabelledTensors, *, blocks: Sequence[FeatureBlock] = (), seed: int
 ) -> MapFit:
     """Train a model from scratch on all labels.
 
@@ -159,13 +159,13 @@ def fit_map(
     return fit(settings, model, data, loss, splits, generator)
 
 
-def score(module: ScoreModule, data: Labelled) -> Tensor:
+def score(module: ScoreModule, data: LabelledTensors) -> Tensor:
     """Scores of labelled pairs, [N], without a graph."""
     with torch.no_grad():
         return module(data.first, data.second, data.prompt)
 
 
-def _chooser(settings: MapSettings, splits: list[Split]) -> Callable[[LinearProblem], LinearFit]:
+def _chooser(settings: MapSettings, splits: list[FoldRows]) -> Callable[[LinearProblem], LinearFit]:
     """How one precision for all features is chosen."""
 
     def choose(problem: LinearProblem) -> LinearFit:
@@ -178,7 +178,7 @@ def _chooser(settings: MapSettings, splits: list[Split]) -> Callable[[LinearProb
     return choose
 
 
-def _with_error_rate(settings: MapSettings, data: Labelled, loss: PairLoss, splits: list[Split]) -> PairLoss:
+def _with_error_rate(settings: MapSettings, data: LabelledTensors, loss: PairLoss, splits: list[FoldRows]) -> PairLoss:
     """The loss with its error rate chosen, where it is to be."""
 
     def held_out(loss: PairLoss) -> float:
@@ -192,7 +192,12 @@ def _with_error_rate(settings: MapSettings, data: Labelled, loss: PairLoss, spli
 
 
 def _containing_bt(
-    settings: MapSettings, model: Model, data: Labelled, loss: PairLoss, splits: list[Split], generator: torch.Generator
+    settings: MapSettings,
+    model: Model,
+    data: LabelledTensors,
+    loss: PairLoss,
+    splits: list[FoldRows],
+    generator: torch.Generator,
 ) -> MapFit:
     choose = _chooser(settings, splits)
     loss = _with_error_rate(settings, data, loss, splits)
@@ -225,9 +230,9 @@ def _containing_bt(
 def _mixed(
     settings: MapSettings,
     model: Model,
-    data: Labelled,
+    data: LabelledTensors,
     loss: PairLoss,
-    splits: list[Split],
+    splits: list[FoldRows],
     blocks: Sequence[FeatureBlock],
     generator: torch.Generator,
 ) -> MapFit:
@@ -308,7 +313,12 @@ def _mixed(
 
 
 def _free(
-    settings: MapSettings, model: Model, data: Labelled, loss: PairLoss, splits: list[Split], generator: torch.Generator
+    settings: MapSettings,
+    model: Model,
+    data: LabelledTensors,
+    loss: PairLoss,
+    splits: list[FoldRows],
+    generator: torch.Generator,
 ) -> MapFit:
     """A model whose loss is not convex: every candidate precision from the same start, the best on held-out prompts.
 
@@ -361,21 +371,21 @@ class _FreeSearch:
         """Where the scale of the weights changes no score, a prior at zero has no minimum: it sits on the start."""
         return parameters_to_vector(self.start.parameters()).detach() if self.scale_free else None
 
-    def candidates(self, data: Labelled, generator: torch.Generator) -> list[float]:
+    def candidates(self, data: LabelledTensors, generator: torch.Generator) -> list[float]:
         """Prior precisions of the last layer's weights worth comparing, strong to weak."""
         if isinstance(self.start, GeneralPreference) and not self.scale_free:
             strongest = max([1e-12, *(pair.value for pair in self._pairs(self.start, data, generator))])
             return [share * strongest for share in BLOCK_SHARES]
         return [multiple * self.start.weight.shape[1] for multiple in UNIT_MULTIPLES]
 
-    def priors(self, data: Labelled, precision: float) -> dict[str, Tensor]:
+    def priors(self, data: LabelledTensors, precision: float) -> dict[str, Tensor]:
         """Prior precision of every parameter; of other layers than the last, what their start was drawn with."""
         named = {name: torch.tensor(float(p.shape[-1])) for name, p in self.start.named_parameters()}
         if "gate_weight" in named:
             named["gate_weight"] = gate_precision(data)
         return {**named, "bias": torch.tensor(1.0), "weight": torch.tensor([[precision]], dtype=torch.float64)}
 
-    def fit(self, data: Labelled, precision: float, generator: torch.Generator) -> tuple[ScoreModule, PairLoss]:
+    def fit(self, data: LabelledTensors, precision: float, generator: torch.Generator) -> tuple[ScoreModule, PairLoss]:
         """A module fitted to these labels, and the loss with the temperature it ended with."""
         module = self.model.build(data.first.shape[1], generator=generator)
         module.load_state_dict(self.start.state_dict())
@@ -393,7 +403,7 @@ class _FreeSearch:
         return module, replace(self.loss, tau=log_tau.exp().item())
 
     def held_out_loss(
-        self, fits: Sequence[tuple[ScoreModule, PairLoss]], data: Labelled, splits: Sequence[Split]
+        self, fits: Sequence[tuple[ScoreModule, PairLoss]], data: LabelledTensors, splits: Sequence[FoldRows]
     ) -> float:
         """Loss of every fold's held-out labels under the fold's own fit, in nats."""
         total = 0.0
@@ -402,17 +412,17 @@ class _FreeSearch:
             total += loss(score(module, unseen), unseen).sum().item()
         return total
 
-    def _pairs(self, module: GeneralPreference, data: Labelled, generator: torch.Generator) -> list[Pair]:
+    def _pairs(self, module: GeneralPreference, data: LabelledTensors, generator: torch.Generator) -> list[Pair]:
         """Leading singular pairs of G at zero, one for each block: zero itself is a saddle."""
         _, slope, _ = derivatives(OnData(self.loss, data), torch.zeros_like(data.label))
         return leading_pairs(_with_inputs(module, data), -slope, module.blocks, generator=generator)
 
 
-def _with_inputs(module: GeneralPreference, data: Labelled) -> Labelled:
+def _with_inputs(module: GeneralPreference, data: LabelledTensors) -> LabelledTensors:
     return replace(data, first=module.inputs(data.first), second=module.inputs(data.second))
 
 
-def _calibrated(loss: PairLoss, data: Labelled, splits: list[Split], scorers: Sequence[Scorer]) -> float:
+def _calibrated(loss: PairLoss, data: LabelledTensors, splits: list[FoldRows], scorers: Sequence[Scorer]) -> float:
     """The temperature at which held-out scores of the folds' models have the highest likelihood."""
     if not splits:
         return loss.tau

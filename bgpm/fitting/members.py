@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from bgpm.fitting import Fitted, saved
-from bgpm.fitting.blocks import module_of
+from bgpm.fitting.cyclic_blocks import module_of
 from bgpm.fitting.effects import Index, ResponseEffects, WithEffects
 from bgpm.fitting.gaussian import labelled_for
 from bgpm.fitting.incidence import Incidence
@@ -21,7 +21,7 @@ from bgpm.fitting.lbfgs import OnData, minimise
 from bgpm.fitting.map import MapFit, PairLoss, fit_map
 from bgpm.fitting.mixed import MixedProblem
 from bgpm.fitting.newton import LinearProblem
-from bgpm.fitting.tensors import Labelled, each_pair
+from bgpm.fitting.tensors import LabelledTensors, each_pair
 from bgpm.models import Model
 from bgpm.networks import ScoreModule
 from bgpm.types import Comparisons, Features, PairKernel, Pairs, ScoreMoments
@@ -186,7 +186,7 @@ def fit_ensemble(
 
 
 def _mixed_member(
-    settings: Ensemble, model: Model, data: Labelled, fit: MapFit, loss: PairLoss, generator: torch.Generator
+    settings: Ensemble, model: Model, data: LabelledTensors, fit: MapFit, loss: PairLoss, generator: torch.Generator
 ) -> tuple[ScoreModule, Tensor]:
     """A member with several prior precisions, or effects of responses, whose priors are perturbed too."""
     assert data.rows is not None, "labels with their responses' rows"
@@ -231,7 +231,7 @@ def _centre(settings: Ensemble, fit: MapFit, generator: torch.Generator) -> Tens
 
 
 def _member(
-    settings: Ensemble, model: Model, data: Labelled, fit: MapFit, loss: PairLoss, generator: torch.Generator
+    settings: Ensemble, model: Model, data: LabelledTensors, fit: MapFit, loss: PairLoss, generator: torch.Generator
 ) -> tuple[ScoreModule, None]:
     centre = _centre(settings, fit, generator)
     if model.contains_bt and len(fit.module.weight) == 1:

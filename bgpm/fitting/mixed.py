@@ -37,8 +37,8 @@ from bgpm.fitting.newton import (
     ROUNDING,
     STEP,
     TOLERANCE,
+    FoldRows,
     Loss,
-    Split,
     derivatives,
     own_curvature,
 )
@@ -152,7 +152,7 @@ class MixedProblem:
         evidence = -at.value - system.half_log_det()
         return MixedFit(self._weight, self._effect, precision, variance, evidence)
 
-    def left_out(self, splits: Sequence[Split]) -> tuple[Tensor, Tensor]:
+    def left_out(self, splits: Sequence[FoldRows]) -> tuple[Tensor, Tensor]:
         """Mean and variance by effects, [N] each, of every held-out label's score without its fold: one Newton step.
 
         After the last `solve`. A fold of whole prompts leaves their effects at the prior: mean 0 and twice sigma^2.
@@ -167,7 +167,7 @@ class MixedProblem:
                 variance[held] = self._sigma**2 * spread(self.incidence, system.blocks.inverse())[held]
         return mean, variance
 
-    def held_out_loss(self, splits: Sequence[Split]) -> float:
+    def held_out_loss(self, splits: Sequence[FoldRows]) -> float:
         """Loss of the held-out labels of all folds, in nats, their scores averaged over the effects."""
         mean, variance = self.left_out(splits)
         tested = torch.cat([held for _, held in splits])
@@ -341,7 +341,7 @@ class Search:
 
     precision: str | float
     variance: str | float
-    splits: Sequence[Split]
+    splits: Sequence[FoldRows]
     tau: float = 1.0
 
     def __call__(self, problem: MixedProblem) -> MixedFit:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from bgpm.errors import NumericsError
 
-Split = tuple[Tensor, Tensor]  # rows of training and of held-out labels
+FoldRows = tuple[Tensor, Tensor]  # rows of training and of held-out labels
 Evaluation = tuple[Tensor, float, Tensor, Tensor]  # weights, objective, first and second derivative in the scores
 Loss = Callable[[Tensor], Tensor]  # scores [N] to the loss of each label [N], convex or with a `curvature` of its own
 
@@ -150,7 +150,7 @@ class LinearProblem:
         step = torch.cholesky_solve((x.T @ first[rows])[:, None], root)[:, 0]
         return self._weight(self.start + step)
 
-    def held_out_loss(self, splits: Sequence[Split]) -> float:
+    def held_out_loss(self, splits: Sequence[FoldRows]) -> float:
         """Loss of the held-out labels of all folds after the last solve, each fold's weights by one Newton step."""
         first, second, hessian, _ = self._at
         score = self.offset + self.x @ self.start
@@ -167,7 +167,7 @@ class LinearProblem:
         """The fit under the precision of highest evidence."""
         return self._climb(lambda fit: fit.log_evidence)
 
-    def by_heldout(self, splits: Sequence[Split]) -> LinearFit:
+    def by_heldout(self, splits: Sequence[FoldRows]) -> LinearFit:
         """The fit under the precision of highest cross-validated likelihood; by evidence without any fold."""
         return self._climb(lambda _: -self.held_out_loss(splits)) if splits else self.by_evidence()
 

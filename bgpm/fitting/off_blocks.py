@@ -22,8 +22,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bgpm.fitting.blocks import leading_subspace
-from bgpm.fitting.tensors import Labelled
+from bgpm.fitting.cyclic_blocks import leading_subspace
+from bgpm.fitting.tensors import LabelledTensors
 
 DIRECTIONS = 12
 
@@ -80,7 +80,9 @@ class OffBlocks:
         return x[..., low] * y[..., high] - x[..., high] * y[..., low]
 
 
-def off_blocks(data: Labelled, curvature: Tensor, variance: float, *, generator: torch.Generator) -> OffBlocks | None:
+def off_blocks(
+    data: LabelledTensors, curvature: Tensor, variance: float, *, generator: torch.Generator
+) -> OffBlocks | None:
     """The field after these labels; None where no labelled pair could be cyclic (all have parallel features).
 
     Args:

@@ -17,7 +17,7 @@ CHUNK = 4096  # pairs at a time: bounds memory, and is small enough for the grad
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelledTensors:
     """Labelled pairs as tensors.
 
     Attributes:
@@ -42,9 +42,9 @@ class Labelled:
     def __len__(self) -> int:
         return len(self.label)
 
-    def take(self, rows: Tensor) -> Labelled:
+    def take(self, rows: Tensor) -> LabelledTensors:
         """The comparisons at these rows."""
-        return Labelled(
+        return LabelledTensors(
             self.first[rows],
             self.second[rows],
             None if self.prompt is None else self.prompt[rows],
@@ -56,7 +56,7 @@ class Labelled:
         )
 
 
-def labelled(features: Features, data: Comparisons, *, prompts: bool, margins: bool) -> Labelled:
+def labelled(features: Features, data: Comparisons, *, prompts: bool, margins: bool) -> LabelledTensors:
     """Labelled pairs as tensors, each in the direction of its rows, so that swapping answers changes nothing.
 
     Args:
@@ -88,7 +88,7 @@ def labelled(features: Features, data: Comparisons, *, prompts: bool, margins: b
         if not weight.any():
             raise DataError("cannot train on labels that all have weight 0: give one a weight > 0")
     rows = np.stack([pairs.first, pairs.second])
-    return Labelled(first, second, prompt, torch.from_numpy(label), margin, data.pairs.prompt, weight, rows)
+    return LabelledTensors(first, second, prompt, torch.from_numpy(label), margin, data.pairs.prompt, weight, rows)
 
 
 def each_pair(

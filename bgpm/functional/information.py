@@ -25,12 +25,12 @@ from torch import Tensor
 from bgpm.errors import NumericsError, ShapeError
 from bgpm.functional import _checks
 
-Row = Callable[[int], Tensor]  # j to K[j], [N]
-Block = Callable[[Tensor, Tensor], Tensor]  # rows [n] and columns [m], int64, to K[rows][:, columns], [n, m]
+KernelRow = Callable[[int], Tensor]  # j to K[j], [N]
+KernelBlock = Callable[[Tensor, Tensor], Tensor]  # rows [n] and columns [m], int64, to K[rows][:, columns], [n, m]
 _FIRST = 512  # stale pairs brought up to date at once; twice as many each time that was not enough
 
 
-class Quota(Protocol):
+class PickLimit(Protocol):
     """Which pairs may be picked; told of every pick."""
 
     @property
@@ -49,13 +49,13 @@ class Quota(Protocol):
 
 def greedy_logdet(
     variance: Tensor,
-    kernel_row: Row,
+    kernel_row: KernelRow,
     weight: Tensor,
     k: int,
     generator: torch.Generator | None = None,
     *,
-    block: Block | None = None,
-    quota: Quota | None = None,
+    block: KernelBlock | None = None,
+    quota: PickLimit | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Greedy maximisation of the joint information of k labels.
 
@@ -101,14 +101,14 @@ def greedy_logdet(
 
 def greedy_conditional(
     variance: Tensor,
-    kernel_row: Row,
+    kernel_row: KernelRow,
     weight: Tensor,
     k: int,
     value: Callable[[Tensor, Tensor], Tensor],
     generator: torch.Generator | None = None,
     *,
-    block: Block | None = None,
-    quota: Quota | None = None,
+    block: KernelBlock | None = None,
+    quota: PickLimit | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Greedy picks by any value of a pair's variance, each given that the picks before it are labelled.
 
@@ -127,13 +127,13 @@ def greedy_conditional(
 def _greedy(
     where: str,
     variance: Tensor,
-    kernel_row: Row,
+    kernel_row: KernelRow,
     weight: Tensor,
     k: int,
     value: Callable[[Tensor, Tensor], Tensor],
     generator: torch.Generator | None,
-    block: Block | None,
-    quota: Quota | None,
+    block: KernelBlock | None,
+    quota: PickLimit | None,
 ) -> tuple[Tensor, Tensor]:
     _checks.same_shape(where, variance=variance, weight=weight)
     if variance.ndim != 1:
@@ -192,7 +192,7 @@ def _greedy(
     return picks, values
 
 
-def _by_rows(where: str, kernel_row: Row, n: int) -> Block:
+def _by_rows(where: str, kernel_row: KernelRow, n: int) -> KernelBlock:
     """Blocks of a covariance that is given row by row; rows are kept."""
     rows_of: dict[int, Tensor] = {}
 
@@ -222,7 +222,7 @@ class _AllOpen:
 class _Known:
     """Variances given labels at the pairs observed so far, each pair's as old as its last refresh."""
 
-    def __init__(self, where: str, variance: Tensor, block: Block, weight: Tensor, capacity: int) -> None:
+    def __init__(self, where: str, variance: Tensor, block: KernelBlock, weight: Tensor, capacity: int) -> None:
         self._where, self._start, self._block, self._weight = where, variance, block, weight
         self._left = variance.clone()
         self._rows = variance.new_empty((len(variance), capacity))  # c_n, of which the first _age[n] entries are there

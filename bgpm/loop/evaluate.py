@@ -8,10 +8,10 @@ import numpy as np
 
 from bgpm.evaluation.accuracy import correct
 from bgpm.evaluation.benchmark import BenchmarkScore, benchmark_score
-from bgpm.evaluation.curve import Row, benchmark_rows, heldout_figures, heldout_rows, triple_rows
-from bgpm.evaluation.figures import Point
+from bgpm.evaluation.curve import CurveRow, benchmark_rows, heldout_figures, heldout_rows, triple_rows
+from bgpm.evaluation.figures import FigurePoint
 from bgpm.evaluation.pool_labels import PoolLabels, pool_labels
-from bgpm.loop.pool import Labelled, Pool, Table
+from bgpm.loop.pool import LabelledSplit, Pool, Table
 from bgpm.posteriors import Fitted
 
 
@@ -26,25 +26,29 @@ class Measured:
         score: What the benchmark says.
     """
 
-    rows: list[Row]
+    rows: list[CurveRow]
     answers: Table
-    figures: list[Point]
+    figures: list[FigurePoint]
     score: BenchmarkScore
 
 
-def evaluate(model: Fitted, heldout: Labelled, benchmark: Labelled, *, xstest: str) -> tuple[list[Row], Table]:
+def evaluate(
+    model: Fitted, heldout: LabelledSplit, benchmark: LabelledSplit, *, xstest: str
+) -> tuple[list[CurveRow], Table]:
     """One point of the learning curve: tidy rows, and right answers by held-out prompt for the bootstrap."""
     measured = measure(model, heldout, benchmark, xstest=xstest, figures=False)
     return measured.rows, measured.answers
 
 
-def measure(model: Fitted, heldout: Labelled, benchmark: Labelled, *, xstest: str, figures: bool = True) -> Measured:
+def measure(
+    model: Fitted, heldout: LabelledSplit, benchmark: LabelledSplit, *, xstest: str, figures: bool = True
+) -> Measured:
     """One point of the learning curve with all that the last round's report shows beside it: figures, where asked.
 
     Where no held-out pair has a winner yet there are no held-out rows, prompts or figures.
     """
-    rows: list[Row] = []
-    points: list[Point] = []
+    rows: list[CurveRow] = []
+    points: list[FigurePoint] = []
     answers = by_prompt(heldout.pairs.prompt[:0], heldout.label[:0])
     if heldout.decided:
         moments = model.moments(heldout.features, heldout.pairs)

@@ -9,13 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from bgpm.data.blocks import read_blocks
-from bgpm.data.tables import as_pairs, read_table
+from bgpm.data.feature_blocks import read_blocks
+from bgpm.data.tables import Table, as_pairs, read_table
 from bgpm.evaluation.cyclic import Triples, find_triples
-from bgpm.evaluation.splits import Split, read_split
+from bgpm.evaluation.labelled_pairs import Split, read_split
 from bgpm.types import Candidates, Features, PairKernel, Pairs
-
-Table = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ class Pool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Labelled(Split):
+class LabelledSplit(Split):
     """The pairs of one split whose label is known, for evaluation.
 
     Attributes:
@@ -88,9 +86,9 @@ def read_pool(folder: Path, features: Path) -> Pool:
     return Pool(read_table(folder / "pairs.parquet"), read_features(features))
 
 
-def read_labelled(folder: Path, truth: Path, features: Path) -> Labelled:
+def read_labelled(folder: Path, truth: Path, features: Path) -> LabelledSplit:
     """The pairs of a pool or benchmark that have a label in a file of recorded labels."""
-    return Labelled(**vars(read_split(folder, truth)), features=read_features(features))
+    return LabelledSplit(**vars(read_split(folder, truth)), features=read_features(features))
 
 
 def candidates(

@@ -21,12 +21,12 @@ from bgpm.evaluation.savings import Comparison, band
 from bgpm.reporting.certainty import certainty
 from bgpm.reporting.charts import STYLES, Crossing, Series, line_chart
 from bgpm.reporting.costs import Cost
+from bgpm.reporting.expectations import expectations
 from bgpm.reporting.html import block, row, table
-from bgpm.reporting.outlook import expectations
 from bgpm.reporting.pool import pool_number, pool_section, pool_sentence
-from bgpm.reporting.purchases import Pool, pair_cards, section_mix
+from bgpm.reporting.purchases import PoolTables, pair_cards, section_mix
 from bgpm.reporting.style import CSS
-from bgpm.reporting.tables import benchmark_notes, interval_words
+from bgpm.reporting.summary import benchmark_notes, interval_words
 from bgpm.reporting.words import MINUS, caveats, count, ends, percent, points, sentence, share_words
 
 SHIPPED = Path("data/corpus")
@@ -36,7 +36,7 @@ RULES = {"first": "the first answer", "length": "length alone", "words": "which 
 
 def page(
     result: Result,
-    pool: Pool,
+    pool: PoolTables,
     *,
     summary: Mapping[str, Any],
     baselines: Mapping[str, Any],
@@ -351,7 +351,7 @@ def _costs(costs: Sequence[Cost]) -> str:
     return block("Time and memory", lead, table(["stage", "runs", "seconds", "CPU seconds", "peak MiB"], rows))
 
 
-def _provenance(params: Mapping[str, Any], pool: Pool, summary: Mapping[str, Any]) -> str:
+def _provenance(params: Mapping[str, Any], pool: PoolTables, summary: Mapping[str, Any]) -> str:
     section = params.get("pool", {})
     source = section.get("hub") or section.get("path")
     if not section.get("hub") and Path(str(source)) == SHIPPED:

@@ -23,7 +23,7 @@ Z90 = 1.645
 
 
 @dataclass(frozen=True)
-class Pool:
+class PoolTables:
     """Texts and pairs of the pool, one table each."""
 
     prompts: Mapping[str, np.ndarray]
@@ -31,9 +31,9 @@ class Pool:
     pairs: Mapping[str, np.ndarray]
 
 
-def read_pool(folder: Path) -> Pool:
+def read_pool_tables(folder: Path) -> PoolTables:
     """The pool's tables; StateError when one is missing or damaged."""
-    return Pool(
+    return PoolTables(
         read_table(folder / "prompts.parquet", ["text"]),
         read_table(folder / "responses.parquet", ["text"]),
         read_table(folder / "pairs.parquet", ["prompt", "first", "second", "section", "split"]),
@@ -47,7 +47,7 @@ def shares(sections: np.ndarray, names: Sequence[str]) -> list[tuple[str, float]
     return found + ([("other", rest)] if rest > 1e-9 and len(sections) else [])
 
 
-def section_mix(result: Result, pool: Pool) -> str:
+def section_mix(result: Result, pool: PoolTables) -> str:
     """Sections of what each arm bought, and of what was on offer, as bars; empty where the pool has one section."""
     on_offer = pool.pairs["section"][pool.pairs["split"] == "pool"]
     found, counts = np.unique(on_offer, return_counts=True)
@@ -90,7 +90,7 @@ def _mix_row(label: str, parts: Sequence[tuple[str, float]], style: str) -> str:
     return f'<tr class="{style}"><th scope="row">{escape(label)}</th><td>{share_bar(parts, label)}</td></tr>'
 
 
-def pair_cards(result: Result, pool: Pool) -> str:
+def pair_cards(result: Result, pool: PoolTables) -> str:
     """For the first seed, the pair valued most in each round, or in some, evenly spread, where there are many."""
     arm = result.arm
     mine = np.flatnonzero((arm.bought["seed"] == arm.seeds[0]) & (arm.bought["round"] > 0))
@@ -114,7 +114,7 @@ def pair_cards(result: Result, pool: Pool) -> str:
     )
 
 
-def _card(arm: Arm, pool: Pool, row: int, k: int) -> str:
+def _card(arm: Arm, pool: PoolTables, row: int, k: int) -> str:
     pair, label = int(arm.bought["pair"][row]), float(arm.bought["label"][row])
     first, second, prompt = (int(pool.pairs[name][pair]) for name in ("first", "second", "prompt"))
     facts = [f"round <b>{k}</b>", escape(str(pool.pairs["section"][pair])), _belief(arm, row, k)]

@@ -24,7 +24,7 @@ LABELLED = STUDY / "labelled"  # tables, features and loops of the labelled pool
 POOL_SEED = 0  # decides A/B order and held-out prompts of every pool
 
 
-class Source(Settings):
+class PoolFile(Settings):
     """One file of labelled pairs inside a pool.
 
     Attributes:
@@ -62,7 +62,7 @@ class PoolPlan(Settings):
             its recorded labels.
     """
 
-    sources: list[Source] = Field(min_length=1)
+    sources: list[PoolFile] = Field(min_length=1)
     heldout: float = Field(gt=0, lt=1)
     redundancy: Redundancy | None = None
     labels: Literal["recorded", "fitted"] = "recorded"
@@ -117,7 +117,7 @@ class LabelledPools(Settings):
 
     pools: list[str] = Field(min_length=1)
     arms: list[str] = Field(min_length=1)
-    sources: dict[str, list[Source]]
+    sources: dict[str, list[PoolFile]]
     arm_plans: dict[str, ArmPlan]
     seeds: int = Field(ge=2)
     first_seed: int = Field(default=0, ge=0)

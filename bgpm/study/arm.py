@@ -1,4 +1,4 @@
-"""One arm on one pool: the loop of `bgpm.loop.run` for one seed, measured after every round."""
+"""One arm on one pool: the loop of `bgpm.loop.loop` for one seed, measured after every round."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 from bgpm.acquisition import Acquisition
 from bgpm.data.tables import concatenate
 from bgpm.loop.evaluate import evaluate
-from bgpm.loop.pool import Labelled, Pool, Table
-from bgpm.loop.run import Loop
+from bgpm.loop.loop import Loop
+from bgpm.loop.pool import LabelledSplit, Pool, Table
 from bgpm.models import Model
 from bgpm.oracles import Oracle, OracleFiles, Question
 from bgpm.posteriors import Posterior
@@ -63,8 +63,8 @@ def run(
     plan: ArmPlan,
     pool: Pool,
     truth: Table,
-    heldout: Labelled,
-    benchmark: Labelled,
+    heldout: LabelledSplit,
+    benchmark: LabelledSplit,
     *,
     seed: int,
     start_labels: int,

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 from scipy.special import expit
 
-from bgpm.loop.pool import Labelled, Pool, Table
+from bgpm.loop.pool import LabelledSplit, Pool, Table
 from bgpm.loop.train import train
 from bgpm.models.bt import Bt
 from bgpm.posteriors import Fitted
@@ -37,6 +37,6 @@ def drawn(world: Fitted, pool: Pool, generator: np.random.Generator) -> Table:
     return {"label": label, "margin": np.full(len(pool.pairs), np.nan)}
 
 
-def favoured(world: Fitted, heldout: Labelled) -> Labelled:
+def favoured(world: Fitted, heldout: LabelledSplit) -> LabelledSplit:
     """Held-out pairs labelled by the side that the fit favours: accuracy on them is free of the labels' noise."""
     return replace(heldout, label=(world.moments(heldout.features, heldout.pairs).mean.numpy() > 0).astype(np.float64))

@@ -10,8 +10,8 @@ from bgpm.data.tables import concatenate, where
 from bgpm.evaluation.audit import priorities
 from bgpm.evaluation.pool_labels import audit_rows, left_out, pool_rows
 from bgpm.loop.evaluate import label_pool
+from bgpm.loop.loop import Loop
 from bgpm.loop.pool import Pool, Table
-from bgpm.loop.run import Loop
 from bgpm.loop.train import train
 from bgpm.selection import StartSettings
 from bgpm.stage import generator

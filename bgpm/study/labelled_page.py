@@ -16,7 +16,7 @@ from bgpm.reporting.figure import RC, save
 from bgpm.reporting.words import ends, percent
 from bgpm.study import LabelledPools
 from bgpm.study.labelled_table import Curves, WholeOutcome, labels_needed
-from bgpm.study.page import BASELINE, COLOURS
+from bgpm.study.savings_page import BASELINE, COLOURS
 
 HEADER = ("arm", "against", "acquired, arm / baseline", "labels saved", "95% interval", "null control", "certified")
 

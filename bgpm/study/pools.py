@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bgpm.data.blocks import write_blocks
+from bgpm.data.feature_blocks import write_blocks
 from bgpm.data.tables import read_table, rows_of, write_table
 from bgpm.features import FeatureSettings
 from bgpm.features.reduction import Reduction

@@ -14,12 +14,12 @@ from bgpm.data.readers import read_rows
 from bgpm.data.schema import PoolSettings, Row
 from bgpm.data.splits import split_prompts
 from bgpm.errors import DataError
-from bgpm.study import PoolPlan, Source
+from bgpm.study import PoolFile, PoolPlan
 
-Record = dict[str, Any]
+StudyRecord = dict[str, Any]
 
 
-def records(plan: PoolPlan, folder: Path, seed: int) -> list[Record]:
+def study_records(plan: PoolPlan, folder: Path, seed: int) -> list[StudyRecord]:
     """The pool's pairs as one file's records, each with the split it belongs to and its source as section.
 
     Raises:
@@ -28,7 +28,7 @@ def records(plan: PoolPlan, folder: Path, seed: int) -> list[Record]:
     by_source = {source.file: _decided(source, folder) for source in plan.sources}
     union = [replace(row, split="") for rows in by_source.values() for row in rows]
     split = split_prompts(union, plan.heldout, seed)
-    out: list[Record] = []
+    out: list[StudyRecord] = []
     for source in plan.sources:
         rows = by_source[source.file]
         side = [split[prompt_fingerprint(row.prompt)] for row in rows]
@@ -44,12 +44,12 @@ def records(plan: PoolPlan, folder: Path, seed: int) -> list[Record]:
     return out
 
 
-def whole_records(sources: Sequence[Source], folder: Path) -> list[Record]:
-    """The pairs of a pool without held-out ones, each with its source as section; raises as `records`."""
+def whole_records(sources: Sequence[PoolFile], folder: Path) -> list[StudyRecord]:
+    """The pairs of a pool without held-out ones, each with its source as section; raises as `study_records`."""
     return [_record(row, "pool", source.file.split(".")[0]) for source in sources for row in _decided(source, folder)]
 
 
-def _decided(source: Source, folder: Path) -> list[Row]:
+def _decided(source: PoolFile, folder: Path) -> list[Row]:
     """The source's pairs that have a winner."""
     path = folder / source.file
     if not path.exists():
@@ -79,7 +79,7 @@ def _copies(row: Row, copies: int) -> Iterable[Row]:
             yield replace(row, a=a, b=b, id="")
 
 
-def _record(row: Row, split: str, source: str) -> Record:
+def _record(row: Row, split: str, source: str) -> StudyRecord:
     return {
         "prompt": [{"role": role, "content": content} for role, content in row.prompt],
         "response_a": row.a,

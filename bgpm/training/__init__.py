@@ -33,9 +33,9 @@ from pydantic import Field, model_validator
 from bgpm.backbones import BackboneSettings
 from bgpm.errors import ConfigError
 from bgpm.features import FeatureSettings
+from bgpm.fingerprints import code_fingerprint
 from bgpm.launch import LauncherSettings, launch, must_launch, world_size
 from bgpm.registry import Settings, parse
-from bgpm.sources import fingerprint
 
 SIDE = Path(".checkpoints")  # DVC does not know it
 WORKER = "bgpm.training.run"
@@ -234,5 +234,5 @@ def in_effect(params: Mapping[str, Any], root: Path) -> dict[str, Any]:
         "training": training.model_dump(exclude={*WHERE, "lora" if training.mode == "full" else "keep"}),
         "backbone": params["backbone"],
         "features": params["features"],
-        "code": fingerprint(Path(*WORKER.split(".")).with_suffix(".py"), root),
+        "code": code_fingerprint(Path(*WORKER.split(".")).with_suffix(".py"), root),
     }

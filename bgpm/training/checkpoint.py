@@ -53,7 +53,7 @@ class Trained:
     head: Fitted
 
 
-def export(
+def export_backbone(
     root: Any,
     weights: Mapping[str, Tensor],
     head: ScoreHead,
@@ -99,8 +99,8 @@ def export(
     write_json(folder / "bgpm.json", {"version": VERSION, "mode": mode, "features": reduction.settings.model_dump()})
 
 
-def restore(folder: Path, base: BackboneSettings) -> Trained:
-    """The inverse of `export`.
+def restore_backbone(folder: Path, base: BackboneSettings) -> Trained:
+    """The inverse of `export_backbone`.
 
     Args:
         base: The base of adapters, and how texts are read and pooled.

@@ -24,7 +24,7 @@ from bgpm.features.reduction import Reduction
 from bgpm.fitting.embeddings import AmortizedModel
 from bgpm.fitting.gaussian import GaussianModel
 from bgpm.fitting.map import LEARNT_TAU, PairLoss
-from bgpm.fitting.tensors import Labelled
+from bgpm.fitting.tensors import LabelledTensors
 from bgpm.launch import is_launched
 from bgpm.models import Model
 from bgpm.posteriors import Fitted, MapSettings, Posterior
@@ -82,7 +82,7 @@ class ScoreHead(nn.Module):
             noise: Standard normal [2, B, d]; read under ``amortized`` while training.
             kl_weight: Weight of the divergence now.
         """
-        data = Labelled(first, second, prompt, label, margin, np.empty(0))
+        data = LabelledTensors(first, second, prompt, label, margin, np.empty(0))
         score = self.module(first, second, prompt)
         if self.training and isinstance(self.start, AmortizedModel) and isinstance(self.posterior, Amortized):
             assert noise is not None

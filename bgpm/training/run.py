@@ -23,20 +23,20 @@ import torch
 
 from bgpm.backbones import packing
 from bgpm.backbones.embedding import embed, is_causal, on_disk, own_device
-from bgpm.data.blocks import write_blocks
+from bgpm.data.feature_blocks import write_blocks
 from bgpm.data.tables import as_pairs, read_table, where
 from bgpm.data.texts import TextSet
 from bgpm.features.reduction import Reduction
+from bgpm.fingerprints import code_fingerprint
 from bgpm.launch import end_with_stage, own_cores, process_group, rank_world
 from bgpm.models import Model
 from bgpm.posteriors import Posterior
 from bgpm.registry import build, parse
-from bgpm.sources import fingerprint
 from bgpm.stage import generator
 from bgpm.stage import run as run_stage
 from bgpm.training import WHERE, Task
 from bgpm.training.batches import Collator, alike, evenly, held_out, order
-from bgpm.training.checkpoint import export, restore
+from bgpm.training.checkpoint import export_backbone, restore_backbone
 from bgpm.training.network import PreferenceNetwork, ScoreHead, load_base, prepare, starting_head
 from bgpm.training.trainer import fit
 from bgpm.types import Comparisons, Features
@@ -123,7 +123,7 @@ def train(task: Task) -> None:
             seed=seed,
         )
     if rank_world()[0] == 0:
-        export(
+        export_backbone(
             root, weights, untrained, summary, Path(task.out) / "backbone",
             mode=settings.mode, tokenizer=backbone.tokenizer, reduction=reduction, base=task.backbone.path,
         )  # fmt: skip
@@ -131,7 +131,7 @@ def train(task: Task) -> None:
 
 def embed_all(task: Task) -> None:
     """Features of the pool's and the benchmark's texts under ``out/backbone``, in ``out/features``."""
-    trained = restore(Path(task.out) / "backbone", task.backbone)
+    trained = restore_backbone(Path(task.out) / "backbone", task.backbone)
     _take_cores(trained.backbone.model)
     with process_group() as group:
         for which, folder in (("pool", task.pool), ("benchmark", task.benchmark)):
@@ -162,7 +162,7 @@ def _side_folder(task: Task) -> Path:
     }
     digest.update(json.dumps(told, sort_keys=True).encode())
     script = Path(__file__)
-    digest.update(fingerprint(Path("bgpm/training") / script.name, script.parents[2]).encode())
+    digest.update(code_fingerprint(Path("bgpm/training") / script.name, script.parents[2]).encode())
     # The frozen features stand for the base's weights: they are what these make of the texts.
     folders = Path(task.pool), Path(task.features)
     for path in [Path(task.labels), *(path for folder in folders for path in sorted(folder.iterdir()))]:

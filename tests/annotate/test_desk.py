@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bgpm.annotate import batches
-from bgpm.annotate.batches import Batch, Texts, waiting
+from bgpm.annotate.batches import OpenBatch, PoolTexts, waiting
 from bgpm.annotate.desk import Desk, Progress, store_path
 from bgpm.annotations.store import Answer, LabelStore
 from bgpm.oracles.human import Human
@@ -23,7 +23,7 @@ PARAMS = {"acquisition": "entropy", "baseline": "entropy", "rounds": [{"k": 0, "
 def desk(campaign: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     monkeypatch.chdir(campaign(pairs=30).root)
     with LabelStore(store_path(ANNOTATIONS)).writer() as store:
-        yield Desk(Texts(POOL), partial(waiting, PARAMS), store, lambda: Human(annotators_per_pair=2))
+        yield Desk(PoolTexts(POOL), partial(waiting, PARAMS), store, lambda: Human(annotators_per_pair=2))
 
 
 def test_the_count_of_a_batch_is_what_counting_anew_gives(desk: Desk) -> None:
@@ -61,7 +61,7 @@ def test_a_batch_is_read_once_however_many_answers_come(desk: Desk, monkeypatch:
 
 def test_a_second_answer_of_one_person_is_no_second_person() -> None:
     said = {"p": {"ada": Answer("p", 1.0, "ada", "")}}
-    progress = Progress(Batch("b", ("p", "q")), said, 2)
+    progress = Progress(OpenBatch("b", ("p", "q")), said, 2)
     progress.add("p", "ada")
     assert list(progress.open) == ["p", "q"]
     progress.add("p", "bo")

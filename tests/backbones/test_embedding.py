@@ -25,10 +25,10 @@ from bgpm.backbones.embedding import (
     batches,
     collate,
     load_backbone,
+    plain_transcript,
     pool,
     resolve,
     tokens,
-    transcript,
     verify,
 )
 from bgpm.errors import BgpmError, ConfigError, DataError, NumericsError, ShapeError, WeightsError
@@ -43,7 +43,7 @@ def spelt(backbone: Backbone, messages: list[dict[str, str]], answer: str | None
         return tok(text, add_special_tokens=False)["input_ids"]
 
     if tok.cls_token is not None:
-        text = messages[0]["content"] if len(messages) == 1 else transcript(messages)
+        text = messages[0]["content"] if len(messages) == 1 else plain_transcript(messages)
         before, after = "[CLS]" + text + ("" if answer is None else "[SEP]"), "[SEP]"
         prompt_start = ids("[CLS]")
     else:
@@ -52,7 +52,7 @@ def spelt(backbone: Backbone, messages: list[dict[str, str]], answer: str | None
             before = bos + "".join(f"<|start|>{m['role']}: {m['content']}<|end|>" for m in messages)
             before += "" if answer is None else "<|start|>assistant: "
         else:
-            before = bos + transcript(messages) + ("" if answer is None else "\n\nAssistant:")
+            before = bos + plain_transcript(messages) + ("" if answer is None else "\n\nAssistant:")
             answer = None if answer is None else " " + answer
         after, prompt_start = "</s>", ids(bos)
     if answer is None:
@@ -326,7 +326,7 @@ def test_a_conversation_the_chat_template_refuses_is_an_error_of_ours(loaded: Ca
     with pytest.raises(DataError, match="refuses a conversation of system, user: System role not supported"):
         tokens(loaded("gemma2 chat"), system, "kind")
     assert tokens(loaded("gemma2"), system, "kind").stop > 0
-    assert transcript([*system, {"role": "assistant", "content": "a"}, {"role": "tool", "content": "b"}]) == (
+    assert plain_transcript([*system, {"role": "assistant", "content": "a"}, {"role": "tool", "content": "b"}]) == (
         "System: be kind\n\nHuman: tell me\n\nAssistant: a\n\ntool: b"
     )
 

@@ -11,7 +11,7 @@ import pytest
 
 from bgpm.data.tables import write_table
 from bgpm.evaluation.baselines import TextSplit, baselines, benchmark_scores, heldout_scores, word_scores
-from bgpm.evaluation.splits import Split
+from bgpm.evaluation.labelled_pairs import Split
 from bgpm.types import Pairs
 from stages.baselines import main
 

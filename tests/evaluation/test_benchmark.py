@@ -18,8 +18,8 @@ from bgpm.data.schema import BenchmarkSettings, PoolSettings
 from bgpm.data.tables import read_table, write_table
 from bgpm.errors import DataError
 from bgpm.evaluation.benchmark import benchmark_score, published_results, rule_in_words
+from bgpm.evaluation.labelled_pairs import Split, read_split
 from bgpm.evaluation.rewardbench2 import ties_score
-from bgpm.evaluation.splits import Split, read_split
 
 Records = list[dict[str, Any]]
 Scorer = Callable[[str, str], float]  # of two answers; skew-symmetric

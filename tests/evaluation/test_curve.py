@@ -13,10 +13,10 @@ from bgpm import functional as F
 from bgpm.data.subsets import REWARDBENCH, SECTION_OF
 from bgpm.evaluation.accuracy import correct
 from bgpm.evaluation.benchmark import benchmark_score
-from bgpm.evaluation.curve import Row, heldout_rows, length_rule, mean_nll, probabilities
+from bgpm.evaluation.curve import CurveRow, heldout_rows, length_rule, mean_nll, probabilities
 from bgpm.evaluation.curve import benchmark_rows as rows_of_score
+from bgpm.evaluation.labelled_pairs import Split
 from bgpm.evaluation.rewardbench import section_scores
-from bgpm.evaluation.splits import Split
 from bgpm.types import Pairs, ScoreMoments
 
 N = 400
@@ -29,7 +29,7 @@ def moments(mean: object, variance: object = 0.0, tau: float = 1.0) -> ScoreMome
 
 def benchmark_rows(
     m: ScoreMoments, label: np.ndarray, section: np.ndarray, subset: np.ndarray, *, xstest: str
-) -> Iterator[Row]:
+) -> Iterator[CurveRow]:
     rows = np.arange(len(label))
     split = Split(Pairs(rows, rows, rows), label, section, subset, rows)
     return rows_of_score(m, label, benchmark_score(m.mean.numpy(), split, xstest))
@@ -229,7 +229,7 @@ def test_the_length_rule_learns_its_direction_from_known_labels_only(
 
 
 def test_rows_are_named_for_the_reports_that_read_them() -> None:
-    rows: list[Row] = list(heldout_rows(moments([1.0]), np.array([1.0]), np.array(["chat"])))
+    rows: list[CurveRow] = list(heldout_rows(moments([1.0]), np.array([1.0]), np.array(["chat"])))
     assert [row[:3] for row in rows] == [
         ("heldout", "all", name)
         for name in (

@@ -15,7 +15,7 @@ from bgpm.data.subsets import REWARDBENCH, SECTION_OF
 from bgpm.data.tables import read_table, write_table
 from bgpm.evaluation.baselines import TextSplit, benchmark_scores
 from bgpm.evaluation.benchmark import benchmark_score
-from bgpm.evaluation.splits import read_split
+from bgpm.evaluation.labelled_pairs import read_split
 
 FOLDER = Path(os.environ.get("BGPM_REAL_DATA", "."))
 POOL, BENCHMARK = FOLDER / "human_tulu1_eval.jsonl.gz", FOLDER / "rewardbench_recon.jsonl.gz"

@@ -12,9 +12,9 @@ import pytest
 from conftest import tiny_pool, write_jsonl
 
 from bgpm.data.tables import as_pairs, read_table, write_table
-from bgpm.evaluation.splits import read_split
+from bgpm.evaluation.labelled_pairs import read_split
 from bgpm.loop.evaluate import measure
-from bgpm.loop.pool import Labelled
+from bgpm.loop.pool import LabelledSplit
 from bgpm.models.gpm import Gpm
 from bgpm.posteriors.laplace import Laplace
 from bgpm.types import Comparisons, Features, Pairs
@@ -153,12 +153,12 @@ def test_three_thousand_pairs_are_evaluated_from_cached_features_in_seconds() ->
     features = Features(rng.normal(size=(4000, 256)).astype(np.float32), np.zeros((1, 1), np.float32))
     weight = rng.normal(size=256)
 
-    def split(pairs: int, seed: int) -> Labelled:
+    def split(pairs: int, seed: int) -> LabelledSplit:
         first, second = np.random.default_rng(seed).integers(0, 4000, (2, pairs))
         label = (features.responses[first] @ weight > features.responses[second] @ weight).astype(float)
         names = np.array(["chat", "safety"] * (pairs // 2), dtype=object)
         prompt = np.arange(pairs) // 6
-        return Labelled(
+        return LabelledSplit(
             rows=np.arange(pairs), pairs=Pairs(first, second, prompt), section=names, subset=names, label=label,
             features=features,
         )  # fmt: skip

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from bgpm.fitting.off_blocks import DIRECTIONS, off_blocks
-from bgpm.fitting.tensors import Labelled
+from bgpm.fitting.tensors import LabelledTensors
 from bgpm.models.bt import Bt
 from bgpm.models.gpm import Gpm
 from bgpm.posteriors.laplace import Laplace
@@ -16,7 +16,7 @@ from bgpm.types import Features, Pairs
 def labelled(n, p, seed=0):
     generator = torch.Generator().manual_seed(seed)
     first, second = (torch.randn(n, p, generator=generator, dtype=torch.float64) for _ in range(2))
-    return Labelled(first, second, None, torch.ones(n, dtype=torch.float64), None, np.arange(n))
+    return LabelledTensors(first, second, None, torch.ones(n, dtype=torch.float64), None, np.arange(n))
 
 
 def made(data, curvature, variance):
@@ -88,7 +88,7 @@ def test_draws_have_its_covariance():
 
 def test_parallel_answers_leave_nothing_open():
     data = labelled(5, 6)
-    parallel = Labelled(data.first, 2 * data.first, None, data.label, None, data.group)
+    parallel = LabelledTensors(data.first, 2 * data.first, None, data.label, None, data.group)
     assert made(parallel, torch.ones(5, dtype=torch.float64), 1.0) is None
 
 

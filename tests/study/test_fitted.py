@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from bgpm.loop.pool import Labelled, Pool
+from bgpm.loop.pool import LabelledSplit, Pool
 from bgpm.study.fitted import drawn, favoured, fit
 from bgpm.types import Features
 
@@ -74,7 +74,7 @@ def test_held_out_pairs_are_labelled_by_the_side_that_the_world_favours(pool, re
     world = fit(pool, recorded)
     rows = np.arange(HELDOUT)
     names = np.full(HELDOUT, "all", object)
-    measured = Labelled(
+    measured = LabelledSplit(
         pairs=pool.pairs.take(rows),
         label=np.full(HELDOUT, 0.5),
         section=names,

@@ -16,7 +16,7 @@ from bgpm.loop.train import train
 from bgpm.models.bt import Bt
 from bgpm.posteriors.laplace import Laplace
 from bgpm.stage import read_params, write_json
-from bgpm.study import ArmPlan, LabelledPools, Source, read_plan
+from bgpm.study import ArmPlan, LabelledPools, PoolFile, read_plan
 from bgpm.study.arm import labels_of
 from bgpm.study.labelled import run
 from bgpm.study.labelled_page import draw_whole, whole_markdown
@@ -134,10 +134,10 @@ def test_a_whole_pool_keeps_the_pairs_of_one_subset_that_have_a_winner(tmp_path:
         tmp_path / "votes.jsonl",
         [pair, pair | {"response_a": "oh", "label": 0.5}, pair | {"response_a": "ah", "subset": "judge=model"}],
     )
-    (row,) = whole_records([Source(file="votes.jsonl", subset="judge=human")], tmp_path)
+    (row,) = whole_records([PoolFile(file="votes.jsonl", subset="judge=human")], tmp_path)
     assert (row["response_a"], row["label"], row["split"], row["section"]) == ("so", 1.0, "pool", "votes")
     with pytest.raises(DataError, match=r"votes\.jsonl: no pair is of subset 'judge=nobody'"):
-        whole_records([Source(file="votes.jsonl", subset="judge=nobody")], tmp_path)
+        whole_records([PoolFile(file="votes.jsonl", subset="judge=nobody")], tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,10 @@ from conftest import ROOT, Project, tiny_benchmark, tiny_pool, write_jsonl
 from bgpm.data.tables import read_table, write_table
 from bgpm.errors import ConfigError, DataError
 from bgpm.stage import read_params
-from bgpm.study import ArmPlan, PoolPlan, Redundancy, Source, read_plan
+from bgpm.study import ArmPlan, PoolFile, PoolPlan, Redundancy, read_plan
 from bgpm.study.arm import Components
-from bgpm.study.page import as_markdown
-from bgpm.study.records import records
+from bgpm.study.records import study_records
+from bgpm.study.savings_page import study_markdown
 from bgpm.study.sources import fetch, files
 from bgpm.study.table import outcomes, read_trials, shared
 
@@ -75,8 +75,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_sources_split_by_prompt_over_their_union_and_keep_their_name(folder: Path) -> None:
-    shape = PoolPlan(sources=[Source(file="east.jsonl"), Source(file="west.jsonl")], heldout=0.4)
-    rows = records(shape, folder, seed=0)
+    shape = PoolPlan(sources=[PoolFile(file="east.jsonl"), PoolFile(file="west.jsonl")], heldout=0.4)
+    rows = study_records(shape, folder, seed=0)
     side: dict[str, set[str]] = {}
     for row in rows:
         side.setdefault(json.dumps(row["prompt"]), set()).add(row["split"])
@@ -86,8 +86,8 @@ def test_sources_split_by_prompt_over_their_union_and_keep_their_name(folder: Pa
 
 
 def test_a_source_is_cut_to_its_pairs_by_whole_prompts_and_held_out_pairs_stay(folder: Path) -> None:
-    whole = records(PoolPlan(sources=[Source(file="west.jsonl")], heldout=0.4), folder, seed=0)
-    cut = records(PoolPlan(sources=[Source(file="west.jsonl", pairs=20)], heldout=0.4), folder, seed=0)
+    whole = study_records(PoolPlan(sources=[PoolFile(file="west.jsonl")], heldout=0.4), folder, seed=0)
+    cut = study_records(PoolPlan(sources=[PoolFile(file="west.jsonl", pairs=20)], heldout=0.4), folder, seed=0)
     assert [r for r in cut if r["split"] == "heldout"] == [r for r in whole if r["split"] == "heldout"]
     pool = [r for r in cut if r["split"] == "pool"]
     assert len(pool) == 20
@@ -115,8 +115,8 @@ def test_copies_are_made_of_easy_pairs_only_and_keep_their_label(folder: Path) -
     }
     rest = tiny_pool(20, 3)
     write_jsonl(folder / "some.jsonl", [easy, hard, *rest])
-    shape = PoolPlan(sources=[Source(file="some.jsonl")], heldout=0.01, redundancy=Redundancy(copies=2))
-    rows = [r for r in records(shape, folder, seed=0) if r["prompt"][0]["content"] in ("why?", "why not?")]
+    shape = PoolPlan(sources=[PoolFile(file="some.jsonl")], heldout=0.01, redundancy=Redundancy(copies=2))
+    rows = [r for r in study_records(shape, folder, seed=0) if r["prompt"][0]["content"] in ("why?", "why not?")]
     assert [r["response_a"] for r in rows if r["prompt"][0]["content"] == "why?"] == [
         "one two three four five six seven eight",
         "one two three four five six seven",
@@ -173,14 +173,14 @@ def test_the_page_corrects_p_values_for_the_pools_of_recorded_labels(tmp_path: P
     pool_plans["world"]["labels"] = "fitted"
     shape = tiny_plan() | {"pools": list(ahead), "pool_plans": pool_plans, "budgets": dict.fromkeys(ahead, 20)}
     three = read_plan(shape)
-    page = as_markdown(three, list(outcomes(three, tmp_path)))
+    page = study_markdown(three, list(outcomes(three, tmp_path)))
     table = page.split("## All pools of recorded labels")[1]
     # 200 draws, none of them equal or behind: p = 2 / 201, times two pools
     assert "| tiny | +20.0 (p 0.02) |" in table
     assert "| second | +0.0 (p 1.00) |" in table
     assert "world" not in table
     alone = read_plan(shape | {"pools": ["tiny", "world"]})
-    assert "All pools" not in as_markdown(alone, list(outcomes(alone, tmp_path)))
+    assert "All pools" not in study_markdown(alone, list(outcomes(alone, tmp_path)))
 
 
 def tiny_plan() -> dict[str, Any]:

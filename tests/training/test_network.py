@@ -16,7 +16,7 @@ import transformers
 from tasks import Workspace
 
 from bgpm.backbones import packing
-from bgpm.backbones.embedding import Source, is_causal
+from bgpm.backbones.embedding import ModelSource, is_causal
 from bgpm.data.texts import TextSet
 from bgpm.errors import ConfigError, WeightsError
 from bgpm.features.reduction import Reduction
@@ -319,11 +319,11 @@ class _Read(Exception):
 def test_attention_goes_by_what_training_computes_in_and_not_by_the_weights(
     qwen: Workspace, monkeypatch: pytest.MonkeyPatch, mode: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def read(source: Source, **options: Any) -> None:
+    def read(source: ModelSource, **options: Any) -> None:
         raise _Read(source.attention)
 
     known = importlib.util.find_spec
-    monkeypatch.setattr(Source, "read", read)
+    monkeypatch.setattr(ModelSource, "read", read)
     monkeypatch.setattr("bgpm.backbones.embedding.own_device", lambda asked: "cuda:0")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr(
@@ -439,7 +439,7 @@ def test_a_regulariser_of_an_encoder_or_without_the_words_head_is_refused(
 
 
 def test_the_lower_bound_is_that_of_the_frozen_posterior_on_the_same_noise(qwen: Workspace) -> None:
-    from bgpm.fitting.tensors import Labelled
+    from bgpm.fitting.tensors import LabelledTensors
 
     head, posterior = Gpm(dim=4, bt_block=False, normalize="sphere"), Amortized(steps=20)
     root, model, collator, data = build(qwen, head, posterior, mode="full")
@@ -449,7 +449,7 @@ def test_the_lower_bound_is_that_of_the_frozen_posterior_on_the_same_noise(qwen:
     features = [
         torch.from_numpy(frozen(qwen).responses[rows[:12]]).double() for rows in (data.pairs.first, data.pairs.second)
     ]
-    seen = Labelled(*features, None, torch.from_numpy(data.label[:12]), None, np.empty(0))
+    seen = LabelledTensors(*features, None, torch.from_numpy(data.label[:12]), None, np.empty(0))
     with torch.no_grad():
         expected = reference.training_loss(posterior, seen, 0.5, given["noise"].double().unbind()).item()
         root.train()

@@ -26,7 +26,7 @@ from bgpm.posteriors.amortized import Amortized
 from bgpm.posteriors.laplace import Laplace
 from bgpm.training import Task, TrainingSettings, drop_weights
 from bgpm.training.batches import alike, evenly, held_out, order
-from bgpm.training.checkpoint import restore
+from bgpm.training.checkpoint import restore_backbone
 from bgpm.training.run import _labels, run
 from bgpm.training.trainer import latest, load_trainable, trainable
 from bgpm.types import Features
@@ -91,7 +91,7 @@ def test_merged_adapters_give_the_states_of_unmerged_ones(qwen: Workspace, lora:
     from peft import PeftModel
     from transformers import AutoModel
 
-    merged = restore(lora / "backbone", qwen.backbone).backbone.model
+    merged = restore_backbone(lora / "backbone", qwen.backbone).backbone.model
     apart = PeftModel.from_pretrained(AutoModel.from_pretrained(qwen.backbone.path), str(lora / "backbone")).eval()
     base = AutoModel.from_pretrained(qwen.backbone.path)
     ids = torch.arange(4, 40).reshape(2, 18)
@@ -114,7 +114,7 @@ def test_all_weights_are_saved_as_transformers_reads_them(bert: Workspace, full:
     # their gradients are rounding, which moves them or not.
     blind = ("key.bias", "layer.1.output.LayerNorm.bias")
     assert all("pooler" in name or name.endswith(blind) for name in still)
-    once, again = (restore(full / "backbone", bert.backbone).backbone.model.state_dict() for _ in range(2))
+    once, again = (restore_backbone(full / "backbone", bert.backbone).backbone.model.state_dict() for _ in range(2))
     saved = load_file(full / "backbone/model.safetensors")
     assert all(torch.equal(once[name], value) and torch.equal(again[name], value) for name, value in saved.items())
 
@@ -147,7 +147,7 @@ def test_features_of_a_round_are_the_checkpoints_own(bert: Workspace, full: Path
     from bgpm.backbones.embedding import embed
     from bgpm.data.texts import TextSet
 
-    got = restore(full / "backbone", bert.backbone)
+    got = restore_backbone(full / "backbone", bert.backbone)
     texts = TextSet.read(bert.folder / "benchmark")
     states = np.empty((len(texts.answers), got.backbone.layers, got.backbone.width), np.float32)
     embed(got.backbone, texts.responses(), states)
@@ -161,34 +161,34 @@ def test_a_head_lost_or_of_another_size_is_one_clear_error(bert: Workspace, full
         copy = Path(shutil.copytree(full / "backbone", tmp_path / lost))
         (copy / lost).unlink()
         with pytest.raises(StateError, match=lost):
-            restore(copy, bert.backbone)
+            restore_backbone(copy, bert.backbone)
     copy = Path(shutil.copytree(full / "backbone", tmp_path / "size"))
     tensors = load_file(copy / "head.safetensors")
     save_file({k: v[:, :-1].contiguous() for k, v in tensors.items()}, copy / "head.safetensors")
     with pytest.raises(StateError, match=r"size mismatch for weight"):
-        restore(copy, bert.backbone)
+        restore_backbone(copy, bert.backbone)
     told = json.loads((copy / "head.json").read_text())
     told["head"]["in_features"] -= 1
     (copy / "head.json").write_text(json.dumps(told))
     dim = Reduction.load(bert.reduction, full / "backbone/reduction.safetensors").dim
     with pytest.raises(StateError, match=rf"the head reads {dim - 1} features and the map beside it gives {dim}"):
-        restore(copy, bert.backbone)
+        restore_backbone(copy, bert.backbone)
 
 
 def test_adapters_of_another_base_or_cut_short_are_one_clear_error(
     qwen: Workspace, bert: Workspace, lora: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(StateError, match=r"these adapters do not fit"):
-        restore(lora / "backbone", bert.backbone)
+        restore_backbone(lora / "backbone", bert.backbone)
     copy = Path(shutil.copytree(lora / "backbone", tmp_path / "short"))
     tensors = load_file(copy / "adapter_model.safetensors")
     del tensors[next(iter(tensors))]
     save_file(tensors, copy / "adapter_model.safetensors")
     with pytest.raises(StateError, match="has weights of other modules"):
-        restore(copy, qwen.backbone)
+        restore_backbone(copy, qwen.backbone)
     (copy / "adapter_model.safetensors").write_bytes(b"half")
     with pytest.raises(StateError, match="cannot be read"):
-        restore(copy, qwen.backbone)
+        restore_backbone(copy, qwen.backbone)
 
 
 def test_a_round_whose_weights_were_not_kept_says_so_and_keeps_its_head(
@@ -199,7 +199,7 @@ def test_a_round_whose_weights_were_not_kept_says_so_and_keeps_its_head(
     left = {path.name for path in copy.iterdir()}
     assert left == {"head.safetensors", "head.json", "reduction.safetensors", "bgpm.json"}
     with pytest.raises(StateError, match=r"were not kept; set training\.keep: all"):
-        restore(copy, bert.backbone)
+        restore_backbone(copy, bert.backbone)
 
 
 def test_dividing_an_update_into_passes_changes_rounding_only(qwen: Workspace, lora: Path) -> None:
@@ -252,7 +252,7 @@ def test_a_pairwise_head_and_a_regulariser_train_too(qwen: Workspace) -> None:
         posterior=Laplace(margin=True, loss="regression", prior_precision=1.0),
     )  # fmt: skip
     assert not any("lm_head" in name for name in load_file(folder / "backbone/model.safetensors"))
-    assert restore(folder / "backbone", qwen.backbone).backbone.model.config.model_type == "qwen2"
+    assert restore_backbone(folder / "backbone", qwen.backbone).backbone.model.config.model_type == "qwen2"
 
 
 @pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true:UserWarning")  # there is no GPU in truth

@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 
 from bgpm.fitting.lbfgs import DataLoss, OnData, minimise
-from bgpm.fitting.newton import LinearFit, LinearProblem, Split, derivatives, gauss_newton
-from bgpm.fitting.tensors import Labelled
+from bgpm.fitting.newton import FoldRows, LinearFit, LinearProblem, derivatives, gauss_newton
+from bgpm.fitting.tensors import LabelledTensors
 from bgpm.models import Model
 from bgpm.networks import GeneralPreference, ScoreModule
 
@@ -44,19 +44,19 @@ class Pair:
     left: Tensor
     right: Tensor
 
-    def wedge(self, data: Labelled) -> Tensor:
+    def wedge(self, data: LabelledTensors) -> Tensor:
         """left'(phi_i phi_j' - phi_j phi_i') right of every labelled pair, [N]."""
         plane = torch.stack([self.left, self.right], 1)
         one, two = data.first @ plane, data.second @ plane
         return one[:, 0] * two[:, 1] - one[:, 1] * two[:, 0]
 
-    def start(self, data: Labelled) -> Tensor:
+    def start(self, data: LabelledTensors) -> Tensor:
         """Rows P and Q, [2, p], of a block along this pair that moves scores by about one logit."""
         spread = self.wedge(data).square().mean().sqrt().item()
         return torch.stack([self.left, self.right]) * max(spread, 1e-12) ** -0.5
 
 
-def leading_pairs(data: Labelled, residual: Tensor, count: int, *, generator: torch.Generator) -> list[Pair]:
+def leading_pairs(data: LabelledTensors, residual: Tensor, count: int, *, generator: torch.Generator) -> list[Pair]:
     """Leading singular pairs of G = sum_n e_n (phi_i phi_j' - phi_j phi_i'), without forming it.
 
     G is skew: its singular values come in twos, and each two belong to one plane, which is one block.
@@ -87,7 +87,7 @@ def leading_subspace(apply: Callable[[Tensor], Tensor], p: int, k: int, *, gener
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundBlocks:
     """Weights with the blocks that earned their place.
 
     Attributes:
@@ -111,15 +111,15 @@ class Found:
 
 def search(
     model: Model,
-    data: Labelled,
+    data: LabelledTensors,
     loss: DataLoss,
     problem: LinearProblem,
     weight: Tensor,
     precision: float,
-    splits: list[Split],
+    splits: list[FoldRows],
     *,
     generator: torch.Generator,
-) -> Found:
+) -> FoundBlocks:
     """Add free blocks to a fitted Bradley-Terry model, one at a time, while they help held-out prompts.
 
     Args:
@@ -130,7 +130,7 @@ def search(
         splits: Rows of training and held-out labels, by prompt.
         generator: Draws the starting subspaces.
     """
-    found = Found(weight[None], torch.tensor([precision], dtype=torch.float64), 0.0, ())
+    found = FoundBlocks(weight[None], torch.tensor([precision], dtype=torch.float64), 0.0, ())
     splits = enough(splits)
     by_fold = [problem.without(held)[None] for _, held in splits]
     while splits and found.blocks < min(model.free_blocks, data.first.shape[1] // 2):
@@ -148,13 +148,13 @@ def search(
     return found
 
 
-def enough(splits: list[Split]) -> list[Split]:
+def enough(splits: list[FoldRows]) -> list[FoldRows]:
     """The first folds, as many as hold out a thousand labels together; all of them where there are fewer."""
     held = np.cumsum([len(rows) for _, rows in splits])
     return splits[: int(np.searchsorted(held, ENOUGH)) + 1]
 
 
-def _reward_alone(data: Labelled, loss: DataLoss, precision: float) -> Tensor:
+def _reward_alone(data: LabelledTensors, loss: DataLoss, precision: float) -> Tensor:
     return LinearProblem(data.first - data.second, OnData(loss, data)).solve(precision).weight[None]
 
 
@@ -168,14 +168,14 @@ def module_of(weight: Tensor, **options: bool) -> GeneralPreference:
     return module
 
 
-def scores(weight: Tensor, data: Labelled) -> Tensor:
+def scores(weight: Tensor, data: LabelledTensors) -> Tensor:
     """Scores of labelled pairs under weights without gates, [N]."""
     with torch.no_grad():
         return module_of(weight)(data.first, data.second)
 
 
 def _score_test(
-    data: Labelled, loss: DataLoss, by_fold: list[Tensor], splits: list[Split], generator: torch.Generator
+    data: LabelledTensors, loss: DataLoss, by_fold: list[Tensor], splits: list[FoldRows], generator: torch.Generator
 ) -> float:
     total = spread = 0.0
     for weight, (train, held) in zip(by_fold, splits, strict=True):
@@ -188,19 +188,19 @@ def _score_test(
     return total / spread**0.5 if spread > 0 else 0.0
 
 
-def _residual_pair(data: Labelled, loss: DataLoss, weight: Tensor, generator: torch.Generator) -> Pair:
+def _residual_pair(data: LabelledTensors, loss: DataLoss, weight: Tensor, generator: torch.Generator) -> Pair:
     _, slope, _ = derivatives(OnData(loss, data), scores(weight, data))
     return leading_pairs(data, -slope, 1, generator=generator)[0]
 
 
 def _compare(
-    data: Labelled,
+    data: LabelledTensors,
     loss: DataLoss,
-    found: Found,
+    found: FoundBlocks,
     by_fold: list[Tensor],
-    splits: list[Split],
+    splits: list[FoldRows],
     generator: torch.Generator,
-) -> Found | None:
+) -> FoundBlocks | None:
     """One more block on all labels and on every fold, or None where it does not help."""
     pair = _residual_pair(data, loss, found.weight, generator)
     precisions = [share * pair.value for share in SHARES]
@@ -221,7 +221,7 @@ def _compare(
         return None
     weight = _path(data, loss, found.weight, found.precision, precisions[: best + 1], pair)[-1]
     precision = torch.cat([found.precision, torch.full((2,), precisions[best], dtype=torch.float64)])
-    return Found(
+    return FoundBlocks(
         weight,
         precision,
         found.screen,
@@ -231,7 +231,7 @@ def _compare(
 
 
 def _path(
-    data: Labelled, loss: DataLoss, weight: Tensor, precision: Tensor, precisions: list[float], pair: Pair
+    data: LabelledTensors, loss: DataLoss, weight: Tensor, precision: Tensor, precisions: list[float], pair: Pair
 ) -> list[Tensor]:
     """Weights with one more block, started from a singular pair, at each precision from strong to weak."""
     module = module_of(torch.cat([weight, pair.start(data)]))
@@ -243,7 +243,7 @@ def _path(
     return path
 
 
-def gate_precision(data: Labelled) -> Tensor:
+def gate_precision(data: LabelledTensors) -> Tensor:
     """Prior precision of gate weights that gives a gate's logit unit variance at the average prompt, []."""
     assert data.prompt is not None, "a module with gates is fitted to data with prompts"
     return data.prompt.square().sum(-1).mean().clamp_min(1e-12)
@@ -257,7 +257,11 @@ def _sum_by_group(values: Tensor, group: np.ndarray) -> Tensor:
 
 
 def refine(
-    model: Model, data: Labelled, loss: DataLoss, found: Found, choose: Callable[[LinearProblem], LinearFit]
+    model: Model,
+    data: LabelledTensors,
+    loss: DataLoss,
+    found: FoundBlocks,
+    choose: Callable[[LinearProblem], LinearFit],
 ) -> tuple[ScoreModule, dict[str, Tensor]]:
     """All weights together, gates too where the model has them, once the number of blocks is known.
 

@@ -38,7 +38,7 @@ def reach(script: Path, root: Path) -> set[Path]:
     return seen
 
 
-def fingerprint(script: Path, root: Path) -> str:
+def code_fingerprint(script: Path, root: Path) -> str:
     """SHA-256 over names and contents of all files that ``script`` can run."""
     digest = hashlib.sha256()
     for path in sorted(reach(script, root)):

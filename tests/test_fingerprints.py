@@ -9,7 +9,7 @@ import pytest
 from conftest import Project
 
 from bgpm.config import FAMILIES
-from bgpm.sources import WHOLE, fingerprint, reach
+from bgpm.fingerprints import WHOLE, code_fingerprint, reach
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = sorted(path.relative_to(ROOT) for path in (ROOT / "stages").glob("[a-z]*.py"))
@@ -24,10 +24,10 @@ def copy(tmp_path: Path) -> Path:
 
 def changed(copy: Path, path: str) -> set[str]:
     """Scripts whose fingerprint a new line at the end of a file changes."""
-    before = {script.stem: fingerprint(script, copy) for script in SCRIPTS}
+    before = {script.stem: code_fingerprint(script, copy) for script in SCRIPTS}
     with (copy / path).open("a", encoding="utf-8") as file:
         file.write("# changed\n")
-    return {script.stem for script in SCRIPTS if fingerprint(script, copy) != before[script.stem]}
+    return {script.stem for script in SCRIPTS if code_fingerprint(script, copy) != before[script.stem]}
 
 
 @pytest.mark.parametrize(
@@ -78,9 +78,9 @@ def test_no_text_is_embedded_again_for_code_that_embeds_none(copy: Path, path: s
 
 
 def test_a_new_member_of_a_family_counts_though_nobody_imports_it(copy: Path) -> None:
-    before = fingerprint(Path("stages/score.py"), copy)
+    before = code_fingerprint(Path("stages/score.py"), copy)
     (copy / "bgpm/acquisition/mine.py").write_text("", encoding="utf-8")
-    assert fingerprint(Path("stages/score.py"), copy) != before
+    assert code_fingerprint(Path("stages/score.py"), copy) != before
 
 
 def test_every_family_found_by_name_counts_whole() -> None:

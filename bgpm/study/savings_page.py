@@ -119,7 +119,7 @@ def _saving(axis: Axes, y: float, c: Comparison, default: bool) -> None:
         axis.plot([-103], [y], "x", color=colour, markersize=5)
 
 
-def as_markdown(plan: StudyPlan, outcomes: Sequence[Outcome]) -> str:
+def study_markdown(plan: StudyPlan, outcomes: Sequence[Outcome]) -> str:
     """The tables: one a pool at the headline's target, with what is known of the pool."""
     share = plan.headline
     out = [

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bgpm.data.blocks import read_blocks, write_blocks
-from bgpm.data.tables import iterate_table, read_rows, read_table, write_table
+from bgpm.data.feature_blocks import read_blocks, write_blocks
+from bgpm.data.tables import iterate_table, read_table, read_table_rows, write_table
 from bgpm.errors import StateError
 from bgpm.types import FeatureBlock
 
@@ -32,7 +32,7 @@ def test_rows_read_a_batch_at_a_time_are_those_of_the_whole_table(tmp_path: Path
     write_table(path, {"n": np.arange(50), "text": [f"text {n}" for n in range(50)]})
     whole = read_table(path)
     for rows in (np.array([], np.int64), np.array([0, 6, 7, 13, 49]), np.arange(50)):
-        some = read_rows(path, ["text", "n"], rows, size=7)
+        some = read_table_rows(path, ["text", "n"], rows, size=7)
         np.testing.assert_array_equal(some["n"], rows)
         assert some["text"].tolist() == whole["text"][rows].tolist()
     assert [len(batch["n"]) for batch in iterate_table(path, ["n"], 20)] == [20, 20, 10]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bgpm.fitting.blocks import Found, enough, leading_pairs, module_of, refine
+from bgpm.fitting.cyclic_blocks import FoundBlocks, enough, leading_pairs, module_of, refine
 from bgpm.fitting.lbfgs import minimise
 from bgpm.fitting.map import PairLoss
 from bgpm.fitting.tensors import labelled
@@ -100,7 +100,7 @@ def test_transitive_labels_keep_every_block_off(problem):
 def test_the_rewards_prior_is_chosen_again_on_what_the_blocks_leave(problem):
     data = tensors(problem(60, 5, linear=2.0, cyclic=2.0))
     weight = torch.randn(3, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    found = Found(weight, torch.tensor([7.0, 30.0, 30.0], dtype=torch.float64), 3.0, (0.1,))
+    found = FoundBlocks(weight, torch.tensor([7.0, 30.0, 30.0], dtype=torch.float64), 3.0, (0.1,))
     seen = []
 
     def choose(problem):

@@ -10,7 +10,7 @@ from bgpm.data.sheets import csv_text
 from bgpm.evaluation.arm import COLUMNS, Arm
 from bgpm.evaluation.result import Result, verdict
 from bgpm.evaluation.savings import Comparison, Difference, Interval, aulc, band, isotonic
-from bgpm.reporting.outlook import kept_words, out_of_reach, reach_cells, round_cells
+from bgpm.reporting.expectations import kept_words, out_of_reach, reach_cells, round_cells
 from bgpm.reporting.pool import pool_json, pool_markdown, pool_metrics, pool_sentence
 from bgpm.reporting.words import caveats, count, ends, percent, sentence, share_words
 
@@ -73,7 +73,7 @@ def metrics(result: Result) -> dict[str, float | int | None]:
     } | pool_metrics(result.arms, result.pool)
 
 
-def as_json(result: Result, outlook: Mapping[str, Any], rule: str) -> dict[str, Any]:
+def report_json(result: Result, outlook: Mapping[str, Any], rule: str) -> dict[str, Any]:
     """Everything the statistics found; null is a number that does not exist, most often a target not reached."""
     return {
         "acquisition": result.arm.name,
@@ -188,7 +188,7 @@ def _outlook(result: Result, outlook: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def as_markdown(result: Result, outlook: Mapping[str, Any], benchmark: Mapping[str, Any], rule: str) -> str:
+def report_markdown(result: Result, outlook: Mapping[str, Any], benchmark: Mapping[str, Any], rule: str) -> str:
     """The answer, the caveats, labels to each target, where the curves end and what to expect next."""
     arm, base = result.arm, result.baseline
     title = f"{arm.name} against {base.name}" if base else arm.name

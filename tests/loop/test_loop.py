@@ -13,8 +13,8 @@ from conftest import ROOT
 import bgpm
 from bgpm.acquisition.entropy import Entropy
 from bgpm.errors import ConfigError, DataError
+from bgpm.loop.loop import Loop
 from bgpm.loop.pool import Pool
-from bgpm.loop.run import Loop
 from bgpm.loop.score import score
 from bgpm.loop.select import select
 from bgpm.loop.start import start
