@@ -8,7 +8,7 @@ from __future__ import annotations
 from bgpm.data.tables import read_table
 from bgpm.stage import STUDY, read_params, run, whole_folder
 from bgpm.study import LABELLED, PARAMS, read_plan
-from bgpm.study.pools import fit_reduction, states_of, write_features
+from bgpm.study.pools import features_of, fit_reduction, states_of, write_features
 
 
 def main(name: str, which: str = "split") -> None:
@@ -25,7 +25,7 @@ def main(name: str, which: str = "split") -> None:
     )
     with whole_folder(home / "features" / name) as folder:
         for which in sets:
-            write_features(folder / which, reduction, tables[which], states[which])
+            write_features(folder / which, features_of(reduction, tables[which], states[which]))
 
 
 if __name__ == "__main__":

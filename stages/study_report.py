@@ -7,7 +7,7 @@ import numpy as np
 from bgpm.data.sheets import csv_text
 from bgpm.data.tables import concatenate, read_table, write_table
 from bgpm.stage import REPORTS, STUDY, read_params, run, write_text
-from bgpm.study import LABELLED, PARAMS, StudyPlan, read_plan
+from bgpm.study import LABELLED, PARAMS, StudyPlan, feature_sets, read_plan
 from bgpm.study.labelled_page import draw_whole, whole_markdown
 from bgpm.study.labelled_table import COLUMNS as WHOLE_COLUMNS
 from bgpm.study.labelled_table import rows as whole_rows
@@ -33,7 +33,15 @@ def main() -> None:
         draw_curves(found, arms, OUT / name)
     draw_savings(found, plan.arms, plan.headline, OUT / "savings")
     write_text(OUT / "index.md", study_markdown(plan, found))
+    report_features(plan)
     report_labelled(plan)
+
+
+def report_features(plan: StudyPlan) -> None:
+    """What features are worth: a table and a page."""
+    lines = list(feature_sets.rows(plan, STUDY / "feature_sets"))
+    write_text(OUT / "features.csv", csv_text(feature_sets.COLUMNS, (line.values() for line in lines)))
+    write_text(OUT / "features.md", "\n".join(feature_sets.markdown(plan, lines)))
 
 
 def report_labelled(plan: StudyPlan) -> None:

@@ -145,6 +145,37 @@ class LabelledPools(Settings):
             raise ConfigError(f"{PARAMS}: labelled.until: {self.until} is below the highest target of {self.targets}")
 
 
+class FeatureSets(Settings):
+    """Section ``feature_sets``: accuracy on unseen prompts by features, under uniform draws.
+
+    Attributes:
+        pools: Pools of recorded labels.
+        sets: Names of the sets, in the order of the tables; the first is what the others are compared with.
+        plans: Features of each.
+        labels: Label counts; a draw of more labels goes on where one of fewer ended.
+        model, posterior: Kinds.
+        settings: Of these kinds by choice, as in `ArmPlan`.
+    """
+
+    pools: list[str] = Field(min_length=1)
+    sets: list[str] = Field(min_length=1)
+    plans: dict[str, FeatureSettings]
+    labels: list[int] = Field(min_length=1)
+    model: str = "bt"
+    posterior: str = "laplace"
+    settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+    def check(self) -> None:
+        """Raises ConfigError for an unknown set or labels that do not increase."""
+        for name in self.sets:
+            if name not in self.plans:
+                raise ConfigError(
+                    f"{PARAMS}: feature_sets.plans: nothing for {name!r}; there are {', '.join(self.plans)}"
+                )
+        if sorted(set(self.labels)) != self.labels:
+            raise ConfigError(f"{PARAMS}: feature_sets.labels: expected increasing numbers, got {self.labels}")
+
+
 class StudyPlan(Settings):
     """``study/params.yaml``.
 
@@ -163,6 +194,7 @@ class StudyPlan(Settings):
         processes: Loops side by side.
         benchmark: File with prompt, chosen or responses, label, subset; its prompts are taken out of every pool.
         backbone, features: As in params.yaml.
+        feature_sets: The study of features.
         labelled: The study of labelled pools.
     """
 
@@ -184,6 +216,7 @@ class StudyPlan(Settings):
     benchmark: str
     backbone: BackboneSettings
     features: FeatureSettings
+    feature_sets: FeatureSets
     labelled: LabelledPools
 
     def arms_of(self, pool: str) -> list[str]:
@@ -203,7 +236,7 @@ def read_plan(raw: dict[str, Any]) -> StudyPlan:
         ("pool_plans", plan.pools, plan.pool_plans),
         ("budgets", plan.pools, plan.budgets),
         ("arm_plans", run, plan.arm_plans),
-        ("pools", plan.extra_pools, dict.fromkeys(plan.pools)),
+        ("pools", [*plan.extra_pools, *plan.feature_sets.pools], dict.fromkeys(plan.pools)),
         ("figures", [arm for arms in plan.figures.values() for arm in arms], dict.fromkeys(run)),
     ):
         for name in names:
@@ -222,6 +255,7 @@ def read_plan(raw: dict[str, Any]) -> StudyPlan:
                     f"{PARAMS}: arm {arm!r} makes recorded labels wrong, and those of {pool!r} are drawn from a fit; "
                     "run it on other pools"
                 )
+    plan.feature_sets.check()
     plan.labelled.check()
     if plan.headline not in plan.shares:
         raise ConfigError(f"{PARAMS}: headline: {plan.headline} is not among shares {plan.shares}")

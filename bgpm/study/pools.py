@@ -10,6 +10,7 @@ from bgpm.data.feature_blocks import write_blocks
 from bgpm.data.tables import read_table, rows_of, write_table
 from bgpm.features import FeatureSettings
 from bgpm.features.reduction import Reduction
+from bgpm.types import Features
 
 Tables = dict[str, dict[str, np.ndarray]]
 
@@ -33,13 +34,22 @@ def fit_reduction(settings: FeatureSettings, tables: Tables, states: dict[str, n
     return Reduction.fit(settings, states["responses"], list(responses["text"]), rows, asked)
 
 
-def write_features(folder: Path, reduction: Reduction, tables: Tables, states: dict[str, np.ndarray]) -> None:
+def features_of(reduction: Reduction, tables: Tables, states: dict[str, np.ndarray]) -> Features:
+    """Features of responses and prompts."""
+    asked = list(tables["prompts"]["text"][tables["responses"]["prompt"]])
+    return Features(
+        reduction(states["responses"], list(tables["responses"]["text"]), asked),
+        reduction(states["prompts"], list(tables["prompts"]["text"]), None),
+        reduction.blocks,
+    )
+
+
+def write_features(folder: Path, features: Features) -> None:
     """Features of responses and prompts, as `bgpm.loop.pool` reads them."""
     folder.mkdir(exist_ok=True)
-    asked = {"responses": list(tables["prompts"]["text"][tables["responses"]["prompt"]]), "prompts": None}
-    for name, values in states.items():
-        np.save(folder / f"{name}.npy", reduction(values, list(tables[name]["text"]), asked[name]))
-    write_blocks(folder, reduction.blocks)
+    np.save(folder / "responses.npy", features.responses)
+    np.save(folder / "prompts.npy", features.prompts)
+    write_blocks(folder, features.blocks)
 
 
 def write_tables(folder: Path, tables: Tables, truth: Tables) -> None:

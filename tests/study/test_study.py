@@ -206,6 +206,7 @@ def tiny_plan() -> dict[str, Any]:
         backbone={"path": "tiny/backbone", "sha256": None},
         features={"pca": 16},
         processes=1,
+        feature_sets=plan()["feature_sets"] | {"pools": ["tiny"], "sets": ["states", "states_rich"], "labels": [8, 14]},
         labelled=plan()["labelled"]
         | {
             "pools": ["tiny"],
@@ -257,6 +258,11 @@ def test_a_study_gives_the_numbers_of_the_pipeline_and_writes_its_tables(
         ("margin", "random", target) for target in ("0.9", "0.95", "0.98")
     ]
     assert {row["pairs"] for row in rows} == {str(len({r["response_a"] + r["response_b"] for r in tiny_pool()}))}
+    with (project.folder / "reports/study/features.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["features"], row["labels"]) for row in rows] == [
+        (name, labels) for name in ("states", "states_rich") for labels in ("8", "14")
+    ]
     # another target re-runs the report alone, another arm its own loop
     changed = tiny_plan()
     changed["arms"].append("margin")

@@ -1,0 +1,44 @@
+"""Stage of the study: one set of features on one pool, accuracy on held-out prompts by labels, for every seed."""
+
+from __future__ import annotations
+
+import numpy as np
+from tqdm import tqdm
+
+from bgpm.data.tables import concatenate, read_table, write_table
+from bgpm.evaluation.labelled_pairs import read_split
+from bgpm.loop.pool import LabelledSplit, Pool
+from bgpm.models import Model
+from bgpm.oracles.recorded import Recorded
+from bgpm.posteriors import Posterior
+from bgpm.registry import build
+from bgpm.stage import STUDY, read_params, run, whole_folder
+from bgpm.study import PARAMS, read_plan
+from bgpm.study.arm import answers
+from bgpm.study.feature_sets import accuracies
+from bgpm.study.pools import features_of, fit_reduction, states_of
+
+
+def main(name: str, which: str) -> None:
+    plan = read_plan(read_params(PARAMS))
+    study = plan.feature_sets
+    model = build(Model, study.model, study.settings.get("model"), "model", str(PARAMS))
+    posterior = build(Posterior, study.posterior, study.settings.get("posterior"), "posterior", str(PARAMS))
+    folder = STUDY / "tables" / name
+    tables = {kind: read_table(folder / f"{kind}.parquet") for kind in ("responses", "prompts")}
+    states = states_of(STUDY / "embeddings", folder)
+    features = features_of(fit_reduction(study.plans[which], tables, states), tables, states)
+    pool = Pool(read_table(folder / "pairs.parquet"), features)
+    heldout = LabelledSplit(**vars(read_split(folder, folder / "truth-heldout.parquet")), features=features)
+    found = []
+    seeds = range(plan.first_seed, plan.first_seed + plan.seeds)
+    for seed in tqdm(seeds, f"{name} {which}", unit="seed", disable=None):
+        truth = answers(folder, pool, Recorded(), seed)
+        table = accuracies(model, posterior, pool, truth, heldout, study.labels, seed=seed)
+        found.append({"seed": np.full(len(table["labels"]), seed)} | table)
+    with whole_folder(STUDY / "feature_sets" / name / which) as out:
+        write_table(out / "prompts.parquet", concatenate(found))
+
+
+if __name__ == "__main__":
+    run(main)
