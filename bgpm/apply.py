@@ -69,11 +69,11 @@ def add_export(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--pairs", choices=["best-worst", "all"], default="best-worst",
-        help="of a row's answers: the first against the last by mean probability, or every pair; default: %(default)s",
+        help="of a row's responses: first against last by mean probability, or every pair; default: %(default)s",
     )  # fmt: skip
     parser.add_argument(
         "--min-probability", type=float, default=0.5, metavar="P",
-        help="leave out pairs whose chosen answer is the better one with a lower probability; default: %(default)s",
+        help="leave out pairs whose chosen response is better with a lower probability; default: %(default)s",
     )  # fmt: skip
     parser.set_defaults(run=export)
 

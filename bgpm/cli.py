@@ -44,7 +44,7 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command; what goes wrong on purpose is one line and exit code 1."""
+    """Run a command; an expected error is one line and exit code 1."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     given = parser(next((word for word in words if word in COMMANDS), None)).parse_args(words)
     try:

@@ -51,7 +51,7 @@ class Params(Settings):
     """Everything params.yaml may say.
 
     Attributes:
-        goal: Which prize leads the report: a ``model`` of unseen prompts, or the whole ``pool`` labelled.
+        goal: Which result leads the report: accuracy of the ``model`` on unseen prompts, or the labelled ``pool``.
         acquisition: The acquisition function that is tested: the first arm.
         baseline: The one it is compared with: the second arm. The same as ``acquisition`` runs one arm only.
         seeds: Paired replications; each has its own seed labels, batches and model.

@@ -1,4 +1,4 @@
-"""The exception tree: everything bgpm raises on purpose.
+"""The exceptions of bgpm.
 
 Each class is also the builtin a caller would expect, so ``except ValueError`` keeps working.
 A message says what is wrong, what was expected, what was found, and how to mend it.
@@ -13,7 +13,7 @@ UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # categories of characters that control
 
 
 class BgpmError(Exception):
-    """Base of every error raised on purpose; a stage prints it as one line and exits with 1."""
+    """Base of every expected error; a stage prints it as one line and exits with 1."""
 
 
 class ArgumentError(BgpmError, TypeError):
@@ -53,7 +53,7 @@ class WeightsError(BgpmError, OSError):
 
 
 class LaunchError(BgpmError, RuntimeError):
-    """Processes that a launcher started did not all end well; what went wrong they have said themselves."""
+    """A process that a launcher started failed; its own error was printed by that process."""
 
 
 class ShapeError(BgpmError, ValueError):

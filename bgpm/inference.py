@@ -1,4 +1,4 @@
-"""A trained model of the pipeline, ready to compare answers it has never seen.
+"""A trained model of the pipeline, to compare responses it has never seen.
 
 ::
 

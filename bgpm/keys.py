@@ -1,4 +1,4 @@
-"""Pairs by name: randomness and errors that follow a pair wherever its row lies and whichever answer is first."""
+"""Order-independent pair keys, for seeded ties and error messages."""
 
 from __future__ import annotations
 

@@ -28,12 +28,14 @@ __all__ = ["export_answers", "import_answers"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``bgpm labels``."""
     commands = parser.add_subparsers(dest="direction", required=True)
-    out = commands.add_parser("export", help="print the answers of a store, or the questions of a batch")
-    out.add_argument("store", nargs="?", type=Path, help="a .jsonl file of data/annotations; left out: no answers")
-    into = commands.add_parser("import", help="add the answers of a file to a store")
+    out = commands.add_parser("export", help="print the annotations of a store, or the pairs of a batch")
+    out.add_argument("store", nargs="?", type=Path, help="a .jsonl file of data/annotations; left out: no annotations")
+    into = commands.add_parser("import", help="add the annotations of a file to a store")
     into.add_argument("file", type=Path)
     into.add_argument("store", type=Path, help="a .jsonl file of data/annotations")
-    into.add_argument("--last-wins", action="store_true", help="where an annotator contradicts himself")
+    into.add_argument(
+        "--last-wins", action="store_true", help="of two labels by one annotator for one pair the last counts"
+    )
     for command in (out, into):
         command.add_argument("--shape", choices=get_args(Shape), help="by default the file's ending says it")
         command.add_argument("--batch", type=Path, help="pairs of this batch.parquet only; by default of the pool")

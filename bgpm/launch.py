@@ -161,7 +161,7 @@ def launch(settings: LauncherSettings, module: str, args: Sequence[str]) -> None
 
 
 def end_with_stage() -> None:
-    """Have this rank end once its stage has, even by `kill -9`; its launcher then ends for want of ranks.
+    """Have this rank end once its stage has, even by `kill -9`; its launcher then ends because a rank ended.
 
     On one Linux machine; elsewhere it does nothing.
     """

@@ -62,14 +62,14 @@ class GeneralPreference(ScoreModule):
 
     Args:
         in_features: p.
-        blocks: Free blocks. With ``bt_block`` and none of them this is Bradley-Terry.
+        blocks: Cyclic blocks. With ``bt_block`` and none of them this is Bradley-Terry.
         bt_block: Put the block (w' phi, 1) first.
         bias: Append the constant p^1/2 to the features, as long as the average feature vector. On centred
             features a bilinear score without it has no transitive part at all.
         normalize: Divide v by its norm.
         prompt_gates: Weigh the blocks by a softmax over the prompt's features times their number, so that
             all weights start at 1; [blocks, p] gate weights start at 0.
-        generator: Draws W ~ N(0, 1/p). W = 0 is a saddle of the likelihood of free blocks.
+        generator: Draws W ~ N(0, 1/p). W = 0 is a saddle of the likelihood of cyclic blocks.
     """
 
     def __init__(

@@ -19,7 +19,7 @@ from bgpm.errors import BgpmError
 
 
 def main(batch: str) -> None:
-    """Print the questions of a batch."""
+    """Print the pairs of a batch with their texts."""
     for question in questions(Path(batch)):
         print(json.dumps(question, ensure_ascii=False))
 
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace) -> None:
-    """Print the questions of a batch; StateError where it or the pool cannot be read."""
+    """Print the pairs of a batch with their texts; StateError where it or the pool cannot be read."""
     main(given.batch)
 
 

@@ -9,7 +9,7 @@ Paths follow one convention, held here and in dvc.yaml only::
     data/study/                 pools and loops of the study
     data/start/                 the seed labels and model 0, shared by every arm
     data/offline/               a model of all labels, outside the loop: labels.parquet  model/  evaluation/
-    data/<arm>/round-<k>/       labels.parquet  everything bought so far (column `round` says when)
+    data/<arm>/round-<k>/       labels.parquet  everything acquired so far (column `round` says when)
                                 model/          trained on those labels; with a trained backbone its
                                                 seed-<n>/{backbone,features/{pool,benchmark}} too
                                 evaluation/     the learning curve up to here
@@ -175,7 +175,7 @@ def run(main: Callable[..., None]) -> None:
 
 
 def _leave() -> NoReturn:
-    """End this process at once, with exit code 0 and all it printed, but without Python's own farewell.
+    """Flush the output and exit with code 0, skipping interpreter shutdown.
 
     Libraries hold process groups for as long as Python lives. While it ends, a thread of such a group that lets go of
     its last tensor aborts the process, and the launcher then reports work that is done as failed.

@@ -1,4 +1,4 @@
-"""The nouns of the project, as frozen dataclasses of arrays.
+"""Data types that all packages share, as frozen dataclasses of arrays.
 
 Shapes: R responses, Q prompts, N pairs, p features. Arrays on disk and at the
 borders between families are numpy; inside the maths they are torch tensors in float64. This module
@@ -202,7 +202,7 @@ class Candidates:
             ties are broken by a seeded hash of it.
         kernel: Call it for covariance rows; raises ConfigError where the posterior has none.
         error_rate: e, the share of wrong labels: what a label can teach is that of a label with errors.
-        bought: Pairs labelled so far, without their labels; given to acquisition functions, not to selectors.
+        bought: Pairs acquired so far, without their labels; given to acquisition functions, not to selectors.
 
     Raises:
         ArgumentError: If moments are not arrays of numbers.

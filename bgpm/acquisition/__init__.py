@@ -43,5 +43,5 @@ class Acquisition(Component):
         return values
 
     def values(self, candidates: Candidates, *, generator: np.random.Generator) -> np.ndarray:
-        """What `__call__` promises, float64 [N], for candidates whose moments are known to be sound."""
+        """Values as `__call__` describes them, float64 [N], for candidates whose moments have been checked."""
         raise NotImplementedError

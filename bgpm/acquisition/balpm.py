@@ -1,13 +1,14 @@
 """Information about the weights plus diversity of prompts, after BAL-PM (arXiv:2406.10023).
 
-BAL-PM buys pairs that are informative (BALD) and whose prompts keep the entropy of the bought prompts' features high,
+BAL-PM acquires informative pairs (BALD) whose prompts keep the entropy of the acquired prompts' features high,
 by a nearest-neighbour estimate (Kozachenko and Leonenko, 1987; Kraskov et al., arXiv:cond-mat/0305641). For each
 dimension, a prompt x adds to it
 
     log D(x) - (psi(n(x) + 1) - psi(1)) / p,
 
-D being the distance to its k-th neighbour among all prompts, bought or on offer, and n the number of bought pairs whose
-prompts are within D: large where prompts are rare and few were bought. psi(n + 1) - psi(1) = 1 + 1/2 + ... + 1/n.
+D being the distance to its k-th neighbour among all prompts, acquired or on offer, and n the number of acquired
+pairs whose prompts are within D: large where prompts are rare and few were acquired. psi(n + 1) - psi(1) is
+1 + 1/2 + ... + 1/n.
 
 What is different here: the published policy adds every pick of a growing batch to n, these values are those before the
 batch. The setting ``max_per_prompt`` of the selectors keeps a batch from dwelling on one prompt.
@@ -32,7 +33,7 @@ _CHUNK = 1 << 22  # distances held at once: 32 MiB
 class Balpm(Acquisition):
     """BALD + entropy_weight times the prompt's contribution above the smallest, in nats, >= 0.
 
-    Time is O(Q^2 p) for Q prompts on offer or bought.
+    Time is O(Q^2 p) for Q prompts on offer or acquired.
 
     Attributes:
         entropy_weight: Weight of the bonus, >= 0. BALD is a fraction of log 2 while log D spans what the features'
@@ -52,7 +53,7 @@ class Balpm(Acquisition):
         prompts = candidates.features.prompts
         require_finite("prompt features", prompts[offered], candidates.keys[first])
         require_finite(
-            "prompt features", prompts[bought], np.array([f"bought of prompt {row}" for row in bought], object)
+            "prompt features", prompts[bought], np.array([f"acquired of prompt {row}" for row in bought], object)
         )
         points = prompts[np.union1d(offered, bought)].astype(np.float64)
         here = prompts[offered].astype(np.float64)

@@ -16,7 +16,7 @@ class Entropy(Acquisition):
     """H(E p), in nats, in [0, log 2].
 
     The sum of what the model does not know (`bald`) and of the label's own noise: where labels are noisy it
-    may buy coin tosses. It does not chase the most extreme feature differences, as the variance does.
+    may acquire coin tosses. It does not chase the most extreme feature differences, as the variance does.
 
     p is the probability that the first answer *is* better, also where annotators err: their errors add the same noise
     to every pair, so the ranking would be the same, and the odds that `power` makes of the values only flatter. An

@@ -1,4 +1,4 @@
-"""Uniform choice: what every other function has to beat."""
+"""Uniform draws: the usual baseline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The desk: hands out pairs, takes answers, and says how far the work is. One for all people, shared by threads."""
+"""State behind the labelling page: hands out pairs, stores annotations, reports progress. Shared by threads."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ LONGEST_NOTE = 4000
 
 
 class ClosedError(Exception):
-    """The pair is not asked for any more: its label was used, or another pool took this one's place."""
+    """The pair takes no annotations any more: its label was used, or the pool changed."""
 
 
 def shown(annotator: str, pair_id: str) -> Literal["ab", "ba"]:
-    """Which order this person sees this pair in: a fair coin that always falls the same."""
+    """The order in which this annotator sees this pair: a fair draw by annotator and pair, always the same."""
     digest = hashlib.blake2b(f"{annotator}\0{pair_id}".encode(), digest_size=1).digest()
     return "ba" if digest[0] & 1 else "ab"
 
@@ -44,13 +44,13 @@ def label_of(choice: Choice, order: str) -> float | None:
 
 
 def labels(said: Mapping[str, Answer]) -> dict[str, float]:
-    """What people said of one pair as 1 (A), 0.5 (tie) or 0 (B), without those who skipped it."""
+    """The labels that people gave one pair as 1 (A), 0.5 (tie) or 0 (B), without those who skipped it."""
     given = {name: a.label for name, a in said.items() if a.label is not None}
     return {name: 0.5 if label == 0.5 else float(label > 0.5) for name, label in given.items()}
 
 
 class Progress:
-    """Who answered what of a batch, kept up to date answer by answer.
+    """Who annotated which pairs of a batch; updated with each annotation.
 
     Attributes:
         open: Pairs that too few people have answered, in the order of asking.

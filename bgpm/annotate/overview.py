@@ -170,7 +170,7 @@ def _curve(params: Mapping[str, Any], batches: Sequence[OpenBatch]) -> str:
     basis = f"on {pairs:,} labelled pairs of {prompts:,} prompts that no model saw"
     chart = ""
     if len(arms[0].labels) > 1:
-        chart = line_chart("Held-out accuracy, %, against labels bought", series, width=760, height=300)
+        chart = line_chart("Held-out accuracy, %, against labels acquired", series, width=760, height=300)
     figure = f"<figure>{chart}<figcaption>{'; '.join(words)}, {basis}.</figcaption></figure>"
     return _section(title, "\n".join([figure, *(_forecast(arm) for arm in arms)]))
 

@@ -1,4 +1,4 @@
-"""What annotators said: how it is asked, kept, exchanged with other tools, and how far annotators agree.
+"""Annotations: their store, exchange with other tools, and agreement between annotators.
 
 | file | what it is |
 |---|---|

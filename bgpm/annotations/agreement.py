@@ -1,4 +1,4 @@
-"""How far people agree, and how often each of them errs.
+"""Agreement between annotators, and the error rate of each.
 
 Cohen, "A coefficient of agreement for nominal scales", 1960; Fleiss, "Measuring nominal scale agreement among many
 raters", 1971, here for any number of raters a pair; Dawid and Skene, "Maximum likelihood estimation of observer error

@@ -28,7 +28,7 @@ EXPECTED = "A, B, tie, left, right, response_a, response_b, or words such as 'bo
 
 @dataclass
 class Passed:
-    """What an import read and did not take, to be said once.
+    """What an import skipped, for one warning.
 
     Attributes:
         annotations: How many annotations were passed over, by reason.

@@ -1,4 +1,4 @@
-"""One spelling a person: annotators' names as they count and as they are shown.
+"""Annotators' names: one spelling for each annotator.
 
 The same name can be written in several ways that nobody can tell apart: with a composed or a combining accent, with a
 joiner or a blank of no width, with another kind of blank. People are counted by name (`annotators_per_pair`), so a name

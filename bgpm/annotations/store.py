@@ -1,4 +1,4 @@
-"""Labels that cost somebody something: an append-only file that loses none of them.
+"""The store of annotations: an append-only file that loses none of them.
 
 One JSON object a line. A line is either an answer (the fields of `Answer`; ``pair_id`` and ``label`` suffice for lines
 written by hand) or a retraction ``{"retract": ID, "annotator": ..., "at": ...}``. Nothing is ever rewritten, so a file
@@ -51,7 +51,7 @@ def _new_id() -> str:
 
 @dataclass(frozen=True)
 class Answer:
-    """What one annotator said of one pair.
+    """What one annotator gave for one pair.
 
     Attributes:
         pair_id: The pair, in the order of its answers that the batch has.

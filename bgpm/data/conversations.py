@@ -1,4 +1,4 @@
-"""Conversations in every dress that files put them in, as turns of one form.
+"""Conversations in all formats that files use, as turns of one form.
 
 A turn is a role and a text. Whatever else a message holds that carries meaning (tool calls, a tool's name) is written
 into the turn's text as one line of canonical JSON, so that two responses which differ only there differ; the message
@@ -93,7 +93,7 @@ def without_nulls(value: Any) -> Any:
 
 
 def messages_in(value: Any, place: str, column: str) -> Any:
-    """A column's value with messages in it, if messages is what it holds in another dress.
+    """A column's value with messages in it, if it holds messages in another format.
 
     Text in which a whole list of messages stands, as JSON or as Python writes it, is parsed; a dict of lists becomes a
     list of dicts; one message becomes a list of one. Any other value is passed on, prose and ``[1, 2]`` too.

@@ -1,4 +1,4 @@
-"""Rows that must not be there twice, or not at all: duplicates, identical answers, benchmark prompts.
+"""Deduplication and decontamination: duplicates, identical responses, benchmark prompts.
 
 Texts are normalised here for comparing and nowhere else; what is kept is kept as it was.
 """

@@ -72,7 +72,7 @@ def prepare(
     Args:
         pool, benchmark: What to read. Without a benchmark no prompt is taken out for it, and its tables are empty.
         answered: Labels that people gave to held-out pairs, by pair_id: they stand where none is recorded.
-        recorded: Labels will be bought from the pool's file, so that each of its pairs needs one.
+        recorded: Labels will be acquired from the pool's file, so that each of its pairs needs one.
 
     Raises:
         DataError: Naming file, line and what to do, for input that cannot be used.
@@ -257,7 +257,7 @@ def _check_pool(rows: Sequence[Row], splits: Sequence[str], settings: PoolSettin
 
 
 def _check_recorded(rows: Sequence[Row], splits: Sequence[str], answered: bool) -> None:
-    """Refuse what a recorded oracle or an evaluation would stumble over hours later."""
+    """Refuse a pool whose labels a recorded oracle or the evaluation cannot use."""
     bare = {
         name: [row.place for row, split in zip(rows, splits, strict=True) if split == name and math.isnan(row.label)]
         for name in ("pool", "heldout")

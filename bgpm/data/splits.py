@@ -1,4 +1,4 @@
-"""Seeded choices that depend on what is chosen, not on where it stands in a file.
+"""Seeded splits that do not depend on the order of a file.
 
 Each is a hash of seed and text, so that adding, removing or shuffling rows moves nothing else.
 """

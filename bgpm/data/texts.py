@@ -1,4 +1,4 @@
-"""Texts as `prepare` wrote them: what a backbone reads, without anything of the loop."""
+"""Texts as `prepare` wrote them, for the backbone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the stages wrote, as arrays: learning curves, held-out answers by prompt, labels as they were bought."""
+"""What the stages wrote, as arrays: learning curves, held-out answers by prompt, labels as they were acquired."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Arm:
     Attributes:
         name: The acquisition function.
         seeds: Its replications, sorted, S.
-        rounds, labels: int64 [T], the points of the curve and the labels bought until then.
+        rounds, labels: int64 [T], the points of the curve and the labels acquired until then.
         rows: Every number, in the order of the file.
         values: float64 [S, T] for each (split, section, metric); NaN where it was not measured.
         trials: Held-out answers by prompt.
@@ -116,7 +116,7 @@ class Arm:
         return np.array(sorted(map(tuple, means))).reshape(-1, 2)
 
     def surprises(self) -> float:
-        """Share of bought labels that went against the model's guess; NaN where no guess was recorded.
+        """Share of acquired labels that contradict the model's prediction; NaN where no prediction was recorded.
 
         The seed set, ties, abstentions and scores of exactly 0 do not count. One half is what coin flips give.
         """

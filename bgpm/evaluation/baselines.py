@@ -1,4 +1,4 @@
-"""What a preference can be guessed from without understanding a word: baselines trained on every label of the pool.
+"""Baselines that do not read meaning (position, length, vocabulary), trained on every label of the pool.
 
 - ``first``: the first answer is the better one. Answers are in shuffled order, so this is chance.
 - ``length``: the longer answer is better, or the shorter, whichever the pool's labels favour.

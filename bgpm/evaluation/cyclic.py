@@ -1,4 +1,4 @@
-"""Preferences that go round in a circle: which triples do, and whether a model orders them so.
+"""Cyclic triples of preferences: which there are, and whether a model orders them rightly.
 
 Bradley-Terry orders every triple on a line: it gets at most two of a cycle's three pairs right, never all three.
 """

@@ -1,4 +1,4 @@
-"""What a single number hides: reliability, accuracy against coverage, and best of n, as tidy rows of figures.
+"""Reliability, accuracy against coverage, and best of n, as tidy rows of figures.
 
 Rows are (figure, series, x, y, pairs or prompts):
 
@@ -157,7 +157,7 @@ def _compared(first: list[int], second: list[int]) -> list[int]:
 
 
 def _expected_best(true: np.ndarray, guess: np.ndarray, most: int) -> np.ndarray:
-    """Mean true rate of the answer with the highest guess in random subsets of 1 to ``most``; equal guesses by lot."""
+    """Mean true rate of the answer with the highest guess in random subsets of 1 to ``most``; ties at random."""
     order = np.argsort(guess, kind="stable")
     _, at = np.unique(guess[order], return_inverse=True)
     level = (np.bincount(at, true[order]) / np.bincount(at))[at]

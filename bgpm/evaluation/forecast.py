@@ -1,4 +1,4 @@
-"""What the next rounds will measure: a learning curve carried on, with its uncertainty.
+"""Forecast of a learning curve, with its uncertainty.
 
 The mean over seeds follows a power law, the usual form of learning curves (arXiv:2103.10948 compares others)::
 
@@ -32,7 +32,7 @@ from scipy.special import log_ndtr, ndtr, ndtri
 from bgpm.errors import ShapeError
 
 MINIMUM_POINTS = 4  # below, two parameters of the curve and a noise have nothing to be told apart by
-HORIZON = 10.0  # labels are not forecast beyond this multiple of those bought so far
+HORIZON = 10.0  # labels are not forecast beyond this multiple of those acquired so far
 EXPONENTS = np.geomspace(0.1, 2.0, 9)
 CORRELATIONS = (0.0, 0.4, 0.7, 0.9)
 FACTORS = (1.0, 3.0, 10.0)  # variance of the mean curve around a power law, against that of the mean of S seeds
@@ -41,7 +41,7 @@ _FLOOR = 1e-10  # of the sum of squares: curves without any noise
 
 @dataclass(frozen=True)
 class Reach:
-    """Labels still to be bought until the smooth curve reaches an accuracy.
+    """Labels still to be acquired until the smooth curve reaches an accuracy.
 
     Attributes:
         target: The accuracy.

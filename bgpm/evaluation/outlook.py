@@ -14,7 +14,7 @@ GAINS = (0.01, 0.02, 0.05)  # of accuracy, whose price in labels is asked
 
 
 def outlook(labels: np.ndarray, accuracy: np.ndarray, rng: np.random.Generator) -> dict[str, Any]:
-    """Forecast of the next rounds, labels left to higher accuracies, and how earlier forecasts kept their promise.
+    """Forecast of the next rounds, labels left to higher accuracies, and the coverage of earlier forecasts.
 
     Rounds to come are as large as the last one.
 

@@ -1,4 +1,4 @@
-"""The labels of a whole pool, acquired or inferred, and how many of them are right: the second prize of the loop.
+"""The labels of a whole pool, acquired or inferred, and how many of them are right.
 
 The final label of an acquired pair is the label that was given, or the posterior's where annotators err; any other
 pair's is the sign of its score. ``right`` is the share of the pool's pairs whose final label is right. Pairs whose true

@@ -42,8 +42,8 @@ class Result:
         learned: Whether the baseline's gain is above 0 (for a single seed its value, otherwise its 80% interval, which
             is a one-sided test at 90%).
         saturated: Whether the baseline stops climbing before its last labels.
-        pool: The second prize; None where nobody knows the pool's true labels.
-        goal: Which prize leads: ``model`` or ``pool``.
+        pool: Results on the labelled pool; None where the pool's true labels are not known.
+        goal: Which goal leads the report: ``model`` or ``pool``.
     """
 
     arm: Arm
@@ -69,7 +69,7 @@ class Result:
 
     @property
     def indicative(self) -> bool:
-        """Whether there are too few seeds for the interval to keep its promise."""
+        """Whether there are too few seeds for the interval's coverage."""
         return len(self.arm.seeds) < INDICATIVE_BELOW
 
 
@@ -132,7 +132,7 @@ def verdict(result: Result) -> str:
 
 @dataclass(frozen=True)
 class PoolResult:
-    """The second prize: what a pool costs whose labels are right in so many cases.
+    """Labels that a labelled pool costs, by its share of right labels.
 
     Attributes:
         right: Of each arm, by name, share of right labels, [S, T].
@@ -153,7 +153,7 @@ class PoolResult:
 def pool_result(
     arms: list[Arm], *, audit: AuditSettings, looks: int, resamples: int, rng: np.random.Generator
 ) -> PoolResult | None:
-    """The second prize of one arm, or of two; None where nobody knows the pool's true labels.
+    """Results on the labelled pool, of one arm or two; None where the pool's true labels are not known.
 
     Args:
         audit: Target and chance of error of the bound.

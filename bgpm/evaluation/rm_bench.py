@@ -1,4 +1,4 @@
-"""RM-Bench (arXiv:2410.16184): accuracy where style helps, where it says nothing, and where it misleads.
+"""RM-Bench (arXiv:2410.16184): accuracy where style helps (easy), is equal (normal) and misleads (hard).
 
 Each item has a right and a wrong answer in three styles, plain to adorned. Of the 3 x 3 matrix of accuracies, chosen
 style by rejected style, *easy* is the mean below the diagonal (the right answer is the more adorned one), *normal* the

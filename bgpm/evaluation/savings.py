@@ -1,4 +1,4 @@
-"""How many labels an acquisition function saves against a baseline, and how sure that is.
+"""Labels that an acquisition function saves against a baseline, with intervals.
 
 Definition, the same for every number that the project reports::
 
@@ -40,7 +40,7 @@ class Trials:
     """Held-out results of one arm.
 
     Attributes:
-        labels: float64 [T], labels bought at each point, increasing.
+        labels: float64 [T], labels acquired at each point, increasing.
         right: float64 [S, T, Q], right answers on each held-out prompt; a tied score counts one half.
         pairs: float64 [Q], pairs of each prompt that have a winner.
     """

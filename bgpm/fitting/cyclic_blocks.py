@@ -1,6 +1,6 @@
-"""Free blocks earn their place: when a general preference model goes beyond its Bradley-Terry block.
+"""Forward selection of cyclic blocks by cross-validated likelihood.
 
-A free block adds P'(phi_i phi_j' - phi_j phi_i')Q to the score. Zero is a trap: at P = Q = 0 its gradient, its
+A cyclic block adds P'(phi_i phi_j' - phi_j phi_i')Q to the score. Zero is a trap: at P = Q = 0 its gradient, its
 Gauss-Newton curvature and its linearised variance all vanish, and above alpha = sigma_1(G), with
 G = sum_n (y_n - p_n) / tau (phi_i phi_j' - phi_j phi_i'), zero is a local minimum. So a block is
 
@@ -88,7 +88,7 @@ def leading_subspace(apply: Callable[[Tensor], Tensor], p: int, k: int, *, gener
 
 @dataclass(frozen=True)
 class FoundBlocks:
-    """Weights with the blocks that earned their place.
+    """Weights, with the cyclic blocks that were accepted.
 
     Attributes:
         weight: [1 + 2 blocks, p].
@@ -120,7 +120,7 @@ def search(
     *,
     generator: torch.Generator,
 ) -> FoundBlocks:
-    """Add free blocks to a fitted Bradley-Terry model, one at a time, while they help held-out prompts.
+    """Add cyclic blocks to a fitted Bradley-Terry model, one at a time, while held-out likelihood rises.
 
     Args:
         model: Gives the largest number of blocks.

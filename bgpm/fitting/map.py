@@ -1,8 +1,8 @@
 """Maximum a posteriori of any preference model: what `point`, `laplace` and `ensemble` share.
 
 A model that contains Bradley-Terry is fitted as Bradley-Terry first: a convex problem, solved by damped
-Newton steps, its prior precision chosen by evidence or held-out likelihood. Free blocks then have to earn
-their place (`bgpm.fitting.cyclic_blocks`). Any other model is fitted by L-BFGS.
+Newton steps, its prior precision chosen by evidence or held-out likelihood. Cyclic blocks are then added by
+forward selection (`bgpm.fitting.cyclic_blocks`). Any other model is fitted by L-BFGS.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from bgpm.types import FeatureBlock
 if TYPE_CHECKING:
     from bgpm.posteriors import MapSettings
 
-# Strong to weak. Free blocks: shares of sigma_1(G), above which zero is a minimum. Elsewhere the weights start
+# Strong to weak. Cyclic blocks: shares of sigma_1(G), above which zero is a minimum. Elsewhere the weights start
 # at unit scale, and these are multiples of the precision that says so.
 BLOCK_SHARES = (1 / 2, 1 / 8, 1 / 32, 1 / 128)
 UNIT_MULTIPLES = (64.0, 16.0, 4.0, 1.0)
@@ -111,7 +111,7 @@ class MapFit:
         centre: Where the prior of all parameters is centred, one vector, or None for zero.
         loss: The loss it was fitted to.
         tau: Temperature of predictions: the loss's, unless calibrated.
-        blocks_off: Free blocks that are switched off.
+        blocks_off: Cyclic blocks that are switched off.
         summary: What was learnt in numbers.
         effects: Deviations of responses, or None where there are none.
     """

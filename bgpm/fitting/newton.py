@@ -44,7 +44,7 @@ ROUNDING = 1e-13  # of the objective, relative
 
 @dataclass(frozen=True)
 class LinearFit:
-    """Weights w [p] under a prior precision, and what remains to be asked of them.
+    """Weights w [p] under a prior precision, with the quantities that follow from them.
 
     Attributes:
         weight: Maximum a posteriori, [p].

@@ -1,6 +1,6 @@
-"""What switched-off blocks leave open: the posterior of a cyclic preference that no label has shown yet.
+"""Posterior of cyclic blocks that are switched off: cyclic preferences that no label has shown yet.
 
-A free block adds w(phi_i, phi_j) = P'(phi_i phi_j' - phi_j phi_i')Q to the score. At zero its linearised
+A cyclic block adds w(phi_i, phi_j) = P'(phi_i phi_j' - phi_j phi_i')Q to the score. At zero its linearised
 variance is zero, so that acquisition would never look where it could be switched on. Its exact second-order
 variance is not: with P, Q ~ N(0, I / alpha) the score is a random field with mean 0 and covariance
 2 / alpha^2 <phi_i ^ phi_j, phi_k ^ phi_l>, with the wedge product's inner product

@@ -1,4 +1,4 @@
-"""From tables to float64 tensors: the border where features are checked and pairs get one direction."""
+"""From tables to float64 tensors: features are checked, and each pair gets one direction."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether stated probabilities are kept.
+"""Calibration and proper scores of predicted probabilities.
 
 Which answer of a pair is first carries no information, so every measure is the same for a pair and its swap.
 """

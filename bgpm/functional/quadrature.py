@@ -1,4 +1,4 @@
-"""Expectations over a Gaussian logit, by quadrature: what a label is worth.
+"""Expectations over a Gaussian logit, by quadrature.
 
 The score s of a pair is N(mean, var) and the label is Bernoulli with probability sigmoid(x), x = s / tau.
 Entropies are in nats. For |mean| / tau <= 14 and sd / tau from 1e-3 to 20, every value is within 1e-6 of the

@@ -24,7 +24,7 @@ class Pool:
         table: Columns of ``pairs.parquet``.
         features: Features of the texts.
         pairs: The same pairs as index arrays.
-        open: Rows whose pairs may be bought, int64.
+        open: Rows whose pairs may be acquired, int64.
     """
 
     table: Table
@@ -99,7 +99,7 @@ def candidates(
     Args:
         scores: Columns pair, mean, variance, tau, error_rate.
         kernel: Covariance rows, on demand.
-        bought: Rows of the pairs bought so far; none by default.
+        bought: Rows of the pairs acquired so far; none by default.
     """
     some = len(scores["pair"]) > 0
     return Candidates(

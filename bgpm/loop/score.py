@@ -24,7 +24,7 @@ def score(
     generator: np.random.Generator,
     moments: ScoreMoments | None = None,
 ) -> Table:
-    """What a label for each pair that is neither held out nor bought would be worth.
+    """Value of a label for each pair that is neither held out nor acquired.
 
     Args:
         moments: Of the scores of `on_offer`, where they are known already.
@@ -47,7 +47,7 @@ def score(
 
 
 def on_offer(pool: Pool, bought: np.ndarray) -> tuple[np.ndarray, Pairs]:
-    """Rows of the pairs that are neither held out nor bought, and the pairs."""
+    """Rows of the pairs that are neither held out nor acquired, and the pairs."""
     rows = np.setdiff1d(pool.open, bought)
     return rows, pool.pairs.take(rows)
 

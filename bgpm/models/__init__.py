@@ -34,7 +34,7 @@ class Model(Component):
 
     @property
     def contains_bt(self) -> bool:
-        """True where the model with no free block is exactly Bradley-Terry."""
+        """True where the model with no cyclic block is exactly Bradley-Terry."""
         return False
 
     def build(self, in_features: int, *, generator: torch.Generator, blocks: int | None = None) -> ScoreModule:
@@ -43,6 +43,6 @@ class Model(Component):
         Args:
             in_features: p, the number of features.
             generator: Draws the initial weights.
-            blocks: Free blocks to build, at most and by default `free_blocks`.
+            blocks: Cyclic blocks to build, at most and by default `free_blocks`.
         """
         raise NotImplementedError

@@ -24,8 +24,9 @@ class Gpm(Model):
 
     Attributes:
         dim: d, the even dimension of the embedding, the Bradley-Terry block included.
-        bt_block: The first block is (r, 1); the other (d - 2) / 2 blocks have to earn their place.
-            False gives the model as published: d / 2 free blocks, all on.
+        bt_block: The first block is (r, 1); the other (d - 2) / 2 are cyclic blocks, added by forward
+            selection (`bgpm.fitting.cyclic_blocks`).
+            False gives the model as published: d / 2 cyclic blocks, all on.
         bias: v = W phi + b. Only without ``bt_block``, where centred features leave no other way to express
             a transitive preference; decoder states, which have a large common part, do without.
         normalize: ``none``; ``mean`` puts v on the unit sphere; ``sphere`` does the same and, under the

@@ -1,4 +1,4 @@
-"""Requests to an OpenAI-compatible chat endpoint: patient with a service in trouble, and sparing.
+"""Requests to an OpenAI-compatible chat endpoint. Failed requests are retried with exponential backoff.
 
 https://platform.openai.com/docs/api-reference/chat. The key travels in one header and is taken out of every message.
 """

@@ -1,6 +1,6 @@
-"""What a judge's reply says: one letter or one JSON object, in the dress that models put around it.
+"""Parse a judge's reply: one letter or one JSON object, with the markup that models put around it.
 
-A reply is read where it holds the answer and nothing else: ``A``, ``**A**``, ``(A)``, ``[[A]]``, ``"A"``, ``A.``,
+A reply is read where it holds the annotation and nothing else: ``A``, ``**A**``, ``(A)``, ``[[A]]``, ``"A"``, ``A.``,
 ``Answer: A``, ``{"better": "A"}``, a fenced block with any of these, and any of these after a closed
 ``<think>...</think>``. Prose is not interpreted: "A is worse than B" names A first and means B.
 """
@@ -56,7 +56,7 @@ def _unfenced(text: str) -> str:
 
 
 def _letter(text: str) -> str | None:
-    """The one letter of a text, without its dress."""
+    """The one letter of a text, without the markup around it."""
     bare = text.replace("*", "").replace("`", "").strip(DRESS)
     if lead := LEAD.match(bare):
         bare = bare[lead.end() :]

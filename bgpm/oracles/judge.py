@@ -57,9 +57,9 @@ class Judge(Oracle):
         logprobs: Ask for the log-probabilities of so many tokens, and take for the label the probability of A among
             the letters; 0 for the letter itself.
         disagreement: What the label is where the two orders favour different answers: the average of both, or a tie.
-        refusal: What to do when the service refuses a question (too long, filtered): stop, or take it for an
+        refusal: What to do when the service refuses a request (too long, filtered): stop, or take it for an
             abstention.
-        attempts: Replies that are paid for before an unreadable one counts as an abstention.
+        attempts: Replies asked for to get one that can be parsed; then the judge abstains.
         retries, backoff, timeout: See `bgpm.oracles._chat.Chat`.
         max_reply_bytes: A reply that is longer, unpacked, is not read to its end and counts as none.
         concurrency: Requests under way at a time.
@@ -249,7 +249,7 @@ class Judge(Oracle):
     def _settle(
         self, ask: _Ask, tries: int, chat: Chat, budget: _Budget, store: LabelStore, first: _FirstReplies
     ) -> None:
-        """Ask until a reply can be read, or as often as is paid for."""
+        """Ask until a reply can be parsed, at most ``attempts`` times."""
         size = len(json.dumps(ask.body, ensure_ascii=False).encode())  # no tokeniser makes more tokens than bytes
         at_most = self._price(OVERHEAD + size, self._longest_reply or 0)
 
@@ -350,7 +350,7 @@ class _Told:
 
 
 class _Budget:
-    """What may still be asked. Costs under way count at their most, so that the limit is never passed."""
+    """Requests and cost that are left. Requests under way count at their maximum cost, so the limit is never passed."""
 
     def __init__(self, judge: Judge, store: LabelStore) -> None:
         paid = store.history(retracted=True)
@@ -389,7 +389,7 @@ class _Budget:
 
 
 class _FirstReplies:
-    """No more requests than a few until one reply was readable: a model that answers in prose must not cost much."""
+    """Allows only a few requests until one reply was readable, so that a model that replies in prose costs little."""
 
     def __init__(self, judge: Judge, stop: threading.Event) -> None:
         self._judge, self._stop = judge, stop
@@ -433,7 +433,7 @@ class _FirstReplies:
 
 
 def reconcile(ab: Answer, ba: Answer, disagreement: Literal["average", "tie"]) -> float:
-    """One label from both orders; NaN where either has none, since then nothing speaks against the place."""
+    """One label from both orders; NaN where either has none, since the position bias is then not known."""
     if ab.label is None or ba.label is None:
         return math.nan
     if disagreement == "tie" and np.sign(ab.label - 0.5) != np.sign(ba.label - 0.5):

@@ -1,4 +1,4 @@
-"""Posteriors: how sure the model is of each score.
+"""Posteriors: the uncertainty of each score.
 
 One file a posterior, found by its name (see `bgpm.registry`). `Posterior.fit` turns a model, features
 and labels into a `Fitted`, which gives moments, samples and a pair kernel, and is saved as safetensors
@@ -58,7 +58,7 @@ class Posterior(Component):
 
 
 class MapSettings(Posterior):
-    """Loss, prior and the choice of free blocks.
+    """Loss, prior and the choice of cyclic blocks.
 
     Attributes:
         prior_precision: Precision of the weights' Gaussian prior: a number; ``heldout``, by cross-validated

@@ -37,9 +37,9 @@ class Amortized(Posterior):
         warmup: Share of the steps over which that weight grows from 0.
         mixing: While training, v = mixing * sample + (1 - mixing) * mean.
         steps: Updates, the same for any number of labels. With some hundred labels more of them fit the labels' noise:
-            on planted cycles (benchmarks/intransitivity.py, 64 to 256 labels) 500 at a rate of 0.01 are right for 92 to
-            95% of held-out pairs, 60 at 0.03 for 97 to 99%. They were the best of 14 settings; these numbers are from
-            other seeds.
+            on synthetic cyclic preferences (benchmarks/intransitivity.py, 64 to 256 labels) 500 at a rate of 0.01 are
+            right for 92 to 95% of held-out pairs, 60 at 0.03 for 97 to 99%. They were the best of 14 settings; these
+            numbers are from other seeds.
             Thousands of labels need more: 60 see each of 1,920 once.
         batch_size: Labels an update sees.
         learning_rate: Of AdamW.

@@ -1,4 +1,4 @@
-"""Ensemble: members that differ in the labels' weights and in where their prior is centred.
+"""Ensemble: members with bootstrapped labels and perturbed priors.
 
 Randomised maximum a posteriori sampling (arXiv:1810.05546): every member draws the centre of its prior from
 the prior, and weighs prompts by a Bayesian bootstrap, Exp(1) weights scaled to mean 1. For linear models the

@@ -25,7 +25,7 @@ class Laplace(MapSettings):
         structure: ``full`` or ``low_rank`` (over the labels), both exact; ``kronecker``, an approximation
             except for Bradley-Terry; ``auto`` takes the smaller exact one, or Kronecker where neither is small.
             With response effects it is ``full``.
-        off_variance: Prior variance, in logits squared, that the free blocks which are switched off give to the
+        off_variance: Prior variance, in logits squared, that the cyclic blocks which are switched off give to the
             score of the average labelled pair: what is left to explore of cyclic preferences. 0 for none.
     """
 

@@ -1,4 +1,4 @@
-"""No uncertainty: the maximum a posteriori alone, with variance 0. For baselines and for speed."""
+"""The MAP estimate (maximum a posteriori) alone, with variance 0: no uncertainty. For baselines and for speed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Point(MapSettings):
-    """Settings of the point estimate: those of `MapSettings`."""
+    """Settings of the MAP estimate: those of `MapSettings`."""
 
     kind: Literal["point"] = "point"
     gives: ClassVar[Uncertainty] = "mean"

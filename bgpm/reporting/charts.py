@@ -66,7 +66,7 @@ def line_chart(
     style: str = "",
     target: tuple[float, str] | None = None,
     crossings: Sequence[Crossing] = (),
-    x_label: str = "labels bought",
+    x_label: str = "labels acquired",
     x_ticks: Sequence[float] = (),
 ) -> str:
     """Curves with bands, named at their ends.

@@ -63,7 +63,7 @@ def out_of_reach(outlook: Mapping[str, Any]) -> str:
     if not horizons:
         return ""
     return (
-        f" Out of reach is what takes more than {max(horizons):.0f} times the labels bought so far; chance is that of "
+        f" Out of reach is what takes more than {max(horizons):.0f} times the labels so far; chance is that of "
         "getting there before."
     )
 
@@ -86,7 +86,7 @@ def _left(labels: int | None) -> str:
 
 
 def kept_words(found: Mapping[str, Any]) -> str:
-    """What became of the forecasts that could have been made on the way, in a sentence."""
+    """Coverage of the forecasts that could have been made after earlier rounds, in a sentence."""
     tested = found["backtest"]
     if tested is None:
         return "no forecast could be held against a later round yet."

@@ -36,7 +36,7 @@ RC: dict[Any, Any] = {
 
 
 def draw(result: Result, stem: Path) -> None:
-    """Write ``stem.png`` and ``stem.svg``: held-out and benchmark accuracy against labels bought, with 95% t-bands."""
+    """Write ``stem.png`` and ``stem.svg``: held-out and benchmark accuracy against labels, with 95% t-bands."""
     panels = [("heldout", "held-out accuracy, %"), ("benchmark", "benchmark accuracy, %")]
     panels = [(split, title) for split, title in panels if result.arm.curve(split, "all", "accuracy") is not None]
     with mpl.rc_context(RC):
@@ -49,7 +49,7 @@ def draw(result: Result, stem: Path) -> None:
             ]
             _direct_labels(axis, ends)
             axis.set_title(title, loc="left", fontsize=10)
-            axis.set_xlabel("labels bought")
+            axis.set_xlabel("labels acquired")
             axis.set_xticks(every(result.arm.labels.tolist(), 6))
             axis.margins(x=0.02)
             axis.grid(axis="y", color="#000000", alpha=0.08)

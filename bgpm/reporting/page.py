@@ -1,4 +1,4 @@
-"""The page: one self-contained HTML file without scripts, the answer first.
+"""The report page: one self-contained HTML file without scripts, the result first.
 
 Every text that comes from data is escaped where it enters; the Content-Security-Policy allows this page's own
 style sheet, by its hash, and nothing else.
@@ -50,7 +50,7 @@ def page(
 
     Args:
         result: What was found.
-        pool: Texts of the pairs that were bought.
+        pool: Texts of the pairs that were acquired.
         summary: What the prepare stage counted; empty where it left nothing.
         baselines: What the baselines stage wrote; empty where it did not run.
         params: params.yaml, for what was run and where texts come from.
@@ -137,7 +137,7 @@ def _number(result: Result) -> tuple[str, str, str]:
     if kind == "no_gain":
         return "no gain", "by the baseline:<br>nothing to compare", "words muted"
     if kind == "not_reached":
-        return "not reached", "the target, with every<br>label that was bought", "words muted"
+        return "not reached", "the target, with every<br>label that was acquired", "words muted"
     what = "fewer labels" if c.saving >= 0 else "negative saving: more labels"
     within = "one seed, no interval" if c.interval is None else f"95% interval {interval_words(c.interval)}"
     return percent(c.saving), f"{what}<br>{within}", "" if kind in ("saved", "cost") else "muted"
@@ -170,7 +170,7 @@ def _accuracy(result: Result) -> str:
         )
     charts = "".join(
         line_chart(
-            "Held-out accuracy, %, against labels bought",
+            "Held-out accuracy, %, against labels acquired",
             series,
             width=width,
             height=height,
@@ -247,7 +247,7 @@ def _curves(result: Result, benchmark: Mapping[str, Any], rule: str) -> str:
     for title, split, section, metric, scale in panels:
         series = _series(result, split, section, metric, scale)
         if series:
-            chart = line_chart(f"{title}, against labels bought", series, width=360, height=220)
+            chart = line_chart(f"{title}, against labels acquired", series, width=360, height=220)
             figures.append(f"<figure><h3>{escape(title)}</h3>{chart}</figure>")
     lead = (
         "Likelihood and calibration on held-out pairs, lower is better. The benchmark shares no prompt with the pool. "
@@ -276,7 +276,7 @@ def _without_understanding(result: Result, baselines: Mapping[str, Any]) -> str:
     notes = "".join(f" {escape(note[:1].upper() + note[1:])}." for note in baselines.get("notes", []))
     lead = (
         "Accuracy in percent of rules that learn from every label of the pool but see only position, length or "
-        f"vocabulary, beside the model with the labels it bought.{notes}"
+        f"vocabulary, beside the model with the labels it acquired.{notes}"
     )
     return block(title, lead, table(["", "labels", "held-out", "benchmark", *map(escape, sections)], rows))
 

@@ -1,4 +1,4 @@
-"""The second prize in words, tables and a picture: what a pool costs whose labels are right in so many cases."""
+"""The labelled pool in the report: sentences, tables and a figure of the labels it costs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NOT_MEASURED = (
 
 
 def pool_sentence(arms: Sequence[Arm], pool: PoolResult | None) -> str:
-    """The answer in one sentence: the price of the middle target, or where the curve ends."""
+    """The result in one sentence: labels to the middle target, or where the curve ends."""
     if pool is None:
         return NOT_MEASURED
     arm = arms[0]
@@ -67,7 +67,7 @@ def pool_number(arms: Sequence[Arm], pool: PoolResult | None) -> tuple[str, str,
 
 
 def pool_metrics(arms: Sequence[Arm], pool: PoolResult | None) -> dict[str, float | int | None]:
-    """The numbers of the second prize that `dvc metrics` compares; null where not reached or not measured."""
+    """The numbers of the labelled pool that `dvc metrics` compares; null where not reached or not measured."""
     c = None if pool is None else next((c for c in pool.comparisons if c.target == 0.95), None)
 
     def last(arm: Arm) -> float | None:
@@ -189,7 +189,7 @@ def draw_pool(arms: Sequence[Arm], pool: PoolResult | None, stem: Path) -> None:
 
 
 def pool_json(pool: PoolResult | None) -> dict[str, Any] | None:
-    """Everything of the second prize for JSON; null is a number that does not exist."""
+    """All results on the labelled pool for JSON; null is a number that does not exist."""
 
     def number(value: float) -> float | None:
         return round(float(value), 6) if math.isfinite(value) else None

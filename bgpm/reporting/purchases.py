@@ -1,4 +1,4 @@
-"""What was bought: the mix of sections beside the pool's, how often a label surprised, and pairs with their texts."""
+"""What was acquired: the mix of sections beside the pool's, how often a label surprised, and pairs with their texts."""
 
 from __future__ import annotations
 
@@ -48,15 +48,15 @@ def shares(sections: np.ndarray, names: Sequence[str]) -> list[tuple[str, float]
 
 
 def section_mix(result: Result, pool: PoolTables) -> str:
-    """Sections of what each arm bought, and of what was on offer, as bars; empty where the pool has one section."""
+    """Sections of what each arm acquired, and of what was on offer, as bars; empty where the pool has one section."""
     on_offer = pool.pairs["section"][pool.pairs["split"] == "pool"]
     found, counts = np.unique(on_offer, return_counts=True)
     guesses = [(arm.name, arm.surprises()) for arm in result.arms]
     surprise = "; ".join(
-        f"{percent(share)} of the labels that {name} bought" for name, share in guesses if not math.isnan(share)
+        f"{percent(share)} of the labels that {name} acquired" for name, share in guesses if not math.isnan(share)
     )
     note = f"Labels that went against the model\u2019s guess when it asked: {surprise}." if surprise else ""
-    title = "<section>\n<h2>What was bought</h2>\n"
+    title = "<section>\n<h2>What was acquired</h2>\n"
     if len(found) < 2:
         return f'{title}<p class="soft">{escape(note)} The pool has no sections to tell apart.</p>\n</section>'
     names = found[np.argsort(-counts, kind="stable")][:SECTIONS_SHOWN].tolist()

@@ -189,7 +189,7 @@ def _outlook(result: Result, outlook: Mapping[str, Any]) -> list[str]:
 
 
 def report_markdown(result: Result, outlook: Mapping[str, Any], benchmark: Mapping[str, Any], rule: str) -> str:
-    """The answer, the caveats, labels to each target, where the curves end and what to expect next."""
+    """The result, the caveats, labels to each target, the last points of the curves and the forecast."""
     arm, base = result.arm, result.baseline
     title = f"{arm.name} against {base.name}" if base else arm.name
     lines = [f"# Label efficiency: {title}", ""]

@@ -40,7 +40,7 @@ def share_words(share: float) -> str:
 
 
 def sentence(result: Result) -> str:
-    """The answer in one sentence of plain text, with what the data do not show."""
+    """The result in one sentence of plain text, with what the data do not show."""
     arm, seeds, budget = result.arm.name, len(result.arm.seeds), count(result.arm.labels[-1])
     over = f"{seeds} seeds" if seeds > 1 else "one seed"
     c, kind = result.headline, verdict(result)

@@ -85,7 +85,7 @@ class Selection(Component):
     def pick(
         self, candidates: Candidates, values: np.ndarray, k: int, quota: Quota, *, generator: np.random.Generator
     ) -> Batch:
-        """What `__call__` promises, for 1 <= k <= N; candidates come in a seeded order and the lower row wins a tie.
+        """As `__call__`, for 1 <= k <= N; candidates come in a seeded order and the lower row wins a tie.
 
         Args:
             quota: Which rows may be picked; every pick is noted there. At least k rows are not taken yet.

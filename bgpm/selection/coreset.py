@@ -17,8 +17,8 @@ class Coreset(Selection):
 
     The distance of two pairs is min(|x - y|, |x + y|) for x, y = phi_first - phi_second, so a pair and its swap are
     one point. The first pick is the pair of highest value; after it values do not matter, and outliers are
-    bought early. Greedy k-centre covers the pool within twice the smallest possible radius. It starts from nothing:
-    what was bought in earlier rounds is not a centre.
+    acquired early. Greedy k-centre covers the pool within twice the smallest possible radius. It starts from nothing:
+    what was acquired in earlier rounds is not a centre.
 
     Gains are distances to the nearest earlier pick, in the unit of the features; for the first pick, to x = 0. In
     float32, with one vector of smallest distances: O(N p) memory and O(N p) time a pick.

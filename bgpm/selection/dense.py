@@ -1,4 +1,4 @@
-"""Values weighed by how typical a pair is, so that no outlier is bought for being one."""
+"""Values weighed by how typical a pair is, so that outliers are not preferred."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Dense(Wrapper):
     Negative values (`margin`) are divided by it, so that more density is never a loss.
 
     Pairs of like answers lie close together around x = 0 and count as typical: beside `entropy`, which is highest where
-    two answers score the same, this buys them.
+    two answers score the same, this acquires them.
 
     Attributes:
         exponent: 0 for no effect.

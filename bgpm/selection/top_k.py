@@ -14,7 +14,7 @@ from bgpm.types import Candidates
 class TopK(Selection):
     """The k highest values; gains are the values.
 
-    Pairs that tell the same thing are bought together: `logdet` and `conditional_bald` are not fooled by that.
+    Pairs that carry the same information are acquired together: `logdet` and `conditional_bald` avoid that.
     """
 
     kind: Literal["top_k"] = "top_k"

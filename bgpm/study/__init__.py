@@ -30,7 +30,7 @@ class PoolFile(Settings):
     Attributes:
         file: Its name in the folder of pools; any form that `pool.path` takes.
         subset: Keep only the pairs of this subset, such as those of one judge; None for all.
-        pairs: Keep at most this many pairs for buying, a seeded sample of whole prompts' pairs; None for all.
+        pairs: Keep at most this many pairs for acquisition, a seeded sample of whole prompts' pairs; None for all.
             Held-out pairs are all kept.
     """
 
@@ -78,7 +78,7 @@ class ArmPlan(Settings):
         baseline: The arm it is compared with: same model and posterior, uniform choice.
         hindsight: No loop, but what the model could do if the label of every other pair were known: pairs are acquired
             in the order of how unsure it then is of each. Of labelled pools only.
-        noise: Share of the bought labels that are wrong (oracle `recorded`); held-out labels stay as they are.
+        noise: Share of the acquired labels that are wrong (oracle `recorded`); held-out labels stay as they are.
         start: How the seed labels are chosen, a design of `bgpm.selection.StartSettings`.
         default: Whether it is what params.yaml ships.
     """
@@ -184,7 +184,7 @@ class StudyPlan(Settings):
         extra_pools, extra_arms: Arms that are run on some of the pools only.
         figures: Learning curves drawn together: arms by the figure's name.
         pool_plans, arm_plans: What each of them is.
-        budgets: Labels to buy on each pool, seed labels included.
+        budgets: Labels to acquire on each pool, seed labels included.
         seeds: How many paired replications.
         first_seed: The first of their consecutive seeds: a confirming run takes others than the exploration did.
         start: Seed labels.

@@ -51,7 +51,7 @@ class Run:
     Attributes:
         curve: Rows (round, labels, split, section, metric, value).
         prompts: Right answers by held-out prompt: round, prompt, pairs, right.
-        bought: Pairs in the order of buying: round, pair, label.
+        bought: Pairs in the order of acquisition: round, pair, label.
     """
 
     curve: list[tuple[int, int, str, str, str, float]]
@@ -105,7 +105,7 @@ def labels_of(size: int | float, pairs: int) -> int:
 
 
 def answers(folder: Path, pool: Pool, oracle: Oracle, seed: int) -> dict[str, np.ndarray]:
-    """What an oracle says to every pair that may be bought: label and margin by row, NaN for the other rows."""
+    """Labels of an oracle for every pair that may be acquired: label and margin by row, NaN for the other rows."""
     asked = [Question(name, seed) for name in pool.table["pair_id"][pool.open].tolist()]
     verdicts = oracle(asked, OracleFiles(folder / "truth-pool.parquet", folder, folder / "pairs.parquet", folder))
     out = {name: np.full(len(pool.pairs), np.nan) for name in ("label", "margin")}

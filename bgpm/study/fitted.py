@@ -1,7 +1,7 @@
 """A world in which the model is right: labels drawn from the fit on all recorded ones.
 
 On recorded labels an arm can fail because its acquisition function is poor or because the model is wrong where the
-function buys. Here only the first is left.
+function acquires. Here only the first is left.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def fit(pool: Pool, recorded: Table) -> Fitted:
 
 
 def drawn(world: Fitted, pool: Pool, generator: np.random.Generator) -> Table:
-    """A label for each pair that may be bought, 1 with the probability that the fit's weights give it."""
+    """A label for each pair that may be acquired, 1 with the probability that the fit's weights give it."""
     moments = world.moments(pool.features, pool.pairs.take(pool.open))
     label = np.full(len(pool.pairs), np.nan)
     label[pool.open] = generator.random(len(pool.open)) < expit(moments.mean.numpy() / moments.tau)

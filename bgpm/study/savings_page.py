@@ -61,7 +61,7 @@ def draw_curves(outcomes: Sequence[Outcome], arms: Sequence[str], stem: Path) ->
                 )
             axis.set_title(pool, loc="left", fontsize=10)
             axis.grid(axis="y", color="#000000", alpha=0.08)
-        _finish(axes, len(pools), "labels bought")
+        _finish(axes, len(pools), "labels acquired")
         for axis in axes[:, 0]:
             axis.set_ylabel("held-out accuracy, %")
         handles = {

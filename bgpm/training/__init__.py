@@ -1,4 +1,4 @@
-"""Training the backbone itself, with a preference head on top, on the labels bought so far.
+"""Training the backbone itself, with a preference head on top, on the labels acquired so far.
 
 Off by default (``mode: frozen``: models are trained on cached features). Otherwise each round, from the base and with a
 fresh optimiser: a head fitted on the base's features is the start (a random one would spoil the backbone first,

@@ -210,7 +210,7 @@ class PreferenceNetwork(nn.Module):
 def starting_head(
     posterior: Posterior, head: Model, features: Features, data: Comparisons, *, seed: int
 ) -> GaussianModel | AmortizedModel:
-    """The head that training starts from, fitted on the frozen backbone's features: free blocks have earned their
+    """The head that training starts from, fitted on the frozen backbone's features: cyclic blocks are selected in
     place there.
 
     Raises:

@@ -248,7 +248,7 @@ def test_balpm_refuses_features_of_bought_prompts_that_are_not_finite(make_pool)
     pool = make_pool()
     c = pool.permuted(np.flatnonzero(pool.pairs.prompt != 4)).candidates()
     c.features.prompts[4, 1] = np.nan
-    with pytest.raises(NumericsError, match="prompt features of pair 'bought of prompt 4'"):
+    with pytest.raises(NumericsError, match="prompt features of pair 'acquired of prompt 4'"):
         Balpm()(replace(c, bought=pool.pairs.take(np.flatnonzero(pool.pairs.prompt == 4))), generator=rng())
 
 

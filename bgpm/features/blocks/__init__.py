@@ -22,7 +22,7 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Inputs:
-    """What is known of n texts.
+    """Inputs of a block, for n texts.
 
     Attributes:
         states: [n, layers, width], the backbone's.
@@ -49,7 +49,7 @@ class Block(Component):
     names: ClassVar[tuple[str, ...]]
 
     def fit(self, inputs: Inputs) -> Arrays:
-        """What the map needs to know, from responses of the unlabelled pool.
+        """Fit the map on responses of the unlabelled pool.
 
         Raises:
             NumericsError: If a state is not finite; names the row.

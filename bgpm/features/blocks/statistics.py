@@ -1,4 +1,4 @@
-"""Seven counts that people take for quality."""
+"""Seven counts of length and markup, which are easily mistaken for quality."""
 
 from __future__ import annotations
 
