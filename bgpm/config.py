@@ -15,6 +15,7 @@ from bgpm.evaluation import AuditSettings
 from bgpm.features import FeatureSettings
 from bgpm.features.blocks import built as feature_blocks
 from bgpm.launch import LauncherSettings
+from bgpm.loop.weighing import check_draws
 from bgpm.models import Model
 from bgpm.oracles import Oracle
 from bgpm.posteriors import Posterior
@@ -142,6 +143,14 @@ def check(raw: Mapping[str, Any]) -> Params:
     posterior.check(model)
     if params.training.mode != "frozen":
         posterior.check_trained()
+    selection = built["selection"]
+    assert isinstance(selection, Selection)
+    check_draws(selection, params.start, posterior)
+    if selection.draws and params.training.mode != "frozen":
+        raise ConfigError(
+            f"params.yaml: selection: {params.selection} weighs labels, and training.mode: {params.training.mode} "
+            "counts every label once; set training.mode: frozen, or selection to power"
+        )
     params.training.check(params.launcher)
     oracle.check(ANNOTATIONS)
     _check_uncertainty(params, posterior, built)

@@ -15,6 +15,7 @@ from bgpm.evaluation import AuditSettings
 from bgpm.evaluation.audit import priorities
 from bgpm.evaluation.benchmark import published_results
 from bgpm.evaluation.curve import length_rule
+from bgpm.evaluation.estimates import estimate_rows
 from bgpm.evaluation.pool_labels import audit_rows, pool_rows
 from bgpm.loop.evaluate import label_pool, measure
 from bgpm.loop.pool import Pool, Table, read_labelled
@@ -70,14 +71,16 @@ def main(arm: str, k: str = "0") -> None:
             log.warning("%s, round %d: no held-out labels yet: run `bgpm annotate --heldout`", arm, number)
         if arm != "offline":  # which has acquired the whole pool
             pool = Pool(table, heldout.features)
-            own = label_pool(model, pool, mine)
-            whole.append(
-                {"seed": np.full(len(own.pair), seed), "pair_id": pool.table["pair_id"][own.pair], **vars(own)}
-            )
+            labelled = label_pool(model, pool, mine)
+            names = pool.table["pair_id"][labelled.pair]
+            whole.append({"seed": np.full(len(names), seed), "pair_id": names, **vars(labelled)})
             if truth is not None:
-                rows += pool_rows(own, truth)
+                rows += pool_rows(labelled, truth)
                 priority = priorities(pool.table["key"][pool.open], generator("audit", seed))
-                rows += audit_rows(own, truth, priority, audit.size)
+                rows += audit_rows(labelled, truth, priority, audit.size)
+        if number > 0:  # the batch of this round says how good the model before it was
+            own = mine["round"] == number
+            curve += [(seed, number - 1, int((~own).sum()), *row) for row in estimate_rows(where(mine, own))]
         curve += [(seed, number, len(mine["label"]), *row) for row in rows]
         place = {"seed": seed, "round": number}
         answers = point.answers

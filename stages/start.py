@@ -6,7 +6,7 @@ import numpy as np
 
 from bgpm.data.tables import concatenate, write_table
 from bgpm.loop.pool import read_pool
-from bgpm.loop.start import start
+from bgpm.loop.start import seed_batch
 from bgpm.registry import parse
 from bgpm.selection import StartSettings
 from bgpm.stage import FEATURES, POOL, START, generator, read_params, run, setting
@@ -18,17 +18,8 @@ def main() -> None:
     pool = read_pool(POOL, FEATURES / "pool")
     batches = []
     for seed in setting(params, "seeds"):
-        rows = start(settings, pool, generator=generator("start", seed))
-        k = len(rows)
-        batches.append(
-            {
-                "seed": np.full(k, seed),
-                "rank": np.arange(k),
-                "pair": rows,
-                "pair_id": pool.table["pair_id"][rows],
-                **{name: np.full(k, np.nan) for name in ("gain", "value", "mean", "variance")},
-            }
-        )
+        batch = seed_batch(settings, pool, generator=generator("start", seed))
+        batches.append({"seed": np.full(len(batch["pair"]), seed), **batch})
     write_table(START / "batch.parquet", concatenate(batches))
 
 

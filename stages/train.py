@@ -44,11 +44,10 @@ def main(arm: str, k: str = "0") -> None:
     last = arm == "offline" or int(k) == setting(params, "rounds")[-1]["next"]
     here = round_dir(arm, k)
     labels = read_table(here / "labels.parquet")
-    told = ~np.isnan(labels["label"])  # where everybody abstained there is nothing to learn
     with whole_folder(here / "model") as folder:
         summary = {}
         for seed in tqdm(np.unique(labels["seed"]).tolist(), desc=f"train {arm} round {k}", unit="seed", disable=None):
-            mine, own = where(labels, told & (labels["seed"] == seed)), folder / f"seed-{seed}"
+            mine, own = where(labels, labels["seed"] == seed), folder / f"seed-{seed}"
             learnt = {}
             if training.mode != "frozen":
                 task = Task(
@@ -66,7 +65,7 @@ def main(arm: str, k: str = "0") -> None:
             else:
                 fitted = train(posterior, model, read_pool(POOL, features_dir(folder, seed, "pool")), mine, seed=seed)
             fitted.save(folder / f"seed-{seed}")
-            summary[f"seed-{seed}"] = {"labels": len(mine["label"]), **fitted.summary(), **learnt}
+            summary[f"seed-{seed}"] = {"labels": int((~np.isnan(mine["label"])).sum()), **fitted.summary(), **learnt}
         write_json(folder / "summary.json", summary)
     forget(f"{arm}-{k}")
 

@@ -12,6 +12,7 @@ imported at the first use of one of their names, so that importing a component's
 | `likelihood` | the loss of labelled pairs |
 | `divergence` | Kullback-Leibler divergence of embeddings from their prior |
 | `calibration` | whether stated probabilities are kept |
+| `drawing` | what pairs drawn with known probabilities say of the whole pool |
 
 It needs nothing else of this package. A batch of eight, from mean embeddings, features and a posterior over weights::
 
@@ -56,6 +57,8 @@ _HOME = {
     "expected_calibration_error": "calibration",
     "brier": "calibration",
     "negative_log_likelihood": "calibration",
+    "importance_weights": "drawing",
+    "mean_from_draws": "drawing",
 }
 __all__ = sorted(_HOME)
 

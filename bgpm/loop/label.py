@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
+from bgpm.loop.draws import COLUMNS
 from bgpm.loop.pool import Table
 from bgpm.oracles import Oracle, OracleFiles, Question
 
+KEPT = ("pair", "pair_id", "value", "mean", "variance", "tau", *COLUMNS)  # what a label keeps of its batch
+
 
 def label(oracle: Oracle, batch: Table, files: OracleFiles, *, number: int) -> Table:
-    """The batch with its labels: seed, round, pair, pair_id, value, mean, variance, label, margin, annotators, cost.
+    """The batch with its labels: columns seed, round, those of `KEPT`, label, margin, annotators, cost.
 
     A pair on which everybody abstained keeps its row, with label NaN, so that it is not acquired again.
 
     Args:
-        batch: Columns seed, pair, pair_id, value, mean, variance.
+        batch: Column seed and those of `KEPT`.
         number: The round that the labels belong to; 0 for the seed labels.
 
     Raises:
@@ -26,7 +29,7 @@ def label(oracle: Oracle, batch: Table, files: OracleFiles, *, number: int) -> T
     return {
         "seed": batch["seed"],
         "round": np.full(len(asked), number),
-        **{name: batch[name] for name in ("pair", "pair_id", "value", "mean", "variance")},
+        **{name: batch[name] for name in KEPT},
         "label": verdicts.label,
         "margin": verdicts.margin,
         "annotators": verdicts.annotators,

@@ -19,11 +19,14 @@ from bgpm.acquisition import Acquisition
 from bgpm.acquisition.bald import Bald
 from bgpm.data.tables import concatenate, where
 from bgpm.errors import ConfigError, DataError
+from bgpm.evaluation.estimates import Estimate, estimates
+from bgpm.loop.draws import COLUMNS
 from bgpm.loop.pool import Pool, Table
 from bgpm.loop.score import score
 from bgpm.loop.select import select
-from bgpm.loop.start import start
+from bgpm.loop.start import seed_batch
 from bgpm.loop.train import train
+from bgpm.loop.weighing import check_draws
 from bgpm.models import Model
 from bgpm.models.gpm import Gpm
 from bgpm.posteriors import Fitted, Posterior
@@ -42,7 +45,8 @@ class Round:
     Attributes:
         number: 0 for the seed labels.
         rows: Rows of the pairs acquired in this round, in the order of picking.
-        labels: All labels so far: columns pair (row), label, margin. A pair nobody could label has label NaN.
+        labels: All labels so far: columns round, pair (row), label, margin, what the model before thought of the pair
+            (mean, variance, tau), and those of `bgpm.loop.draws`. A pair nobody could label has label NaN.
         model: Trained on them.
     """
 
@@ -50,6 +54,13 @@ class Round:
     rows: np.ndarray
     labels: Table
     model: Fitted
+
+    def estimates(self) -> dict[str, Estimate]:
+        """How good the model of the round *before* is on pairs that had no label then; see `bgpm.evaluation.estimates`.
+
+        Empty for the seed set, and where the batch was chosen and not drawn.
+        """
+        return estimates(where(self.labels, self.labels["round"] == self.number))
 
 
 @dataclass(frozen=True)
@@ -82,6 +93,7 @@ class Loop:
         if self.batch_size < 1:
             raise ConfigError(f"batch_size: expected at least 1, got {self.batch_size}")
         self.posterior.check(self.model)
+        check_draws(self.selection, self.start, self.posterior)
 
     def rounds(self, budget: int) -> Iterator[Round]:
         """Rounds until the next batch would pass the budget, or to the end of the pool.
@@ -93,14 +105,13 @@ class Loop:
             DataError: If the source gives labels of another number than was asked for, or outside [0, 1].
         """
         stream = self.name or getattr(self.acquisition, "kind", "loop")
-        rows = start(self.start, self.pool, generator=generator("start", self.seed))
+        batch = seed_batch(self.start, self.pool, generator=generator("start", self.seed))
         labels: list[Table] = []
         for number in range(len(self.pool.open) + 1):
-            labels.append(self._labelled(rows))
+            labels.append(self._labelled(number, batch))
             known = concatenate(labels)
-            learnt = where(known, ~np.isnan(known["label"]))
-            model = train(self.posterior, self.model, self.pool, learnt, seed=self.seed)
-            yield Round(number, rows, known, model)
+            model = train(self.posterior, self.model, self.pool, known, seed=self.seed)
+            yield Round(number, batch["pair"], known, model)
             if len(known["pair"]) + self.batch_size > budget or len(known["pair"]) == len(self.pool.open):
                 return
             scores = score(
@@ -118,9 +129,9 @@ class Loop:
                 self.batch_size,
                 generator=generator("select", stream, self.seed, number),
             )
-            rows = batch["pair"]
 
-    def _labelled(self, rows: np.ndarray) -> Table:
+    def _labelled(self, number: int, batch: Table) -> Table:
+        rows = batch["pair"]
         given = self.source(rows)
         columns = given if isinstance(given, Mapping) else {"label": given}
         table = {"pair": rows, "margin": np.full(len(rows), np.nan)}
@@ -130,4 +141,8 @@ class Loop:
             raise DataError(f"the source gave no usable label: expected {len(rows)} labels, one for each row asked for")
         if ((table["label"] < 0) | (table["label"] > 1)).any():
             raise DataError("the source gave a label outside [0, 1]: a label is P(first response better), or NaN")
-        return {name: table[name] for name in ("pair", "label", "margin")}
+        return {
+            "round": np.full(len(rows), number),
+            **{name: table[name] for name in ("pair", "label", "margin")},
+            **{name: batch[name] for name in ("mean", "variance", "tau", *COLUMNS)},
+        }

@@ -7,12 +7,29 @@ from collections.abc import Mapping
 import numpy as np
 
 from bgpm.loop.pool import Pool
+from bgpm.loop.weighing import draw_weights
 from bgpm.models import Model
 from bgpm.posteriors import Fitted, Posterior
 from bgpm.types import Comparisons
 
 
 def train(posterior: Posterior, model: Model, pool: Pool, labels: Mapping[str, np.ndarray], *, seed: int) -> Fitted:
-    """A model trained from the base on labels: columns pair, label, margin, and weight where labels have one."""
-    data = Comparisons(pool.pairs.take(labels["pair"]), labels["label"], labels["margin"], labels.get("weight"))
+    """A model trained from the base on all labels so far.
+
+    Args:
+        labels: Columns pair, label (NaN where nobody could say; such a pair trains nothing), margin; where labels have
+            one, weight; where they are draws, those of `bgpm.loop.draws`, whose weights come on top.
+
+    Raises:
+        DataError: If draws cannot be weighed.
+    """
+    told, weight = ~np.isnan(labels["label"]), labels.get("weight")
+    if (drawn := draw_weights(labels)) is not None:
+        weight = drawn if weight is None else drawn * weight
+    data = Comparisons(
+        pool.pairs.take(labels["pair"][told]),
+        labels["label"][told],
+        labels["margin"][told],
+        None if weight is None else weight[told],
+    )
     return posterior.fit(model, pool.features, data, seed=seed)

@@ -29,9 +29,11 @@ class Posterior(Component):
 
     Class attributes:
         gives: What its fitted models know of scores.
+        weighs: Whether labels may have weights.
     """
 
     gives: ClassVar[Uncertainty] = "kernel"
+    weighs: ClassVar[bool] = True
 
     def check(self, model: Model) -> None:
         """Refuse a model that this posterior cannot be put on, before any work; `fit` does so too.

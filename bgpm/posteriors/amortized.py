@@ -48,6 +48,7 @@ class Amortized(Posterior):
 
     kind: Literal["amortized"] = "amortized"
     gives: ClassVar[Uncertainty] = "variance"
+    weighs: ClassVar[bool] = False
     tau: float = Field(default=0.1, gt=0)
     prior_variance: float = Field(default=0.03, gt=0)
     kl_weight: float = Field(default=0.002, ge=0)

@@ -21,6 +21,7 @@ from bgpm.evaluation.savings import Comparison, band
 from bgpm.reporting.certainty import certainty
 from bgpm.reporting.charts import STYLES, Crossing, Series, line_chart
 from bgpm.reporting.costs import Cost
+from bgpm.reporting.drawn_batches import estimates_section
 from bgpm.reporting.expectations import expectations
 from bgpm.reporting.html import block, row, table
 from bgpm.reporting.pool import pool_number, pool_section, pool_sentence
@@ -68,6 +69,7 @@ def page(
         expectations(result, outlook),
         _curves(result, benchmark, rule),
         certainty(result),
+        estimates_section(result.arms),
         section_mix(result, pool),
         pair_cards(result, pool),
         _without_understanding(result, baselines),

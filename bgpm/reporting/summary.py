@@ -10,6 +10,7 @@ from bgpm.data.sheets import csv_text
 from bgpm.evaluation.arm import COLUMNS, Arm
 from bgpm.evaluation.result import Result, verdict
 from bgpm.evaluation.savings import Comparison, Difference, Interval, aulc, band, isotonic
+from bgpm.reporting.drawn_batches import estimates_markdown
 from bgpm.reporting.expectations import kept_words, out_of_reach, reach_cells, round_cells
 from bgpm.reporting.pool import pool_json, pool_markdown, pool_metrics, pool_sentence
 from bgpm.reporting.words import caveats, count, ends, percent, sentence, share_words
@@ -231,6 +232,7 @@ def report_markdown(result: Result, outlook: Mapping[str, Any], benchmark: Mappi
     over = f"Means over {seeds} seeds" if seeds > 1 else "One seed"
     lines += ["", f"{over}; {count(len(arm.trials.pairs))} held-out prompts."]
     lines += [note for text in benchmark_notes(result, benchmark, rule) for note in ("", text)]
+    lines += estimates_markdown(result.arms)
     lines += _outlook(result, outlook)
     return "\n".join(lines) + "\n"
 

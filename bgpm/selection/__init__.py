@@ -11,7 +11,7 @@ from numbers import Integral
 from typing import ClassVar
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bgpm.errors import ArgumentError, ShapeError
 from bgpm.keys import require_finite, require_generator, require_numbers, uniform_by_key
@@ -29,10 +29,13 @@ class Batch:
     Attributes:
         rows: int64 [k], rows of the candidates, all different.
         gains: float64 [k], what each pick was worth when it was made, in the selector's own units.
+        probability: float64 [k], with which each was drawn, given the picks before it; None where picks are no draws
+            of known probability.
     """
 
     rows: np.ndarray
     gains: np.ndarray
+    probability: np.ndarray | None = None
 
 
 class Selection(Component):
@@ -45,12 +48,23 @@ class Selection(Component):
     Class attributes:
         needs: What the posterior has to give for the selector to work.
         reads_values: False for selectors that read moments and covariances in their place.
+        draws: Whether every pick is a draw of known probability, so that labels can be weighed.
     """
 
     needs: ClassVar[Uncertainty] = "mean"
     reads_values: ClassVar[bool] = True
+    draws: ClassVar[bool] = False
 
     max_per_prompt: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _no_draw_excludes_a_pair(self) -> Selection:
+        if self.draws and self.max_per_prompt is not None:
+            raise ValueError(
+                "max_per_prompt: a pair that the cap excludes cannot be weighed; set it to null, or use another "
+                "selection"
+            )
+        return self
 
     def __call__(self, candidates: Candidates, values: np.ndarray, k: int, *, generator: np.random.Generator) -> Batch:
         """Pick k candidates, values [N] from an acquisition function.
@@ -80,7 +94,7 @@ class Selection(Component):
         order = np.argsort(uniform_by_key(candidates.keys, generator), kind="stable")
         quota = Quota(candidates.pairs.prompt[order], self.max_per_prompt)
         batch = self.pick(reordered(candidates, order), values[order], int(k), quota, generator=generator)
-        return Batch(order[batch.rows], batch.gains)
+        return Batch(order[batch.rows], batch.gains, batch.probability)
 
     def pick(
         self, candidates: Candidates, values: np.ndarray, k: int, quota: Quota, *, generator: np.random.Generator

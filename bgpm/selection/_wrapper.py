@@ -33,6 +33,11 @@ class Wrapper(Selection):
         return self.selector.reads_values
 
     @property
+    def draws(self) -> bool:
+        """Whether the inner selector does."""
+        return self.selector.draws
+
+    @property
     def selector(self) -> Selection:
         """The inner selector."""
         return build(Selection, self.inner, self.settings, f"selections.{self.kind}.settings")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bgpm.selection import Batch
 from bgpm.selection._quota import Quota
@@ -29,6 +29,15 @@ class Hybrid(Wrapper):
 
     kind: Literal["hybrid"] = "hybrid"
     random_share: float = Field(default=0.25, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _the_inner_selector_does_not_draw(self) -> Hybrid:
+        if self.draws:
+            raise ValueError(
+                f"inner: {self.inner} draws with a uniform share of its own, whose probabilities a second share would "
+                "change; use selection: weighted and its setting uniform"
+            )
+        return self
 
     def pick(
         self, candidates: Candidates, values: np.ndarray, k: int, quota: Quota, *, generator: np.random.Generator

@@ -37,6 +37,7 @@ FULL = F.FullPosterior(covariance(D * P))
 KERNEL = F.pair_kernel(**MEANS, **PHI, posterior=FULL)
 GREEDY = {"variance": KERNEL.diagonal(), "kernel_row": KERNEL.row, "weight": draw(N, seed=15).abs(), "k": 3}
 LOSS = {"score": draw(N, seed=16), "label": COINS["label"], "tau": 1.0, "error_rate": 0.1}
+DRAWS = {"probability": torch.sigmoid(draw(N, seed=17)), "pool_size": 2 * N}
 RAO_KUPPER = {"kind": "rao_kupper", "tie_width": 0.5}
 
 GOOD: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
@@ -78,6 +79,8 @@ GOOD: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "expected_calibration_error": (F.expected_calibration_error, COINS),
     "brier": (F.brier, COINS),
     "negative_log_likelihood": (F.negative_log_likelihood, COINS),
+    "importance_weights": (F.importance_weights, DRAWS),
+    "mean_from_draws": (F.mean_from_draws, DRAWS | {"value": draw(N)}),
 }
 
 

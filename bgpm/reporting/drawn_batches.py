@@ -1,0 +1,65 @@
+"""What drawn batches say of the model before them: accuracy and likelihood on pairs without a label, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+import numpy as np
+
+from bgpm.evaluation.arm import Arm
+from bgpm.evaluation.estimates import METRICS, SPLIT
+from bgpm.reporting.charts import STYLES
+from bgpm.reporting.html import block, row, table
+from bgpm.reporting.words import count, percent
+
+TITLE = "Estimated before its labels were used"
+LEAD = (
+    "How good each round's model is on the pairs that had no label then, from the labels of the batch drawn next, "
+    "before these trained a model. Draws have known probabilities: the estimates are unbiased, may lie outside of what "
+    "is possible, and spend no held-out label. Means over seeds, with 95% intervals of what the draws leave open."
+)
+HEAD = ("accuracy", "95% interval", "NLL, nats", "95% interval")
+
+
+def estimate_cells(arm: Arm) -> list[list[str]]:
+    """Of each point of the curve with an estimate: labels, accuracy, its interval, likelihood, its interval."""
+    from scipy.stats import t
+
+    out = []
+    for at, labels in enumerate(arm.labels):
+        cells = [count(labels)]
+        for metric in METRICS:
+            found = [arm.values.get((SPLIT, "all", f"{metric}{part}")) for part in ("", "_error", "_labels")]
+            if any(values is None for values in found):
+                break
+            value, error, drawn = (values[:, at] for values in found if values is not None)
+            if not np.isfinite(value).all():
+                break
+            half = float(np.sqrt((error**2).sum()) / len(error) * t.ppf(0.975, max((drawn - 1).sum(), 1)))
+            shown = (lambda x: percent(x, 1)) if metric == "accuracy" else (lambda x: f"{x:.3f}")
+            low, high = value.mean() - half, value.mean() + half
+            cells += [shown(value.mean()), "not known" if np.isnan(half) else f"{shown(low)} to {shown(high)}"]
+        else:
+            out.append(cells)
+    return out
+
+
+def estimates_markdown(arms: Sequence[Arm]) -> list[str]:
+    """Lines of the Markdown report; none where no batch was drawn."""
+    lines = []
+    for arm in arms:
+        if cells := estimate_cells(arm):
+            lines += ["", f"| {arm.name}: labels | {' | '.join(HEAD)} |", "|" + "---:|" * 5]
+            lines += [f"| {' | '.join(some)} |" for some in cells]
+    return ["", f"## {TITLE}", "", LEAD, *lines] if lines else []
+
+
+def estimates_section(arms: Sequence[Arm]) -> str:
+    """The section of the page; empty where no batch was drawn."""
+    tables = [
+        table([f'<span class="{style}">{escape(arm.name)}</span>, labels', *HEAD], [row(c[0], c[1:]) for c in cells])
+        for arm, style in zip(arms, STYLES, strict=False)
+        if (cells := estimate_cells(arm))
+    ]
+    return block(TITLE, LEAD, "".join(tables)) if tables else ""
