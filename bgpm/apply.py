@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from tqdm import tqdm
@@ -23,6 +23,7 @@ from bgpm.data.readers import Reading, after_prompt, is_blank, repeat_their_prom
 from bgpm.data.schema import SourceSettings
 from bgpm.errors import ConfigError, DataError
 from bgpm.inference import Matrix, PreferenceModel, ResponseSet, ranking
+from bgpm.pool_export import Format, as_rows, folder_of, one_per_prompt, read_preferences, remarks
 from bgpm.stage import write_text
 from bgpm.types import Pairs
 
@@ -63,10 +64,17 @@ def add_rank(parser: argparse.ArgumentParser) -> None:
 
 def add_export(parser: argparse.ArgumentParser) -> None:
     """Options of ``bgpm export``."""
-    _common(parser, "prompt, responses: a prompt and its responses")
+    _common(parser, "prompt, responses: a prompt and its responses", pool=True)
     parser.add_argument(
-        "--format", choices=["dpo"], required=True, help="dpo: prompt, chosen, rejected, as TRL reads; and probability"
-    )
+        "--pool", type=Path, metavar="FOLDER",
+        help="in place of FILE and --model: the labelled pool of a round (data/entropy/round-8), or of an arm's last",
+    )  # fmt: skip
+    parser.add_argument(
+        "--format", choices=get_args(Format), required=True,
+        help="dpo: prompt, chosen, rejected, as TRL reads, and probability; reward: without it; kto: prompt, "
+        "completion, label (the last two of a pool only)",
+    )  # fmt: skip
+    parser.add_argument("--one-per-prompt", action="store_true", help="of a pool: the surest pair of each prompt only")
     parser.add_argument(
         "--pairs", choices=["best-worst", "all"], default="best-worst",
         help="of a row's responses: first against last by mean probability, or every pair; default: %(default)s",
@@ -78,10 +86,11 @@ def add_export(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=export)
 
 
-def _common(parser: argparse.ArgumentParser, rows: str) -> None:
-    parser.add_argument("file", type=Path, metavar="FILE", help=f"JSONL, CSV or parquet (.gz too); rows with {rows}")
+def _common(parser: argparse.ArgumentParser, rows: str, *, pool: bool = False) -> None:
+    help_of_file = f"JSONL, CSV or parquet (.gz too); rows with {rows}"
+    parser.add_argument("file", type=Path, metavar="FILE", nargs="?" if pool else None, help=help_of_file)
     parser.add_argument(
-        "--model", type=Path, required=True, metavar="FOLDER", help="of a round: data/entropy/round-8/model"
+        "--model", type=Path, required=not pool, metavar="FOLDER", help="of a round: data/entropy/round-8/model"
     )
     parser.add_argument("--seed", type=int, default=0, help="which replication's model; default: %(default)s")
     parser.add_argument(
@@ -144,6 +153,12 @@ def export(given: argparse.Namespace) -> None:
     least = given.min_probability
     if not 0.5 <= least < 1:
         raise ConfigError(f"--min-probability: expected a number in [0.5, 1), got {least}")
+    if given.pool is not None:
+        return export_pool(given)
+    if given.file is None or given.model is None:
+        raise ConfigError("export: give FILE and --model, or the folder of a labelled pool with --pool")
+    if given.format != "dpo" or given.one_per_prompt:
+        raise ConfigError("export: --format reward or kto and --one-per-prompt belong to --pool")
     entries = read(given)
     chat = any(entry.chat for entry in entries)
     pairs, offered = [], 0
@@ -164,6 +179,26 @@ def export(given: argparse.Namespace) -> None:
             f"{offered - len(pairs)} of {offered} pairs left out: no answer better with probability {least} or more",
             file=sys.stderr,
         )
+
+
+def export_pool(given: argparse.Namespace) -> None:
+    """The labels of a whole pool in one of TRL's formats; how many of each source, and what is certified, is said on
+    standard error.
+
+    Raises:
+        ConfigError: If a file of responses or a model is given too.
+        StateError: If no pool was labelled there.
+    """
+    if given.file is not None or given.model is not None:
+        raise ConfigError("--pool: leave FILE and --model out: the pool's own pairs are exported, as labelled")
+    folder = folder_of(given.root / given.pool)
+    pairs = read_preferences(folder, given.seed, given.root)
+    kept = pairs.take(np.flatnonzero(pairs.probability >= given.min_probability))
+    if given.one_per_prompt:
+        kept = one_per_prompt(kept)
+    _write(given.out, as_rows(kept, given.format))
+    for remark in remarks(pairs, kept, folder, given.seed, given.root):
+        print(remark, file=sys.stderr)
 
 
 def read(given: argparse.Namespace) -> list[Entry]:

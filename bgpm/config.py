@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field
 
 from bgpm.acquisition import Acquisition
+from bgpm.acquisition.auto import Auto
 from bgpm.backbones import BackboneSettings
 from bgpm.data.schema import BenchmarkSettings, PoolSettings
 from bgpm.errors import ConfigError
@@ -21,7 +22,7 @@ from bgpm.oracles import Oracle
 from bgpm.posteriors import Posterior
 from bgpm.registry import Component, Settings, build, kinds, parse
 from bgpm.reporting import ReportSettings
-from bgpm.selection import Selection, StartSettings
+from bgpm.selection import Selection, Size, StartSettings
 from bgpm.stage import ANNOTATIONS
 from bgpm.training import TrainingSettings
 from bgpm.types import Uncertainty
@@ -57,7 +58,7 @@ class Params(Settings):
         baseline: The one it is compared with: the second arm. The same as ``acquisition`` runs one arm only.
         seeds: Paired replications; each has its own seed labels, batches and model.
         rounds: Acquisition rounds, a list because DVC's matrix needs one; ``bgpm rounds 20`` prints it.
-        batch_size: Labels acquired a round.
+        batch_size: Labels acquired a round: how many, or which share of the pool.
         start: The seed set, which every arm shares.
         model: What is trained: how two responses become a score.
         posterior: What is known of the score beside its mean.
@@ -83,7 +84,7 @@ class Params(Settings):
     baseline: str
     seeds: list[Annotated[int, Field(ge=0, lt=2**63)]] = Field(min_length=1)
     rounds: list[RoundSettings] = Field(min_length=1)
-    batch_size: int = Field(ge=1)
+    batch_size: Size
     start: StartSettings
     model: str
     posterior: str
@@ -127,6 +128,9 @@ def check(raw: Mapping[str, Any]) -> Params:
         for kind, values in settings.items():
             component = build(base, kind, values, section)
             built |= {choice: component for choice in choices if getattr(params, choice) == kind}
+    for choice in ("acquisition", "baseline"):
+        if isinstance(built[choice], Auto):
+            built[choice] = _stands_for(params, choice)
     numbers = [(r.k, r.next) for r in params.rounds]
     if numbers != [(k, k + 1) for k in range(len(numbers))]:
         raise ConfigError(
@@ -153,6 +157,7 @@ def check(raw: Mapping[str, Any]) -> Params:
         )
     params.training.check(params.launcher)
     oracle.check(ANNOTATIONS)
+    _check_goal(params, oracle)
     _check_uncertainty(params, posterior, built)
     many = len(params.seeds) > 1 or params.acquisition != params.baseline
     if oracle.paid and many and not getattr(oracle, "allow_many", False):
@@ -162,6 +167,51 @@ def check(raw: Mapping[str, Any]) -> Params:
             f"acquisition, or oracles.{params.oracle}.allow_many to true"
         )
     return params
+
+
+def _check_goal(params: Params, oracle: Oracle) -> None:
+    """Refuse a goal without labels to measure it with, and fewer bounds than rounds."""
+    if params.goal == "model" and params.pool.heldout == 0:
+        raise ConfigError(
+            "params.yaml: goal: a model is measured on held-out prompts, and pool.heldout is 0: hold some out (0.3), "
+            "or set goal: pool"
+        )
+    if params.goal == "pool" and oracle.paid and not params.audit.size:
+        raise ConfigError(
+            f"params.yaml: audit.size: 0 leaves goal pool without labels to measure with, since nobody knows the true "
+            f"labels where oracle is {params.oracle}: audit some pairs (150), or set goal: model"
+        )
+    looks = len(params.rounds) + 1
+    if params.audit.looks is not None and params.audit.looks < looks:
+        raise ConfigError(
+            f"params.yaml: audit.looks: {params.audit.looks} bounds are planned, and {looks - 1} rounds have {looks}: "
+            f"set it to {looks} or more"
+        )
+
+
+def arm(params: Params, name: str) -> dict[str, Any]:
+    """The acquisition function that an arm is, under the goal, and its settings: `acquisition` and `settings`."""
+    if name == "auto":
+        goals = Auto.model_validate(params.acquisitions["auto"])
+        name = goals.pool if params.goal == "pool" else goals.model
+    return {"acquisition": name, "settings": params.acquisitions[name]}
+
+
+def _stands_for(params: Params, choice: str) -> Component:
+    """The function that `auto` is; ConfigError where it is none."""
+    auto = Auto.model_validate(params.acquisitions["auto"])
+    for goal, kind in (("model", auto.model), ("pool", auto.pool)):
+        if kind == "auto" or kind not in params.acquisitions:
+            known = ", ".join(name for name in params.acquisitions if name != "auto")
+            raise ConfigError(f"params.yaml: acquisitions.auto.{goal}: unknown kind {kind!r}; choose one of: {known}")
+    found = arm(params, "auto")
+    other = params.baseline if choice == "acquisition" else params.acquisition
+    if other == found["acquisition"]:
+        raise ConfigError(
+            f"params.yaml: {choice}: auto stands for {other} under goal {params.goal}, which is the other arm too; "
+            f"compare it with another function, or set both to auto to run one arm"
+        )
+    return build(Acquisition, found["acquisition"], found["settings"], "acquisitions")
 
 
 def _check_uncertainty(params: Params, posterior: Posterior, built: Mapping[str, Component]) -> None:

@@ -3,6 +3,8 @@
 Paths follow one convention, held here and in dvc.yaml only::
 
     data/code/<stage>           a fingerprint of the code that a stage runs
+    data/arms/<arm>.json        which acquisition function an arm is, and its settings
+    data/plan.json              how many pairs are audited after each round
     data/training.json          what training the backbone depends on: nothing while it is frozen
     data/pool  data/benchmark  data/truth/{pool,heldout,benchmark}.parquet
     data/embeddings/{pool,benchmark}  data/features/{pool,benchmark}  data/texts.json
@@ -12,9 +14,11 @@ Paths follow one convention, held here and in dvc.yaml only::
     data/<arm>/round-<k>/       labels.parquet  everything acquired so far (column `round` says when)
                                 model/          trained on those labels; with a trained backbone its
                                                 seed-<n>/{backbone,features/{pool,benchmark}} too
+                                audits.parquet  labels of audited pairs, which train nothing
                                 evaluation/     the learning curve up to here
                                 scores.parquet  what model k thinks of every unlabelled pair
                                 batch.parquet   the pairs to be labelled next
+                                asked.parquet   the same with new audits among them, while there are any
                                 waiting.json    which of them people are asked for, while the stage waits for them
     data/annotations/           what people and judges answered; heldout/ for held-out pairs
 
@@ -44,6 +48,7 @@ from bgpm.errors import BgpmError, ConfigError, StateError, visible
 
 DATA = Path("data")
 CODE = DATA / "code"
+ARMS = DATA / "arms"
 POOL = DATA / "pool"
 BENCHMARK = DATA / "benchmark"
 TRUTH = DATA / "truth"
@@ -55,8 +60,10 @@ START = DATA / "start"
 OFFLINE = DATA / "offline"
 TRAINING = DATA / "training.json"
 TEXTS = DATA / "texts.json"
+PLAN = DATA / "plan.json"
 STUDY = DATA / "study"
-WAITING = "waiting.json"  # beside a batch; DVC does not know it
+WAITING = "waiting.json"  # beside a batch; DVC does not know it, nor the next one
+ASKED = "asked.parquet"
 REPORTS = Path("reports")
 TIMINGS = Path(".timings")  # side files: no stage depends on them, DVC does not know them
 
@@ -122,6 +129,23 @@ def setting(params: Mapping[str, Any], key: str) -> Any:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON with sorted keys, whole or not at all."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object that an earlier stage wrote.
+
+    Raises:
+        StateError: If the file is not there, or is no JSON object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StateError(f"{path}: not there; run `dvc repro`") from None
+    except (OSError, ValueError) as error:
+        raise StateError(f"{path}: cannot be read ({error}); run `dvc repro`") from error
+    if not isinstance(value, dict):
+        raise StateError(f"{path}: expected a JSON object, got {type(value).__name__}; run `dvc repro`")
+    return value
 
 
 def write_text(path: Path, text: str) -> None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bgpm.config import check
+from bgpm.config import arm, check
 from bgpm.fingerprints import code_fingerprint
-from bgpm.stage import CODE, TRAINING, read_params, run, whole_folder, write_json
+from bgpm.stage import ARMS, CODE, TRAINING, read_params, run, whole_folder, write_json
 from bgpm.training import in_effect
 
 
 def main() -> None:
     params = read_params()
-    check(params)
+    checked = check(params)
     write_json(TRAINING, in_effect(params, Path()))
+    with whole_folder(ARMS) as folder:
+        for name in {checked.acquisition, checked.baseline}:
+            write_json(folder / f"{name}.json", arm(checked, name))
     with whole_folder(CODE) as folder:
         for script in sorted(Path("stages").glob("[a-z]*.py")):
             (folder / script.stem).write_text(code_fingerprint(script, Path()) + "\n", encoding="utf-8")

@@ -11,22 +11,18 @@ import numpy as np
 
 from bgpm.data.sheets import csv_rows, csv_text
 from bgpm.data.tables import as_pairs, concatenate, read_table, where, write_table
-from bgpm.evaluation import AuditSettings
-from bgpm.evaluation.audit import priorities
 from bgpm.evaluation.benchmark import published_results
 from bgpm.evaluation.curve import length_rule
 from bgpm.evaluation.estimates import estimate_rows
-from bgpm.evaluation.pool_labels import audit_rows, pool_rows
+from bgpm.evaluation.pool_labels import audited_rows, pool_rows
 from bgpm.loop.evaluate import label_pool, measure
 from bgpm.loop.pool import Pool, Table, read_labelled
 from bgpm.posteriors import load
-from bgpm.registry import parse
 from bgpm.stage import (
     BENCHMARK,
     POOL,
     TRUTH,
     features_dir,
-    generator,
     read_params,
     round_dir,
     run,
@@ -45,7 +41,6 @@ FIGURES = ["seed", "figure", "series", "x", "y", "count"]
 def main(arm: str, k: str = "0") -> None:
     params = read_params()
     xstest = setting(params, "benchmark.xstest_weights")
-    audit = parse(AuditSettings, setting(params, "audit"), "audit")
     # Of people and judges nobody knows what they would have said of pairs that they were not shown.
     known = setting(params, "oracle") == "recorded"
     here, number = round_dir(arm, k), int(k)
@@ -55,6 +50,7 @@ def main(arm: str, k: str = "0") -> None:
     pool_pairs = as_pairs(table)
     gap = words[pool_pairs.first] - words[pool_pairs.second]
     labels = read_table(here / "labels.parquet")
+    audits = None if arm == "offline" else read_table(here / "audits.parquet")
     curve, prompts, figures, published, whole = [], [], [], {}, []
     for seed in seeds_of(here / "model"):
         heldout = read_labelled(POOL, TRUTH / "heldout.parquet", features_dir(here / "model", seed, "pool"))
@@ -69,18 +65,18 @@ def main(arm: str, k: str = "0") -> None:
             rows.append(("heldout", "all", "length_rule", by_length))
         else:
             log.warning("%s, round %d: no held-out labels yet: run `bgpm annotate --heldout`", arm, number)
-        if arm != "offline":  # which has acquired the whole pool
+        if audits is not None:  # offline has acquired the whole pool
             pool = Pool(table, heldout.features)
-            labelled = label_pool(model, pool, mine)
-            names = pool.table["pair_id"][labelled.pair]
-            whole.append({"seed": np.full(len(names), seed), "pair_id": names, **vars(labelled)})
+            own = label_pool(model, pool, mine, where(audits, audits["seed"] == seed))
+            whole.append(
+                {"seed": np.full(len(own.pair), seed), "pair_id": pool.table["pair_id"][own.pair], **vars(own)}
+            )
             if truth is not None:
-                rows += pool_rows(labelled, truth)
-                priority = priorities(pool.table["key"][pool.open], generator("audit", seed))
-                rows += audit_rows(labelled, truth, priority, audit.size)
+                rows += pool_rows(own, truth)
+            rows += audited_rows(own, mine)
         if number > 0:  # the batch of this round says how good the model before it was
-            own = mine["round"] == number
-            curve += [(seed, number - 1, int((~own).sum()), *row) for row in estimate_rows(where(mine, own))]
+            batch = mine["round"] == number
+            curve += [(seed, number - 1, int((~batch).sum()), *row) for row in estimate_rows(where(mine, batch))]
         curve += [(seed, number, len(mine["label"]), *row) for row in rows]
         place = {"seed": seed, "round": number}
         answers = point.answers

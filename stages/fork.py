@@ -12,7 +12,7 @@ def main(arm: str) -> None:
     for name in ("model", "evaluation"):
         with whole_folder(target / name) as folder:
             shutil.copytree(START / name, folder, dirs_exist_ok=True)
-    for name in ("labels.parquet", "pool_labels.parquet"):
+    for name in ("labels.parquet", "audits.parquet", "pool_labels.parquet"):
         part = target / f"{name}.part"
         shutil.copyfile(START / name, part)
         part.replace(target / name)

@@ -1,18 +1,27 @@
-"""Stage label: ask the oracle for a batch's labels and add them to what is known."""
+"""Stage label: ask the oracle for a batch's labels and add them to what is known; and for new audits, which train
+nothing."""
 
 from __future__ import annotations
 
-from bgpm.data.tables import concatenate, read_table, write_table
+import numpy as np
+
+from bgpm.data.tables import concatenate, read_table, where, write_table
 from bgpm.errors import LabelsPendingError
-from bgpm.loop.label import label
+from bgpm.loop import audits
+from bgpm.loop.label import KEPT, label
+from bgpm.loop.pool import Table
 from bgpm.oracles import Oracle, OracleFiles
 from bgpm.registry import build
 from bgpm.stage import (
     ANNOTATIONS,
+    ASKED,
+    PLAN,
     POOL,
     START,
     TRUTH,
     WAITING,
+    generator,
+    read_json,
     read_params,
     round_dir,
     run,
@@ -25,22 +34,46 @@ def main(arm: str, k: str = "0") -> None:
     params = read_params()
     kind = setting(params, "oracle")
     oracle = build(Oracle, kind, setting(params, f"oracles.{kind}"), "oracles")
-    here = round_dir(arm, k)
-    files = OracleFiles(TRUTH / "pool.parquet", ANNOTATIONS, here / "batch.parquet", POOL)
-    batch = read_table(files.batch)
-    first = arm == "start"
+    here, first = round_dir(arm, k), arm == "start"
+    there, number = (START, 0) if first else (round_dir(arm, int(k) + 1), int(k) + 1)
+    batch = read_table(here / "batch.parquet", ["seed", *KEPT])
+    known = None if first else read_table(here / "labels.parquet")
+    before = audits.none() if first else read_table(here / "audits.parquet")
+    wanted = _wanted(batch, known)
+    questions = concatenate([batch, audits.new(wanted, before, batch)])
+    # Those who label see one list, in which nothing tells a pair of the batch from an audit.
+    asked, sheet = batch, here / "batch.parquet"
+    (here / ASKED).unlink(missing_ok=True)
+    if len(questions["pair"]) > len(batch["pair"]):
+        asked, sheet = audits.mixed(questions, generator("ask", arm, number)), here / ASKED
+        write_table(sheet, asked)
+    files = OracleFiles(TRUTH / "pool.parquet", ANNOTATIONS, sheet, POOL)
     try:
-        acquired = label(oracle, batch, files, number=0 if first else int(k) + 1)
+        labels = label(oracle, questions, files, number=number)
     except LabelsPendingError as error:
         if error.pairs:
-            write_json(here / WAITING, {"pairs": error.pairs})
+            order = {pair: place for place, pair in enumerate(asked["pair_id"])}
+            write_json(here / WAITING, {"pairs": sorted(error.pairs, key=lambda pair: order[pair])})
         raise
-    if first:
-        write_table(START / "labels.parquet", acquired)
-    else:
-        known = read_table(here / "labels.parquet", list(acquired))
-        write_table(round_dir(arm, int(k) + 1) / "labels.parquet", concatenate([known, acquired]))
+    row = np.arange(len(questions["pair"]))
+    acquired, audited = (where(labels, rows) for rows in (row < len(batch["pair"]), row >= len(batch["pair"])))
+    write_table(
+        there / "labels.parquet",
+        acquired if known is None else concatenate([{name: known[name] for name in acquired}, acquired]),
+    )
+    kept = [audits.still(before, wanted), audits.as_audits(audited)]
+    write_table(there / "audits.parquet", concatenate(kept))
     (here / WAITING).unlink(missing_ok=True)
+    (here / ASKED).unlink(missing_ok=True)
+
+
+def _wanted(batch: Table, known: Table | None) -> Table:
+    """Every pair that is audited once this batch is acquired."""
+    columns = ("seed", "pair")
+    acquired = concatenate([{name: part[name] for name in columns} for part in (known, batch) if part is not None])
+    pool = read_table(POOL / "pairs.parquet", ["pair_id", "key", "split"])
+    size = read_json(PLAN)["audits"]
+    return audits.due(pool, acquired, size, lambda seed: generator("audit", seed))
 
 
 if __name__ == "__main__":

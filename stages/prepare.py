@@ -43,7 +43,8 @@ def main() -> None:
         with whole_folder(path) as folder:
             for name, table in tables.items():
                 write_table(folder / f"{name}.parquet", table)
-    for split, table in prepared.truth.items():
+    none = {name: column[:0] for name, column in prepared.truth["pool"].items()}
+    for split, table in ({"heldout": none} | prepared.truth).items():  # pool.heldout: 0 holds none out
         write_table(TRUTH / f"{split}.parquet", table)
     # Counts tell of labels, so they lie where scoring and selecting do not look.
     write_json(TRUTH / "summary.json", {"pool": prepared.summary, "benchmark": prepared.benchmark_summary})

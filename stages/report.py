@@ -7,12 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bgpm.errors import StateError
 from bgpm.evaluation import AuditSettings
 from bgpm.evaluation.arm import Arm, read_arm, read_optional
 from bgpm.evaluation.benchmark import rule_in_words
 from bgpm.evaluation.outlook import outlook
+from bgpm.evaluation.plan import looks_of
 from bgpm.evaluation.result import pool_result, study
-from bgpm.registry import parse
+from bgpm.oracles import Oracle
+from bgpm.registry import build, parse
 from bgpm.reporting import ReportSettings
 from bgpm.reporting.costs import read_costs
 from bgpm.reporting.figure import draw
@@ -21,12 +24,14 @@ from bgpm.reporting.pool import draw_pool
 from bgpm.reporting.purchases import read_pool_tables
 from bgpm.reporting.summary import as_csv, metrics, plot_csv, report_json, report_markdown
 from bgpm.stage import (
+    ARMS,
     DATA,
     POOL,
     REPORTS,
     TIMINGS,
     TRUTH,
     generator,
+    read_json,
     read_params,
     round_dir,
     run,
@@ -43,6 +48,12 @@ def main() -> None:
     names = [setting(params, "acquisition"), setting(params, "baseline")]
     last = setting(params, "rounds")[-1]["next"]
     arms = {name: read_arm(name, round_dir(name, last)) for name in names}
+    goal, texts = setting(params, "goal"), read_pool_tables(POOL)
+    if goal == "model" and not arms[names[0]].measured:
+        raise StateError(
+            f"{round_dir(names[0], last)}: no held-out labels yet, so there is no curve to report on; label some with "
+            "`bgpm annotate --heldout`, then run `dvc repro` again"
+        )
     result = study(
         arms[names[0]],
         arms[names[1]] if len(arms) > 1 else None,
@@ -50,17 +61,23 @@ def main() -> None:
         resamples=settings.resamples,
         rng=generator("report"),
     )
+    audit = parse(AuditSettings, setting(params, "audit"), "audit")
+    kind = setting(params, "oracle")
+    paid = build(Oracle, kind, setting(params, f"oracles.{kind}"), "oracles").paid
     second = pool_result(
         result.arms,
-        audit=parse(AuditSettings, setting(params, "audit"), "audit"),
-        looks=len(setting(params, "rounds")) + 1,
+        int((texts.pairs["split"] == "pool").sum()),
+        audit=audit,
+        looks=looks_of(audit, len(setting(params, "rounds")), paid=paid),
         resamples=settings.resamples,
         rng=generator("report", "pool"),
     )
-    result = replace(result, pool=second, goal=setting(params, "goal"))
+    stands = {name: read_json(ARMS / f"{name}.json")["acquisition"] for name in arms if name == "auto"}
+    result = replace(result, pool=second, goal=goal, stands=stands)
     to_come = {
         arm.name: outlook(arm.labels, arm.trials.curves, generator("report", "outlook", arm.name))
         for arm in arms.values()
+        if arm.measured
     }
     summary = read_optional(TRUTH / "summary.json")
     benchmark = summary.get("benchmark", {})
@@ -76,7 +93,7 @@ def main() -> None:
     draw_pool(result.arms, result.pool, REPORTS / "pool_labels")
     html = page(
         result,
-        read_pool_tables(POOL),
+        texts,
         summary=summary.get("pool", {}),
         baselines=read_optional(DATA / "baselines.json"),
         params=params,

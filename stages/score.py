@@ -22,14 +22,15 @@ from bgpm.loop.pool import Pool, read_pool
 from bgpm.loop.score import score, shared_moments
 from bgpm.posteriors import Fitted, load
 from bgpm.registry import build, parse
-from bgpm.stage import POOL, features_dir, generator, read_params, round_dir, run, seeds_of, setting
+from bgpm.stage import ARMS, POOL, features_dir, generator, read_json, read_params, round_dir, run, seeds_of, setting
 from bgpm.types import ScoreMoments
 
 
 def main(arm: str, k: str, out: str | None = None) -> None:
     """``python -m stages.score entropy 3``; processes that a launcher starts are given the file to write."""
     params = read_params()
-    acquisition = build(Acquisition, arm, setting(params, f"acquisitions.{arm}"), "acquisitions")
+    stands = read_json(ARMS / f"{arm}.json")  # `auto` stands for another function
+    acquisition = build(Acquisition, stands["acquisition"], stands["settings"], "acquisitions")
     if out is not None:
         end_with_stage()
         return work(acquisition, arm, k, Path(out))
@@ -67,7 +68,9 @@ def work(acquisition: Acquisition, arm: str, k: str, path: Path) -> None:
         model, pool, bought = of(seed)
         drawn = generator("score", arm, seed, int(k))
         scores = score(acquisition, model, pool, bought, generator=drawn, moments=moments[seed])
-        out.append({"seed": np.full(len(scores["pair"]), seed), **scores})
+        size = len(scores["pair"])
+        told = np.full(size, acquisition.kind, dtype=object)
+        out.append({"seed": np.full(size, seed), **scores, "acquisition": told})
     write_table(path, concatenate(out))
 
 

@@ -12,7 +12,7 @@ from bgpm.loop.pool import read_pool
 from bgpm.loop.select import select
 from bgpm.posteriors import load
 from bgpm.registry import build
-from bgpm.selection import Selection
+from bgpm.selection import Selection, pairs_of
 from bgpm.stage import POOL, features_dir, generator, read_params, round_dir, run, seeds_of, setting
 
 log = logging.getLogger("bgpm")
@@ -20,7 +20,7 @@ log = logging.getLogger("bgpm")
 
 def main(arm: str, k: str) -> None:
     params = read_params()
-    kind, wanted = setting(params, "selection"), setting(params, "batch_size")
+    kind, size = setting(params, "selection"), setting(params, "batch_size")
     selection = build(Selection, kind, setting(params, f"selections.{kind}"), "selections")
     here = round_dir(arm, k)
     scores = read_table(here / "scores.parquet")
@@ -28,6 +28,7 @@ def main(arm: str, k: str) -> None:
     for seed in seeds_of(here / "model"):
         pool = read_pool(POOL, features_dir(here / "model", seed, "pool"))
         mine = where(scores, scores["seed"] == seed)
+        wanted = pairs_of(size, len(pool.open))
         if len(mine["pair"]) < wanted:
             log.warning(
                 "%s, round %s, seed %d: the pool has only %d pairs left to label", arm, k, seed, len(mine["pair"])

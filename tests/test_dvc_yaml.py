@@ -77,6 +77,11 @@ def test_what_was_measured_reaches_no_stage_that_acquires_or_trains(stages: dict
             assert not measured, name
 
 
+def test_acquisition_and_training_are_blind_to_audits(stages: dict[str, Any]) -> None:
+    readers = {n.split("@")[0] for n, s in stages.items() if any(d.name == "audits.parquet" for d in relative(s.deps))}
+    assert readers == {"start-evaluate", "fork", "label", "evaluate"}  # `label` keeps those made before
+
+
 def test_the_same_acquisition_twice_is_one_arm(tmp_path: Path) -> None:
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params | {"acquisition": "random", "baseline": "random"}))

@@ -14,7 +14,7 @@ import numpy as np
 
 from bgpm.data.tables import read_table, rows_of, where
 from bgpm.errors import DataError, StateError
-from bgpm.stage import START, TRUTH, WAITING, round_dir, setting
+from bgpm.stage import ASKED, START, TRUTH, WAITING, round_dir, setting
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class OpenBatch:
     Attributes:
         title: What people read.
         pair_ids: In the order of asking.
-        path: The file of the batch; None for held-out pairs.
+        path: The file of the batch, which audits that are asked with it are not in; None for held-out pairs.
     """
 
     title: str
@@ -76,8 +76,8 @@ def waiting(params: Mapping[str, Any]) -> list[OpenBatch]:
     found = []
     for folder, title in folders.items():
         note, path = folder / WAITING, folder / "batch.parquet"
-        versions = _version(note), _version(path)
-        if None not in versions and (batch := _waits(title, note, path, versions)):
+        versions = _version(note), _version(path), _version(folder / ASKED)
+        if None not in versions[:2] and (batch := _waits(title, note, path, versions)):
             found.append(batch)
     return found
 
@@ -95,12 +95,15 @@ def _version(path: Path) -> tuple[int, ...] | None:
 def _waits(title: str, note: Path, path: Path, _: tuple[tuple[int, ...] | None, ...]) -> OpenBatch | None:
     """A batch whose note speaks of pairs that it has."""
     pairs = json.loads(note.read_text(encoding="utf-8"))["pairs"]
-    return OpenBatch(title, tuple(pairs), path) if set(pairs) <= set(read_table(path, ["pair_id"])["pair_id"]) else None
+    asked = path.with_name(ASKED)  # with audits among them, where there are any
+    known = set(read_table(asked if asked.exists() else path, ["pair_id"])["pair_id"])
+    return OpenBatch(title, tuple(pairs), path) if set(pairs) <= known else None
 
 
 def named(path: Path) -> OpenBatch:
     """A batch by its file, whether or not a stage waits for it."""
-    return OpenBatch(path.as_posix(), tuple(dict.fromkeys(read_table(path, ["pair_id"])["pair_id"].tolist())), path)
+    pairs = tuple(dict.fromkeys(read_table(path, ["pair_id"])["pair_id"].tolist()))
+    return OpenBatch(path.as_posix(), pairs, path.with_name("batch.parquet") if path.name == ASKED else path)
 
 
 def heldout(answered: Mapping[str, object], limit: int | None) -> OpenBatch:
@@ -128,18 +131,22 @@ def beliefs(path: Path) -> list[dict[str, Any]]:
 
     Returns:
         pair_id, value, mean, variance, tau, uniform, and the shares of the pool's open pairs that were valued less
-        (``rank``) and about which the model was surer (``wide``). NaN, and None for uniform, in the seed set.
+        (``rank``) and about which the model was surer (``wide``), and the acquisition function that `auto` stood for,
+        if it did. NaN, and None for uniform and acquisition, in the seed set.
     """
     batch = read_table(path)
     rows = [dict(zip(batch, values, strict=True)) for values in zip(*(c.tolist() for c in batch.values()), strict=True)]
     scores_path = path.with_name("scores.parquet")
     if not scores_path.exists():
-        return [row | {"tau": np.nan, "rank": np.nan, "wide": np.nan, "uniform": None} for row in rows]
-    scores = read_table(scores_path, ["seed", "pair", "variance", "tau", "value", "uniform"])
+        return [
+            row | {"tau": np.nan, "rank": np.nan, "wide": np.nan, "uniform": None, "acquisition": None} for row in rows
+        ]
+    scores = read_table(scores_path)
     for row in rows:
         mine = where(scores, scores["seed"] == row["seed"])
         at = rows_of(mine["pair"], np.array([row["pair"]]), str(scores_path))[0]
         row["tau"], row["uniform"] = float(mine["tau"][at]), bool(mine["uniform"][at])
+        row["acquisition"] = str(mine["acquisition"][at]) if "acquisition" in mine else None
         row["rank"] = float((mine["value"] < row["value"]).mean())
         row["wide"] = float((mine["variance"] < row["variance"]).mean())
     return rows

@@ -6,7 +6,7 @@ Made on the server without a script; every text that comes from data is escaped 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,14 @@ from bgpm.annotate.desk import Desk, labels
 from bgpm.annotations.agreement import cohen, error_rates, fleiss
 from bgpm.annotations.store import Answer, folder_by_pair, paid
 from bgpm.errors import BgpmError, DataError, StateError
+from bgpm.evaluation import AuditSettings
 from bgpm.evaluation.arm import Arm, read_arm
+from bgpm.evaluation.certificate import certificate
 from bgpm.evaluation.outlook import outlook
+from bgpm.evaluation.plan import looks_of
 from bgpm.evaluation.savings import band
+from bgpm.registry import parse
+from bgpm.reporting.certified import bound_words, stop_words
 from bgpm.reporting.charts import Series, line_chart
 from bgpm.reporting.expectations import kept_words, reach_cells, round_cells
 from bgpm.stage import ANNOTATIONS, HELDOUT_ANNOTATIONS, START, generator, round_dir, setting
@@ -40,6 +45,7 @@ def overview(desk: Desk, params: Mapping[str, Any]) -> str:
     else:
         sections = [
             _people(batch, len(desk.open_pairs(batch)) if batch else 0),
+            _certified(params, batches),
             _curve(params, batches),
             _agreement(said),
             _next(batch, desk.texts),
@@ -51,7 +57,7 @@ def overview(desk: Desk, params: Mapping[str, Any]) -> str:
     )
     links = '<nav aria-label="Pages"><a href="/">Label</a><a href="/campaign" aria-current="page">Campaign</a></nav>'
     top = f'<header class="top"><span class="mark">bgpm</span>{links}</header>'
-    body = "\n".join(sections)
+    body = "\n".join(filter(None, sections))
     return (
         f'<!doctype html>\n<html lang="en">\n<head>{head}</head>\n<body>\n{top}\n<main class="campaign">\n'
         f"<h1>Campaign</h1>\n{body}\n</main>\n</body>\n</html>\n"
@@ -142,22 +148,17 @@ def _duration(seconds: float) -> str:
 def _curve(params: Mapping[str, Any], batches: Sequence[OpenBatch]) -> str:
     """Held-out accuracy of what was trained so far; what later rounds hold is left over from another run."""
     title = "Held-out accuracy so far"
-    waits = {batch.path.parent for batch in batches if batch.path}
-    arms: list[Arm] = []
-    for name in dict.fromkeys([setting(params, "acquisition"), setting(params, "baseline")]):
-        rounds = [round_dir(name, entry["next"]) for entry in setting(params, "rounds")]
-        folders = [START, round_dir(name, 0), *rounds]
-        mine = waits & set(folders)
-        last = folders.index(mine.pop()) if mine else len(folders) - 1
-        measured = [f for f in folders[: last + 1] if (f / "evaluation/curve.csv").exists()]
-        if START in waits or not measured:
-            continue
-        try:
-            arms.append(read_arm(name, measured[-1]))
-        except StateError as error:
-            return _section(title, _sentence(error))
+    try:
+        arms = list(_measured(params, batches))
+    except StateError as error:
+        return _section(title, _sentence(error))
     if not arms:
         return _section(title, "<p>No model yet: the first is trained on the seed set.</p>")
+    if not any(arm.measured for arm in arms):
+        return _section(
+            title,
+            "<p>Not measured: no held-out pair has a label. <code>bgpm annotate --heldout</code> asks for some.</p>",
+        )
     series, words = [], []
     for arm, style in zip(arms, STYLES, strict=False):
         curve = arm.curve("heldout", "all", "accuracy")
@@ -173,6 +174,46 @@ def _curve(params: Mapping[str, Any], batches: Sequence[OpenBatch]) -> str:
         chart = line_chart("Held-out accuracy, %, against labels acquired", series, width=760, height=300)
     figure = f"<figure>{chart}<figcaption>{'; '.join(words)}, {basis}.</figcaption></figure>"
     return _section(title, "\n".join([figure, *(_forecast(arm) for arm in arms)]))
+
+
+def _measured(params: Mapping[str, Any], batches: Sequence[OpenBatch]) -> Iterator[Arm]:
+    """Arms up to the last round that this run has evaluated; StateError where a file of one is damaged."""
+    waits = {batch.path.parent for batch in batches if batch.path}
+    for name in dict.fromkeys([setting(params, "acquisition"), setting(params, "baseline")]):
+        rounds = [round_dir(name, entry["next"]) for entry in setting(params, "rounds")]
+        folders = [START, round_dir(name, 0), *rounds]
+        mine = waits & set(folders)
+        last = folders.index(mine.pop()) if mine else len(folders) - 1
+        measured = [f for f in folders[: last + 1] if (f / "evaluation/curve.csv").exists()]
+        if START not in waits and measured:
+            yield read_arm(name, measured[-1])
+
+
+def _certified(params: Mapping[str, Any], batches: Sequence[OpenBatch]) -> str:
+    """The lower bound of right labels so far, and whether to stop; nothing where the goal is not the pool."""
+    if setting(params, "goal") != "pool":
+        return ""
+    title = "Right labels of the pool, certified"
+    audit = parse(AuditSettings, setting(params, "audit"), "audit")
+    looks = looks_of(audit, len(setting(params, "rounds")), paid=True)
+    try:
+        found = [(arm, certificate(arm, audit, looks)) for arm in _measured(params, batches)]
+    except StateError as error:
+        return _section(title, _sentence(error))
+    known = [(arm, c) for arm, c in found if c is not None]
+    if not known:
+        return _section(title, "<p>No bound yet: the first follows once the seed set and its audits are labelled.</p>")
+    parts = []
+    for arm, c in known:
+        stop = escape(stop_words(arm, c))
+        parts.append(f"<p>{escape(bound_words(arm, c))}</p><p><b>{stop}</b></p>")
+        rows = [
+            [f"{arm.labels[t]:,}", f"{c.audited[:, t].mean():,.0f}", f"{c.wrong[:, t].mean():,.0f}",
+             f"{100 * c.bound[:, t].mean():.1f}%"]
+            for t in range(len(arm.labels))
+        ]  # fmt: skip
+        parts.append(_table([f"{arm.name}: labels", "audits", "of them wrong", "right at least"], rows))
+    return _section(title, "\n".join(parts))
 
 
 def _forecast(arm: Arm) -> str:
@@ -246,12 +287,19 @@ def _next(batch: OpenBatch | None, texts: PoolTexts) -> str:
         )
     rows, asked = beliefs(batch.path), set(batch.pair_ids)
     rows = [row for row in rows if row["pair_id"] in asked]
+    audits = len(asked) - len({row["pair_id"] for row in rows})
+    hidden = (
+        f'<p class="soft">{audits:,} audits are asked too. They are not listed, so that nobody can tell them.</p>\n'
+        if audits
+        else ""
+    )
     items = "\n".join(_reason(row, batch.path, texts) for row in rows[:SHOWN])
     more = f"<p>And {len(rows) - SHOWN:,} more.</p>" if len(rows) > SHOWN else ""
     return _section(
         title,
         '<p class="soft">A is the pool\'s first answer, not the one on the left. Who labels this batch should read it '
         "afterwards: a model's guess must not become a person's.</p>\n"
+        f"{hidden}"
         f'<details><summary>{len(rows):,} pairs of {escape(batch.title)}</summary>\n<ol class="reasons">\n{items}\n'
         f"</ol>{more}</details>",
     )
@@ -265,7 +313,7 @@ def _reason(row: Mapping[str, Any], path: Path, texts: PoolTexts) -> str:
     )
     return (
         f'<li><p class="prompt" dir="auto">{escape(_excerpt(asked.turns[-1][1]))}</p><dl>{answers}</dl>'
-        f"<p>{escape(why(row, path.parent.parent.name))}</p></li>"
+        f"<p>{escape(why(row, row['acquisition'] or path.parent.parent.name))}</p></li>"
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from bgpm.data.sheets import bare, csv_rows
 from bgpm.data.tables import read_table
 from bgpm.errors import StateError
 from bgpm.evaluation.savings import Trials
+from bgpm.stage import read_json
 
 COLUMNS = ("seed", "round", "labels", "split", "section", "metric", "value")
 Key = tuple[str, str, str]  # split, section, metric
@@ -56,7 +56,7 @@ class Arm:
         rounds, labels: int64 [T], the points of the curve and the labels acquired until then.
         rows: Every number, in the order of the file.
         values: float64 [S, T] for each (split, section, metric); NaN where it was not measured.
-        trials: Held-out answers by prompt.
+        heldout: Held-out answers by prompt; None where no held-out pair has a label.
         bought: Table of labels: seed, round, pair, label, value, mean, variance and so on.
         figures: Reliability, coverage and best of n of the last round; empty where nobody measured them.
     """
@@ -67,7 +67,7 @@ class Arm:
     labels: np.ndarray
     rows: tuple[Measurement, ...]
     values: Mapping[Key, np.ndarray]
-    trials: Trials
+    heldout: Trials | None
     bought: Mapping[str, np.ndarray]
     figures: tuple[Figure, ...] = ()
 
@@ -75,6 +75,18 @@ class Arm:
         """Values [S, T], or None where any is missing."""
         values = self.values.get((split, section, metric))
         return None if values is None or np.isnan(values).any() else values
+
+    @property
+    def measured(self) -> bool:
+        """Whether anything was measured on held-out prompts."""
+        return self.heldout is not None
+
+    @property
+    def trials(self) -> Trials:
+        """Held-out answers by prompt; StateError where nothing was measured."""
+        if self.heldout is None:
+            raise StateError(f"arm {self.name!r}: no held-out pair has a label; run `bgpm annotate --heldout`")
+        return self.heldout
 
     def sections(self, split: str, metric: str) -> list[str]:
         """Sections of a split beside ``all`` and single subsets, in the order of the file."""
@@ -159,7 +171,7 @@ def read_arm(name: str, folder: Path) -> Arm:
         labels[grew],
         rows,
         {key: value[:, grew] for key, value in values.items()},
-        Trials(labels[grew].astype(np.float64), trials[0][:, grew], trials[1]),
+        trials and Trials(labels[grew].astype(np.float64), trials[0][:, grew], trials[1]),
         read_table(folder / "labels.parquet", ["seed", "round", "pair", "label", "value", "mean", "variance"]),
         tuple(_figures(folder / "evaluation" / "figures.csv")),
     )
@@ -197,14 +209,13 @@ def _rows(path: Path) -> Iterator[Measurement]:
         raise StateError(f"{path}: cannot be read as a learning curve ({error}); run `dvc repro`") from error
 
 
-def _trials(path: Path, seeds: np.ndarray, rounds: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Right answers [S, T, Q] and pairs [Q] from one row a seed, round and prompt."""
+def _trials(
+    path: Path, seeds: np.ndarray, rounds: np.ndarray, labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Right answers [S, T, Q] and pairs [Q] from one row a seed, round and prompt; None where there is no row."""
     table = read_table(path, ["seed", "round", "prompt", "pairs", "right"])
     if not len(table["prompt"]):
-        raise StateError(
-            f"{path}: no held-out labels yet, so there is no curve to report on; label some with "
-            "`bgpm annotate --heldout`, then run `dvc repro` again"
-        )
+        return None
     names, prompt = np.unique(table["prompt"], return_inverse=True)
     cells = np.searchsorted(seeds, table["seed"]), np.searchsorted(rounds, table["round"])
     expected = len(seeds) * len(rounds) * len(names)
@@ -227,12 +238,4 @@ def read_optional(path: Path) -> dict[str, Any]:
     Raises:
         StateError: If the file is there and is not a JSON object.
     """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise StateError(f"{path}: cannot be read ({error}); run `dvc repro`") from error
-    if not isinstance(value, dict):
-        raise StateError(f"{path}: expected a JSON object, got {type(value).__name__}; run `dvc repro`")
-    return value
+    return read_json(path) if path.exists() else {}

@@ -29,6 +29,7 @@ from numpy.typing import ArrayLike
 from bgpm.errors import ArgumentError, ShapeError
 from bgpm.keys import uniform_by_key
 
+ACQUIRED, INFERRED, AUDIT = "acquired", "inferred", "audit"  # sources of a label of the pool
 _SLACK = 1e-9  # of the level: a number of wrong labels at the edge counts as possible, whatever rounding says
 
 

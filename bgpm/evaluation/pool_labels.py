@@ -12,7 +12,7 @@ Rows are those of a learning curve (see `bgpm.evaluation.curve`) with the split 
                                     mean probability that they state
     audit_pool, _given, _inferred, _audited, _wrong
                                     what a bound needs (see `bgpm.evaluation.audit`): N, acquired pairs whose label is
-                                    right, M, n and x, with every pair of the pool counted, ties as wrong
+                                    right by the annotators, M, n and x; ties and abstentions are wrong
 
 Where annotators err with a known rate e, the posterior of an acquired pair takes its label out of the fit and puts
 it back as evidence: with mean m, variance v and the label's own gradient g and Fisher information c at m, the model
@@ -31,12 +31,11 @@ import numpy as np
 from bgpm import functional as F
 from bgpm.errors import ShapeError
 from bgpm.evaluation.accuracy import correct
-from bgpm.evaluation.audit import sample
+from bgpm.evaluation.audit import ACQUIRED, AUDIT, INFERRED, sample
 from bgpm.evaluation.curve import CurveRow, probabilities
 from bgpm.types import ScoreMoments
 
 EXPORTS = (0.8, 0.9, 0.95)  # least probabilities of an export that is measured
-ACQUIRED, INFERRED, AUDIT = "acquired", "inferred", "audit"
 _MOST_INFORMATION = 0.95  # of c v, which is below 1 for a label that was fitted
 
 
@@ -50,6 +49,8 @@ class PoolLabels:
         probability: float64 [N], P(first better).
         sd: float64 [N], standard deviation of the score, before division by the temperature.
         source: str [N], ``acquired``, ``inferred`` or ``audit`` (inferred, and its label is known from an audit).
+        audit: float64 [N], what the audit of a pair said, NaN where there was none or nobody could say. Label and
+            probability stay the model's there: these are what was checked.
     """
 
     pair: np.ndarray
@@ -57,6 +58,7 @@ class PoolLabels:
     probability: np.ndarray
     sd: np.ndarray
     source: np.ndarray
+    audit: np.ndarray
 
     @property
     def inferred(self) -> np.ndarray:
@@ -69,7 +71,12 @@ class PoolLabels:
         return np.where(self.label > 0.5, self.probability, np.where(self.label < 0.5, 1 - self.probability, 0.5))
 
 
-def pool_labels(pair: np.ndarray, moments: ScoreMoments, acquired: Mapping[str, np.ndarray]) -> PoolLabels:
+def pool_labels(
+    pair: np.ndarray,
+    moments: ScoreMoments,
+    acquired: Mapping[str, np.ndarray],
+    audits: Mapping[str, np.ndarray] | None = None,
+) -> PoolLabels:
     """Final labels from a model's moments and the labels it was trained on.
 
     Args:
@@ -77,17 +84,16 @@ def pool_labels(pair: np.ndarray, moments: ScoreMoments, acquired: Mapping[str, 
         moments: Of the scores of these pairs.
         acquired: Columns pair and label (NaN: everybody abstained, so the model infers it), and annotators where
             several may have been asked.
+        audits: Columns pair and label of audited pairs, none of them acquired; none by default.
 
     Raises:
-        ShapeError: If an acquired pair is not one of ``pair``, or there is not one score a pair.
+        ShapeError: If an acquired or audited pair is not one of ``pair``, or there is not one score a pair.
     """
     if len(moments.mean) != len(pair):
         raise ShapeError(f"expected the score of each of {len(pair)} pairs, got {len(moments.mean)}")
     told = ~np.isnan(acquired["label"])
     rows, given = acquired["pair"][told], acquired["label"][told].astype(np.float64)
-    at = np.searchsorted(pair, rows)
-    if (at >= len(pair)).any() or (pair[at] != rows).any():
-        raise ShapeError("an acquired pair is not in the pool: labels and pool are of different runs; run `dvc repro`")
+    at = _places(pair, rows, "an acquired")
     probability = probabilities(moments)
     label = (np.sign(moments.mean.numpy()) + 1) / 2
     source = np.full(len(pair), INFERRED, dtype=object)
@@ -100,7 +106,19 @@ def pool_labels(pair: np.ndarray, moments: ScoreMoments, acquired: Mapping[str, 
     else:
         probability[at] = given
         label[at] = (np.sign(given - 0.5) + 1) / 2
-    return PoolLabels(pair, label, probability, moments.variance.sqrt().numpy(), source)
+    audited = np.full(len(pair), np.nan)
+    if audits is not None:
+        checked = _places(pair, audits["pair"], "an audited")
+        source[checked], audited[checked] = AUDIT, audits["label"]
+    return PoolLabels(pair, label, probability, moments.variance.sqrt().numpy(), source, audited)
+
+
+def _places(pair: np.ndarray, rows: np.ndarray, what: str) -> np.ndarray:
+    """Where rows stand among the pool's pairs."""
+    at = np.searchsorted(pair, rows)
+    if (at >= len(pair)).any() or (pair[at] != rows).any():
+        raise ShapeError(f"{what} pair is not in the pool: labels and pool are of different runs; run `dvc repro`")
+    return at
 
 
 def posterior_of_acquired(moments: ScoreMoments, label: np.ndarray, votes: np.ndarray) -> np.ndarray:
@@ -178,10 +196,33 @@ def audit_rows(labels: PoolLabels, truth: np.ndarray, priority: np.ndarray, size
     """
     if size == 0 or np.isnan(truth).any():
         return
-    right = correct(labels.label - 0.5, truth, tie=0.0) == 1  # neither a tie nor a tied score is right
-    audited = sample(priority, labels.inferred, size)
+    audited = np.zeros(len(truth), bool)
+    audited[sample(priority, labels.inferred, size)] = True
+    yield from _audited(labels, truth, labels.inferred, audited)
+
+
+def audited_rows(labels: PoolLabels, acquired: Mapping[str, np.ndarray]) -> Iterator[CurveRow]:
+    """What the audits that were made found; nothing where pairs were inferred and none audited.
+
+    Args:
+        acquired: As `pool_labels`. A pair on which everybody abstained is neither right nor one of the inferred pairs
+            that an audit may be drawn from.
+    """
+    asked = np.isin(labels.pair, acquired["pair"])
+    audited = labels.source == AUDIT
+    if not (audited.any() or asked.all()):
+        return
+    said = np.full(len(labels.pair), np.nan)
+    said[np.searchsorted(labels.pair, acquired["pair"])] = acquired["label"]
+    said[audited] = labels.audit[audited]
+    yield from _audited(labels, np.where(np.isnan(said), 0.5, said), ~asked, audited)
+
+
+def _audited(labels: PoolLabels, said: np.ndarray, inferred: np.ndarray, audited: np.ndarray) -> Iterator[CurveRow]:
+    """The counts behind a bound; what nobody said is 0.5 in ``said``."""
+    right = correct(labels.label - 0.5, said, tie=0.0) == 1  # neither a tie nor a tied score is right
     yield "pool", "all", "audit_pool", float(len(right))
-    yield "pool", "all", "audit_given", float((right & ~labels.inferred).sum())
-    yield "pool", "all", "audit_inferred", float(labels.inferred.sum())
-    yield "pool", "all", "audit_audited", float(len(audited))
+    yield "pool", "all", "audit_given", float((right & ~inferred).sum())
+    yield "pool", "all", "audit_inferred", float(inferred.sum())
+    yield "pool", "all", "audit_audited", float(audited.sum())
     yield "pool", "all", "audit_wrong", float((~right[audited]).sum())

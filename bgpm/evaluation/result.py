@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from bgpm.errors import StateError
 from bgpm.evaluation import AuditSettings
 from bgpm.evaluation.arm import Arm
-from bgpm.evaluation.audit import level, right_share
+from bgpm.evaluation.certificate import AUDIT_COUNTS, Certificate, certificate
 from bgpm.evaluation.savings import (
     INDICATIVE_BELOW,
     Comparison,
@@ -23,8 +24,9 @@ from bgpm.evaluation.savings import (
     saturated,
 )
 
+__all__ = ["AUDIT_COUNTS", "PoolResult", "Result", "pool_result", "study", "verdict"]
+
 TARGETS = (0.90, 0.95, 0.98)  # shares of right labels whose price in labels is asked
-AUDIT_COUNTS = ("given", "inferred", "audited", "wrong", "pool")
 SHARES = (0.5, 0.75, 0.9, 1.0)
 
 
@@ -42,8 +44,9 @@ class Result:
         learned: Whether the baseline's gain is above 0 (for a single seed its value, otherwise its 80% interval, which
             is a one-sided test at 90%).
         saturated: Whether the baseline stops climbing before its last labels.
-        pool: Results on the labelled pool; None where the pool's true labels are not known.
+        pool: Results on the labelled pool; None where its true labels are not known and nothing was audited.
         goal: Which goal leads the report: ``model`` or ``pool``.
+        stands: What `auto` stands for, by the arm's name.
     """
 
     arm: Arm
@@ -56,6 +59,7 @@ class Result:
     saturated: bool
     pool: PoolResult | None = None
     goal: str = "model"
+    stands: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def arms(self) -> list[Arm]:
@@ -83,6 +87,8 @@ def study(arm: Arm, baseline: Arm | None, *, target: float, resamples: int, rng:
     Raises:
         StateError: If the arms were not run over the same seeds, rounds and held-out prompts.
     """
+    if baseline is not None and arm.measured != baseline.measured:
+        raise StateError(f"only one of the arms {arm.name!r} and {baseline.name!r} was measured; run `dvc repro`")
     if baseline is None:
         return Result(arm, None, target, (), None, None, True, False)
     for what in ("seeds", "rounds", "labels"):
@@ -92,6 +98,8 @@ def study(arm: Arm, baseline: Arm | None, *, target: float, resamples: int, rng:
                 f"arms {arm.name!r} and {baseline.name!r} differ in {what}: {mine} and {other}; they are compared as "
                 "pairs: run `dvc repro`"
             )
+    if not arm.measured:
+        return Result(arm, baseline, target, (), None, None, False, False)
     if arm.trials.pairs.tolist() != baseline.trials.pairs.tolist():
         raise StateError(
             f"arms {arm.name!r} and {baseline.name!r} were not measured on the same held-out pairs; run `dvc repro`"
@@ -112,11 +120,14 @@ def study(arm: Arm, baseline: Arm | None, *, target: float, resamples: int, rng:
 
 
 def verdict(result: Result) -> str:
-    """One of ``one_arm``, ``no_gain``, ``not_reached``, ``one_seed``, ``saved``, ``cost``, ``undecided``.
+    """One of ``not_measured``, ``one_arm``, ``no_gain``, ``not_reached``, ``one_seed``, ``saved``, ``cost`` and
+    ``undecided``.
 
     A baseline that did not learn gives no target outside the noise: ``no_gain``, wherever the curves cross.
     """
     c = result.headline
+    if not result.arm.measured:
+        return "not_measured"
     if c is None:
         return "one_arm"
     if math.isnan(c.saving) or not result.learned:
@@ -135,49 +146,37 @@ class PoolResult:
     """Labels that a labelled pool costs, by its share of right labels.
 
     Attributes:
-        right: Of each arm, by name, share of right labels, [S, T].
+        pairs: Pairs of the pool.
+        right: Of each arm, by name, share of right labels, [S, T]; empty where nobody knows the true labels.
         comparisons: One for each of `TARGETS`; empty without a baseline.
-        certified: Of each arm, by name, the lower bound that audits give, mean over seeds [T]; empty without audits.
-        labels_certified: Of each arm, by name, labels until the target is certified, audits counted: the mean over
-            seeds, inf where some seed does not reach it.
-        target: The share that was to be certified.
+        certificates: Of each arm, by name, what audits say; empty without audits.
     """
 
+    pairs: int
     right: dict[str, np.ndarray]
     comparisons: tuple[Comparison, ...]
-    certified: dict[str, np.ndarray]
-    labels_certified: dict[str, float]
-    target: float
+    certificates: dict[str, Certificate]
 
 
 def pool_result(
-    arms: list[Arm], *, audit: AuditSettings, looks: int, resamples: int, rng: np.random.Generator
+    arms: list[Arm], pairs: int, *, audit: AuditSettings, looks: int | None, resamples: int, rng: np.random.Generator
 ) -> PoolResult | None:
-    """Results on the labelled pool, of one arm or two; None where the pool's true labels are not known.
+    """Results on the labelled pool, of one arm or two; None where its true labels are not known, nor audits made.
 
     Args:
+        pairs: Of the pool.
         audit: Target and chance of error of the bound.
-        looks: Bounds of a campaign, planned.
+        looks: Bounds of a campaign, planned; None for an open number.
         resamples: Bootstrap draws of seeds behind every interval; the pool itself is given, it is not drawn.
     """
-    trials = [arm.pool_trials() for arm in arms]
-    if not trials or any(t is None for t in trials):
-        return None
-    known = [t for t in trials if t is not None]
+    found = {arm.name: certificate(arm, audit, looks) for arm in arms}
+    certificates = {name: c for name, c in found.items() if c is not None}
+    trials = {arm.name: t for arm in arms if (t := arm.pool_trials()) is not None}
+    if len(trials) < len(arms):
+        return PoolResult(pairs, {}, (), certificates) if certificates else None
     comparisons: tuple[Comparison, ...] = ()
-    if len(known) > 1:
-        curves = resample(known[0], known[1], resamples, rng)
+    if len(arms) > 1:
+        one, other = (trials[arm.name] for arm in arms)
+        curves = resample(one, other, resamples, rng)
         comparisons = tuple(compare_at(curves, target) for target in TARGETS)
-    certified, labels = {}, {}
-    for arm in arms:
-        counts = [arm.curve("pool", "all", f"audit_{name}") for name in AUDIT_COUNTS]
-        if any(c is None for c in counts):
-            continue
-        given, inferred, audited, wrong, pool = (c.astype(np.int64) for c in counts if c is not None)
-        bound = right_share(given, inferred, audited, wrong, pool, level(audit.alpha, 1, looks))
-        certified[arm.name] = bound.mean(0)
-        reached = bound >= audit.target
-        spent = arm.labels[reached.argmax(1)] + np.take_along_axis(audited, reached.argmax(1)[:, None], 1)[:, 0]
-        labels[arm.name] = float(np.where(reached.any(1), spent, np.inf).mean())
-    right = {arm.name: t.curves for arm, t in zip(arms, known, strict=True)}
-    return PoolResult(right, comparisons, certified, labels, audit.target)
+    return PoolResult(pairs, {name: t.curves for name, t in trials.items()}, comparisons, certificates)

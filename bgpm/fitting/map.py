@@ -151,7 +151,8 @@ def fit_map(
         default if isinstance(x, str) else float(x) for x, default in ((settings.tau, 1.0), (settings.error_rate, 0.0))
     )
     loss = PairLoss(settings, tau, error_rate)
-    splits = enough(folds(data.group, settings.folds, generator=np.random.default_rng(seed)))
+    group = np.arange(len(data)) if settings.fold_by == "pair" else data.group
+    splits = enough(folds(group, settings.folds, generator=np.random.default_rng(seed)))
     generator = torch.Generator().manual_seed(seed)
     if settings.mixed:
         return _mixed(settings, model, data, loss, splits, blocks, generator)

@@ -65,13 +65,14 @@ def measure(
     return Measured(rows, answers, points, score)
 
 
-def label_pool(model: Fitted, pool: Pool, acquired: Table) -> PoolLabels:
+def label_pool(model: Fitted, pool: Pool, acquired: Table, audits: Table | None = None) -> PoolLabels:
     """The final label of every pair of the pool that may be acquired.
 
     Args:
         acquired: Labels that the model was trained on: columns pair, label, and annotators where there were several.
+        audits: Columns pair and label of audited pairs; none by default.
     """
-    return pool_labels(pool.open, model.moments(pool.features, pool.pairs.take(pool.open)), acquired)
+    return pool_labels(pool.open, model.moments(pool.features, pool.pairs.take(pool.open)), acquired, audits)
 
 
 def by_prompt(prompt: np.ndarray, right: np.ndarray) -> Table:

@@ -31,7 +31,7 @@ from bgpm.models import Model
 from bgpm.models.gpm import Gpm
 from bgpm.posteriors import Fitted, Posterior
 from bgpm.posteriors.laplace import Laplace
-from bgpm.selection import Selection, StartSettings
+from bgpm.selection import Selection, StartSettings, pairs_of
 from bgpm.selection.top_k import TopK
 from bgpm.stage import generator
 
@@ -73,7 +73,7 @@ class Loop:
             float64 [k], NaN for an abstention; or a mapping with ``label`` and, where it is known, ``margin``.
         acquisition, selection, posterior, model: Components; the defaults are their classes' defaults.
         start: How many seed labels, and how they are chosen.
-        batch_size: Labels a round.
+        batch_size: Labels a round, or a share of the pool in (0, 1).
         seed: Decides every random choice.
         name: Of the random streams for scoring and selection; the acquisition's kind by default.
     """
@@ -85,13 +85,15 @@ class Loop:
     posterior: Posterior = field(default_factory=Laplace)
     model: Model = field(default_factory=Gpm)
     start: StartSettings = field(default_factory=StartSettings)
-    batch_size: int = 32
+    batch_size: int | float = 32
     seed: int = 0
     name: str | None = None
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ConfigError(f"batch_size: expected at least 1, got {self.batch_size}")
+        if self.batch_size <= 0 or (self.batch_size > 1 and self.batch_size % 1):
+            raise ConfigError(
+                f"batch_size: expected at least 1, got {self.batch_size} (or a share, above 0 and below 1)"
+            )
         self.posterior.check(self.model)
         check_draws(self.selection, self.start, self.posterior)
 
@@ -105,6 +107,7 @@ class Loop:
             DataError: If the source gives labels of another number than was asked for, or outside [0, 1].
         """
         stream = self.name or getattr(self.acquisition, "kind", "loop")
+        batch_size = pairs_of(self.batch_size, len(self.pool.open))
         batch = seed_batch(self.start, self.pool, generator=generator("start", self.seed))
         labels: list[Table] = []
         for number in range(len(self.pool.open) + 1):
@@ -112,7 +115,7 @@ class Loop:
             known = concatenate(labels)
             model = train(self.posterior, self.model, self.pool, known, seed=self.seed)
             yield Round(number, batch["pair"], known, model)
-            if len(known["pair"]) + self.batch_size > budget or len(known["pair"]) == len(self.pool.open):
+            if len(known["pair"]) + batch_size > budget or len(known["pair"]) == len(self.pool.open):
                 return
             scores = score(
                 self.acquisition,
@@ -126,7 +129,7 @@ class Loop:
                 self.pool,
                 scores,
                 lambda model=model: model,
-                self.batch_size,
+                batch_size,
                 generator=generator("select", stream, self.seed, number),
             )
 

@@ -49,6 +49,14 @@ class Posterior(Component):
             ConfigError: Naming the setting that belongs to a frozen one.
         """
 
+    def for_goal(self, goal: str) -> Posterior:
+        """These settings with what the goal decides: here nothing.
+
+        Args:
+            goal: ``model`` or ``pool``.
+        """
+        return self
+
     def fit(self, model: Model, features: Features, data: Comparisons, *, seed: int) -> Fitted:
         """Train from scratch on all labels; deterministic given ``seed``."""
         raise NotImplementedError
@@ -77,7 +85,11 @@ class MapSettings(Posterior):
         error_rate: e, the share of labels that name the wrong answer: P(label says first) = e + (1 - 2 e)
             sigmoid(s / tau). A number, or ``heldout`` to choose it by cross-validated likelihood. Labels that
             contradict a large score then pull on it less; ``regression`` knows no wrong winner.
-        folds: Folds of every cross-validation, by prompt.
+        folds: Folds of every cross-validation.
+        fold_by: Which labels choose what is chosen by cross-validation: those of other prompts (``prompt``), which says
+            what holds on unseen prompts, or other labels whatever their prompt (``pair``), which says what holds for
+            the pairs of a pool whose prompts have labels. ``goal`` is ``pair`` where the goal is the pool, else
+            ``prompt``. Acquired labels are no random sample either way.
         precision_by_block: Choose one prior precision for each block of features, together, in place of one for all;
             the features have to say what their blocks are. For models that contain Bradley-Terry.
         response_variance: sigma^2, prior variance of a deviation u_r that each response has beside what its features
@@ -96,6 +108,7 @@ class MapSettings(Posterior):
     tie_width: Positive = 0.5
     error_rate: Literal["heldout"] | Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     folds: int = Field(default=5, ge=2)
+    fold_by: Literal["goal", "prompt", "pair"] = "goal"
     precision_by_block: bool = False
     response_variance: Literal["auto", "evidence"] | Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
@@ -122,6 +135,11 @@ class MapSettings(Posterior):
         if self.loss == "regression" and self.error_rate != 0:
             raise ValueError("loss: regression knows no wrong winner; set error_rate: 0.0")
         return self
+
+    def for_goal(self, goal: str) -> MapSettings:
+        """These settings with ``fold_by`` as the goal has it."""
+        by = {"model": "prompt", "pool": "pair"}[goal] if self.fold_by == "goal" else self.fold_by
+        return self.model_copy(update={"fold_by": by})
 
     def check(self, model: Model) -> None:
         if self.tau == "learn" and getattr(model, "normalize", "none") == "none":

@@ -28,7 +28,7 @@ from bgpm.reporting.pool import pool_number, pool_section, pool_sentence
 from bgpm.reporting.purchases import PoolTables, pair_cards, section_mix
 from bgpm.reporting.style import CSS
 from bgpm.reporting.summary import benchmark_notes, interval_words
-from bgpm.reporting.words import MINUS, caveats, count, ends, percent, points, sentence, share_words
+from bgpm.reporting.words import MINUS, NOT_MEASURED, caveats, count, ends, percent, points, sentence, share_words
 
 SHIPPED = Path("data/corpus")
 FINDINGS = {"blocks_active": "active blocks", "prior_precision": "prior precision", "tau": "temperature (tau)"}
@@ -133,6 +133,8 @@ def _answer(result: Result, params: Mapping[str, Any]) -> str:
 def _number(result: Result) -> tuple[str, str, str]:
     """The number to read first, what it is, and the classes it is set in."""
     kind, c = verdict(result), result.headline
+    if kind == "not_measured":
+        return "not measured", "no held-out pair<br>has a label", "words muted"
     if kind == "one_arm" or c is None:
         final = float(result.arm.trials.curves[:, -1].mean())
         return percent(final, 1), "held-out accuracy<br>at the last label count", ""
@@ -155,6 +157,8 @@ def _series(result: Result, split: str, section: str, metric: str, scale: float 
 
 
 def _accuracy(result: Result) -> str:
+    if not result.arm.measured:
+        return block("Held-out accuracy, %", NOT_MEASURED, "")
     series = _series(result, "heldout", "all", "accuracy", 100)
     rule = (result.baseline or result.arm).curve("heldout", "all", "length_rule")
     if rule is not None:
@@ -192,7 +196,7 @@ def _accuracy(result: Result) -> str:
 
 
 def _targets(result: Result) -> str:
-    if result.baseline is None:
+    if result.baseline is None or not result.comparisons:
         return ""
     arm, base = escape(result.arm.name), escape(result.baseline.name)
     head = [

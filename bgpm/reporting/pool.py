@@ -12,9 +12,11 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 
 from bgpm.evaluation.arm import Arm
+from bgpm.evaluation.certificate import Certificate
 from bgpm.evaluation.pool_labels import EXPORTS
 from bgpm.evaluation.result import PoolResult
 from bgpm.evaluation.savings import Comparison, band
+from bgpm.reporting.certified import bound_words, stop_words
 from bgpm.reporting.charts import STYLES, Series, every, line_chart
 from bgpm.reporting.figure import COLOURS, RC, save
 from bgpm.reporting.figure import STYLES as LINES
@@ -22,9 +24,10 @@ from bgpm.reporting.html import block, row, table
 from bgpm.reporting.words import NOT_REACHED, count, ends, percent
 
 TITLE = "Labels of the whole pool"
+CERTIFICATE = ("labels", "audits", "wrong", "right at least")
 NOT_MEASURED = (
-    "Not measured: nobody knows the true labels of the pool's pairs, and audits of what people or judges say are not "
-    "drawn yet."
+    "Not measured: nobody knows the true labels of the pool's pairs. With goal: pool people and judges are asked for "
+    "audits, and a lower bound of the share of right labels follows."
 )
 
 
@@ -33,8 +36,11 @@ def pool_sentence(arms: Sequence[Arm], pool: PoolResult | None) -> str:
     if pool is None:
         return NOT_MEASURED
     arm = arms[0]
+    if not pool.right:
+        c = pool.certificates[arm.name]
+        return f"{bound_words(arm, c)} {stop_words(arm, c)}"
     last = percent(float(pool.right[arm.name][:, -1].mean()), 1)
-    so_far = f"With {count(arm.labels[-1])} labels {last} of the pool's labels are right under {arm.name}"
+    so_far = f"With {_of_pool(arm.labels[-1], pool)} {last} of the pool's labels are right under {arm.name}"
     c = next((c for c in pool.comparisons if c.target == 0.95), None)
     if c is None:
         return f"{so_far}."
@@ -42,12 +48,12 @@ def pool_sentence(arms: Sequence[Arm], pool: PoolResult | None) -> str:
         other = percent(float(pool.right[arms[1].name][:, -1].mean()), 1)
         return f"{so_far}, {other} under {arms[1].name}; {percent(c.target)} was not reached, so no saving is shown."
     floor = "at least " if c.at_least else ""
-    base = f"more than {count(arms[1].labels[-1])}" if c.at_least else count(c.labels_baseline)
+    base = f"more than {count(arms[1].labels[-1])}" if c.at_least else _of_pool(c.labels_baseline, pool, "")
     amount = f"{percent(abs(c.saving))} {'fewer' if c.saving >= 0 else 'more'}"
     within = "a single seed, so no interval" if c.interval is None else f"95% interval {_ends(c)}"
     return (
-        f"For {percent(c.target)} right labels in the whole pool {arm.name} needed {count(c.labels_arm)} labels where "
-        f"{arms[1].name} needed {base}: {floor}{amount} ({within})."
+        f"For {percent(c.target)} right labels in the whole pool {arm.name} needed {_of_pool(c.labels_arm, pool)} "
+        f"where {arms[1].name} needed {base}: {floor}{amount} ({within})."
     )
 
 
@@ -55,6 +61,12 @@ def pool_number(arms: Sequence[Arm], pool: PoolResult | None) -> tuple[str, str,
     """The number to read first, what it is, and the classes it is set in."""
     if pool is None:
         return "not measured", "the pool's true labels<br>are not known", "words muted"
+    if not pool.right:
+        found = pool.certificates[arms[0].name]
+        sure = f"with {percent(1 - found.alpha)} confidence"
+        reached = bool((found.bound[:, -1] >= found.target).all())
+        below = f"of the labels are right,<br>{sure}: {'stop here' if reached else 'not certified yet'}"
+        return f"≥ {percent(float(found.bound[:, -1].mean()), 1)}", below, "" if reached else "muted"
     c = next((c for c in pool.comparisons if c.target == 0.95), None)
     if c is None:
         return percent(float(pool.right[arms[0].name][:, -1].mean()), 1), "of the pool's labels<br>are right", ""
@@ -71,25 +83,35 @@ def pool_metrics(arms: Sequence[Arm], pool: PoolResult | None) -> dict[str, floa
     c = None if pool is None else next((c for c in pool.comparisons if c.target == 0.95), None)
 
     def last(arm: Arm) -> float | None:
-        return None if pool is None else round(float(pool.right[arm.name][:, -1].mean()), 6)
+        return round(float(pool.right[arm.name][:, -1].mean()), 6) if pool and pool.right else None
+
+    found = pool.certificates.get(arms[0].name) if pool else None
 
     return {
         "pool_right": last(arms[0]),
         "baseline_pool_right": last(arms[1]) if len(arms) > 1 else None,
         "pool_label_savings": round(c.saving, 6) if c and math.isfinite(c.saving) else None,
+        "pool_certified": round(float(found.bound[:, -1].mean()), 6) if found else None,
         "pool_labels_to_95": round(c.labels_arm, 2) if c and math.isfinite(c.labels_arm) else None,
     }
 
 
-def pool_cells(c: Comparison) -> list[str]:
-    """Labels of both arms, saving, interval and null control at one target."""
+def pool_cells(c: Comparison, pool: PoolResult) -> list[str]:
+    """Labels of both arms with their share of the pool, saving, interval and null control at one target."""
     return [
-        count(c.labels_arm),
-        count(c.labels_baseline),
+        _of_pool(c.labels_arm, pool, ""),
+        _of_pool(c.labels_baseline, pool, ""),
         ("at least " if c.at_least else "") + percent(c.saving),
         "single seed" if c.interval is None else _ends(c),
         "single seed" if c.null is None else ends(c.null.low, c.null.high),
     ]
+
+
+def _of_pool(labels: float, pool: PoolResult, unit: str = " labels", of: str = " of the pool") -> str:
+    """A budget in labels and as a share of the pool."""
+    if not math.isfinite(labels):
+        return count(labels)
+    return f"{count(labels)}{unit} ({percent(labels / pool.pairs)}{of if unit else ''})"
 
 
 def _ends(c: Comparison) -> str:
@@ -99,15 +121,24 @@ def _ends(c: Comparison) -> str:
 
 def certified_words(arms: Sequence[Arm], pool: PoolResult) -> str:
     """Labels until the target is certified, audits counted; empty where nothing was audited."""
-    if not pool.labels_certified:
+    known = [(arm.name, pool.certificates[arm.name]) for arm in arms if arm.name in pool.certificates]
+    if not known:
         return ""
     found = "; ".join(
-        f"{arm.name} {count(pool.labels_certified[arm.name])} (bound at the end "
-        f"{percent(float(pool.certified[arm.name][-1]), 1)})"
-        for arm in arms
-        if arm.name in pool.labels_certified
+        f"{name} {count(c.labels_certified)} (bound at the end {percent(float(c.bound[:, -1].mean()), 1)})"
+        for name, c in known
     )
-    return f"Labels until {percent(pool.target)} right is certified by audits, audits counted as labels: {found}."
+    target = percent(known[0][1].target)
+    return f"Labels until {target} right is certified by audits, audits counted as labels: {found}."
+
+
+def certificate_rows(arm: Arm, c: Certificate) -> list[list[str]]:
+    """Of each round: labels, audits, wrong ones among them, and the lower bound; means over seeds."""
+    columns = (c.audited, c.wrong)
+    return [
+        [count(arm.labels[t]), *(count(column[:, t].mean()) for column in columns), percent(c.bound[:, t].mean(), 1)]
+        for t in range(len(arm.labels))
+    ]
 
 
 def export_rows(arm: Arm) -> list[list[str]]:
@@ -128,9 +159,16 @@ def pool_markdown(arms: Sequence[Arm], pool: PoolResult | None) -> list[str]:
     if pool.comparisons:
         names = " | ".join(f"labels, {arm.name}" for arm in arms)
         lines += ["", f"| right | {names} | saving | 95% interval | null control, 95% range |", "|" + "---:|" * 6]
-        lines += [f"| {percent(c.target)} | {' | '.join(pool_cells(c))} |" for c in pool.comparisons]
+        lines += [f"| {percent(c.target)} | {' | '.join(pool_cells(c, pool))} |" for c in pool.comparisons]
     if words := certified_words(arms, pool):
         lines += ["", words]
+    if not pool.right:
+        for arm in arms:
+            if arm.name in pool.certificates:
+                rows = certificate_rows(arm, pool.certificates[arm.name])
+                lines += ["", f"| {arm.name}: {' | '.join(CERTIFICATE)} |", "|" + "---:|" * 4]
+                lines += [f"| {' | '.join(cells)} |" for cells in rows]
+        return lines
     for arm in arms:
         lines += ["", f"| {arm.name}: least probability | share of the pairs | right | stated |", "|" + "---:|" * 4]
         lines += [f"| {' | '.join(cells)} |" for cells in export_rows(arm)]
@@ -141,6 +179,8 @@ def pool_section(arms: Sequence[Arm], pool: PoolResult | None) -> str:
     """The section of the page."""
     if pool is None:
         return block(TITLE, NOT_MEASURED, "")
+    if not pool.right:
+        return _certified_section(arms, pool)
     lines = [
         Series(arm.name, style, arm.labels, *band(100 * pool.right[arm.name]))
         for arm, style in zip(arms, STYLES, strict=False)
@@ -153,7 +193,7 @@ def pool_section(arms: Sequence[Arm], pool: PoolResult | None) -> str:
     if pool.comparisons:
         names = [f'<span class="{style}">{escape(arm.name)}</span>' for arm, style in zip(arms, STYLES, strict=False)]
         head = ["right", *names, "saving", "95% interval", "null control"]
-        parts.append(table(head, [row(percent(c.target), pool_cells(c)) for c in pool.comparisons]))
+        parts.append(table(head, [row(percent(c.target), pool_cells(c, pool)) for c in pool.comparisons]))
     for arm, style in zip(arms, STYLES, strict=False):
         name = f'<span class="{style}">{escape(arm.name)}</span>, least probability'
         rows = [row(cells[0], cells[1:]) for cells in export_rows(arm)]
@@ -166,6 +206,29 @@ def pool_section(arms: Sequence[Arm], pool: PoolResult | None) -> str:
     return block(TITLE, escape(lead), "\n".join(parts))
 
 
+def _certified_section(arms: Sequence[Arm], pool: PoolResult) -> str:
+    """The section where nobody knows the true labels: the bound after each round."""
+    known = [
+        (arm, style, pool.certificates[arm.name])
+        for arm, style in zip(arms, STYLES, strict=False)
+        if arm.name in pool.certificates
+    ]
+    lines = [Series(arm.name, style, arm.labels, *band(100 * c.bound)) for arm, style, c in known]
+    charts = "".join(
+        line_chart("Certified share of right labels, %, against labels acquired", lines, width=w, height=h, style=style)
+        for w, h, style in ((960, 420, "wide"), (370, 320, "narrow"))
+    )
+    parts = [f"<figure>{charts}</figure>"]
+    for arm, style, c in known:
+        head = [f'<span class="{style}">{escape(arm.name)}</span>, {CERTIFICATE[0]}', *CERTIFICATE[1:]]
+        parts.append(table(head, [row(cells[0], cells[1:]) for cells in certificate_rows(arm, c)]))
+    lead = (
+        f"{pool_sentence(arms, pool)} Right is what those who audit would say; ties and abstentions count as wrong. "
+        "The bound is of the labels of its round, in pool_labels.parquet."
+    )
+    return block(TITLE, escape(lead), "\n".join(parts))
+
+
 def draw_pool(arms: Sequence[Arm], pool: PoolResult | None, stem: Path) -> None:
     """Write ``stem.png`` and ``stem.svg``: share of right labels against labels, with 95% t-bands and the targets."""
     with mpl.rc_context(RC):
@@ -174,6 +237,15 @@ def draw_pool(arms: Sequence[Arm], pool: PoolResult | None, stem: Path) -> None:
         axis.set_xlabel("labels acquired")
         if pool is None:
             axis.text(0.5, 0.5, "not measured", ha="center", transform=axis.transAxes, color="#555555")
+        elif not pool.right:
+            axis.set_title("certified share of right labels, %", loc="left", fontsize=10)
+            for arm, colour, style in zip(arms, COLOURS, LINES, strict=False):
+                if found := pool.certificates.get(arm.name):
+                    axis.axhline(100 * found.target, color="#555555", linewidth=0.8, linestyle=":")
+                    axis.plot(arm.labels, 100 * found.bound.mean(0), color=colour, linestyle=style, linewidth=1.8,
+                              marker="o", markersize=3, label=arm.name)  # fmt: skip
+            axis.set_xticks(every(arms[0].labels.tolist(), 6))
+            axis.legend(frameon=False, loc="lower right")
         else:
             for c in pool.comparisons:
                 axis.axhline(100 * c.target, color="#555555", linewidth=0.8, linestyle=":")
@@ -208,7 +280,12 @@ def pool_json(pool: PoolResult | None) -> dict[str, Any] | None:
             for c in pool.comparisons
         ],
         "right": {name: [number(v) for v in values.mean(0)] for name, values in pool.right.items()},
-        "certified": {name: [number(v) for v in values] for name, values in pool.certified.items()},
-        "labels_to_certified": {name: number(v) for name, v in pool.labels_certified.items()},
-        "certify": pool.target,
+        "pairs": pool.pairs,
+        "certified": {name: [number(v) for v in c.bound.mean(0)] for name, c in pool.certificates.items()},
+        "labels_to_certified": {name: number(c.labels_certified) for name, c in pool.certificates.items()},
+        "certify": next((c.target for c in pool.certificates.values()), None),
+        "audits_missing": {
+            name: [{"at_least": least, "likely": likely} for least, likely in c.missing]
+            for name, c in pool.certificates.items()
+        },
     }

@@ -54,7 +54,8 @@ def metrics(result: Result) -> dict[str, float | int | None]:
         return None if curve is None else number(curve[:, -1].mean())
 
     def area(arm: Arm | None) -> float | None:
-        return None if arm is None else number(float(aulc(arm.trials.labels, arm.trials.curves.mean(0))))
+        known = arm is not None and arm.measured
+        return number(float(aulc(arm.trials.labels, arm.trials.curves.mean(0)))) if known else None
 
     return {
         "label_savings": number(c.saving) if c else None,
@@ -81,7 +82,7 @@ def report_json(result: Result, outlook: Mapping[str, Any], rule: str) -> dict[s
         "baseline": result.baseline.name if result.baseline else None,
         "seeds": result.arm.seeds.tolist(),
         "labels": result.arm.labels.tolist(),
-        "heldout": {"prompts": len(result.arm.trials.pairs), "pairs": int(result.arm.trials.pairs.sum())},
+        "heldout": _heldout(result.arm),
         "verdict": verdict(result),
         "sentence": sentence(result),
         "caveats": caveats(result),
@@ -90,13 +91,19 @@ def report_json(result: Result, outlook: Mapping[str, Any], rule: str) -> dict[s
         "targets": [_comparison(c) for c in result.comparisons],
         "aulc_difference": _difference(result.area),
         "baseline_gain": _difference(result.gain),
-        "accuracy": {arm.name: _curve(arm) for arm in result.arms},
+        "accuracy": {arm.name: _curve(arm) for arm in result.arms if arm.measured},
+        "stands": dict(result.stands),
         "outlook": dict(outlook),
         "benchmark_rule": rule,
         "goal": result.goal,
         "pool_sentence": pool_sentence(result.arms, result.pool),
         "pool": pool_json(result.pool),
     }
+
+
+def _heldout(arm: Arm) -> dict[str, int]:
+    pairs = arm.heldout.pairs if arm.heldout else ()
+    return {"prompts": len(pairs), "pairs": int(sum(pairs))}
 
 
 def _comparison(c: Comparison) -> dict[str, Any]:
@@ -200,7 +207,7 @@ def report_markdown(result: Result, outlook: Mapping[str, Any], benchmark: Mappi
         second = []
     lines += [f"**{sentence(result)}**", ""]
     lines += [f"- {text}" for text in caveats(result)]
-    if base:
+    if base and result.comparisons:
         lines += [
             "",
             "## Labels to target",
@@ -226,11 +233,12 @@ def report_markdown(result: Result, outlook: Mapping[str, Any], benchmark: Mappi
         curves = [a.curve(split, section, metric) for a in result.arms]
         shown = ["not measured" if c is None else f"{c[:, -1].mean():.3f}" for c in curves]
         lines.append(f"| {name} | " + " | ".join(shown) + " |")
-    areas = [f"{float(aulc(a.trials.labels, a.trials.curves.mean(0))):.3f}" for a in result.arms]
-    lines.append("| area under the curve (mean held-out accuracy) | " + " | ".join(areas) + " |")
+    areas = [f"{float(aulc(a.trials.labels, a.trials.curves.mean(0))):.3f}" for a in result.arms if a.measured]
+    if areas:
+        lines.append("| area under the curve (mean held-out accuracy) | " + " | ".join(areas) + " |")
     seeds = len(arm.seeds)
     over = f"Means over {seeds} seeds" if seeds > 1 else "One seed"
-    lines += ["", f"{over}; {count(len(arm.trials.pairs))} held-out prompts."]
+    lines += ["", f"{over}; {count(_heldout(arm)['prompts'])} held-out prompts."]
     lines += [note for text in benchmark_notes(result, benchmark, rule) for note in ("", text)]
     lines += estimates_markdown(result.arms)
     lines += _outlook(result, outlook)

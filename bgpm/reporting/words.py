@@ -9,6 +9,7 @@ from bgpm.evaluation.savings import INDICATIVE_BELOW
 
 MINUS = "\N{MINUS SIGN}"
 NOT_REACHED = "not reached"
+NOT_MEASURED = "Not measured: no held-out pair has a label, so nothing is known of unseen prompts."
 
 
 def percent(value: float, digits: int = 0) -> str:
@@ -44,6 +45,8 @@ def sentence(result: Result) -> str:
     arm, seeds, budget = result.arm.name, len(result.arm.seeds), count(result.arm.labels[-1])
     over = f"{seeds} seeds" if seeds > 1 else "one seed"
     c, kind = result.headline, verdict(result)
+    if kind == "not_measured":
+        return NOT_MEASURED
     if c is None or result.baseline is None:
         final = percent(float(result.arm.trials.curves[:, -1].mean()), 1)
         return (
@@ -81,12 +84,17 @@ def sentence(result: Result) -> str:
     return f"To reach {asked}, {arm} needed {needed}: {amount} (95% interval of the saving {within})."
 
 
+def stands_words(result: Result) -> list[str]:
+    """What `auto` stands for, a sentence for each arm that is called so."""
+    return [f"{name} stands for {kind}, as the goal ({result.goal}) has it." for name, kind in result.stands.items()]
+
+
 def caveats(result: Result) -> list[str]:
     """What a reader must know beside the headline, each one sentence."""
-    c = result.headline
+    c, out = result.headline, stands_words(result)
     if c is None or result.baseline is None:
-        return []
-    base, seeds, out = result.baseline.name, len(result.arm.seeds), []
+        return out
+    base, seeds = result.baseline.name, len(result.arm.seeds)
     if c.null is not None:
         out.append(
             f"Null control: the same estimate for {base} against itself, with other draws of its seeds, has a median "

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-from pydantic import Field
 
 from bgpm import functional as F
 from bgpm.errors import ConfigError, NumericsError
 from bgpm.registry import Settings
+from bgpm.selection._size import Size, pairs_of
 from bgpm.types import Features, Pairs
 
 
@@ -17,13 +17,13 @@ class StartSettings(Settings):
     """How the seed set is chosen.
 
     Attributes:
-        labels: How many pairs.
+        labels: How many pairs, or which share of the pool.
         design: ``random``, a uniform draw, or ``doptimal``, the pairs whose labels would determine a linear score
             best: greedy D-optimal design on feature differences. The latter has no randomness but for ties, so every
             seed starts from the same pairs; it prefers large differences, outliers included.
     """
 
-    labels: int = Field(default=16, ge=1)
+    labels: Size = 16
     design: Literal["random", "doptimal"] = "random"
 
 
@@ -36,14 +36,15 @@ def seed_set(
         ConfigError: If there are fewer pairs than labels wanted.
         NumericsError: If a feature is not finite (``doptimal`` only); names the response's row.
     """
-    if settings.labels > len(pairs):
+    k = pairs_of(settings.labels, len(pairs))
+    if k > len(pairs):
         raise ConfigError(
-            f"params.yaml: start.labels: expected at most {len(pairs)}, the pairs in the pool, got {settings.labels}; "
+            f"params.yaml: start.labels: expected at most {len(pairs)}, the pairs in the pool, got {k}; "
             "ask for fewer or enlarge the pool"
         )
     if settings.design == "random":
-        return generator.choice(len(pairs), settings.labels, replace=False)
-    return _doptimal(features, pairs, settings.labels, generator)
+        return generator.choice(len(pairs), k, replace=False)
+    return _doptimal(features, pairs, k, generator)
 
 
 def _doptimal(features: Features, pairs: Pairs, k: int, generator: np.random.Generator) -> np.ndarray:

@@ -66,6 +66,7 @@ class Campaign:
         """Write params.yaml: what the page reads of it, with these changes to what is there."""
         path = self.root / "params.yaml"
         before = {"acquisition": "entropy", "baseline": "entropy", "rounds": [{"k": 0, "next": 1}]}
+        before |= {"goal": "model", "audit": {}}
         if path.exists():
             before = json.loads(path.read_text(encoding="utf-8"))
         path.write_text(json.dumps(before | changes), encoding="utf-8")

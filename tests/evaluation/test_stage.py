@@ -13,6 +13,7 @@ from conftest import tiny_pool, write_jsonl
 
 from bgpm.data.tables import as_pairs, read_table, write_table
 from bgpm.evaluation.labelled_pairs import read_split
+from bgpm.loop import audits
 from bgpm.loop.evaluate import measure
 from bgpm.loop.pool import LabelledSplit
 from bgpm.models.gpm import Gpm
@@ -24,7 +25,6 @@ PARAMS = """
 pool: {path: pool.jsonl, heldout: 0.3}
 benchmark: {path: benchmark.jsonl, xstest_weights: code}
 oracle: recorded
-audit: {size: 30}
 oracles: {human: {}}
 """
 
@@ -73,6 +73,11 @@ def round_zero(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         model.save(tmp_path / f"data/start/model/seed-{seed}")
     labels = {"seed": np.repeat([0, 1], 40), "pair": np.tile(pool.rows[:40], 2), "label": np.tile(pool.label[:40], 2)}
     write_table(tmp_path / "data/start/labels.parquet", labels)
+    table = read_table(tmp_path / "data/pool/pairs.parquet")
+    wanted = audits.due(table, labels, 30, lambda seed: np.random.default_rng([7, seed]))
+    truth = dict(zip(pool.rows.tolist(), pool.label.tolist(), strict=True))
+    told = {"label": np.array([truth[pair] for pair in wanted["pair"].tolist()])}
+    write_table(tmp_path / "data/start/audits.parquet", wanted | told)
     return tmp_path
 
 
@@ -117,6 +122,7 @@ def test_a_round_leaves_the_label_of_every_pair_on_offer_and_how_many_are_right(
         assert mine["pair_id"].tolist() == pairs["pair_id"][pairs["split"] == "pool"].tolist()
         given = np.isin(mine["pair"], labels["pair"][labels["seed"] == seed])
         assert (mine["source"] == "acquired").tolist() == given.tolist()
+        assert (mine["source"] == "audit").sum() == (~np.isnan(mine["audit"])).sum() == 30
         right = mine["label"] == [told[name] for name in mine["pair_id"]]
         assert right[given].all()
         assert rows[str(seed), "right"] == pytest.approx(right.mean())
@@ -129,13 +135,18 @@ def test_a_round_leaves_the_label_of_every_pair_on_offer_and_how_many_are_right(
 
 
 @pytest.mark.parametrize("oracle", ["human", "judge"])
-def test_where_people_or_judges_say_the_labels_the_pool_is_labelled_and_not_measured(
+def test_where_people_or_judges_say_the_labels_the_pool_is_labelled_and_only_its_audits_measure_it(
     round_zero: Path, oracle: str
 ) -> None:
     path = round_zero / "params.yaml"
     path.write_text(path.read_text(encoding="utf-8").replace("oracle: recorded", f"oracle: {oracle}"))
     evaluate.main("start")
     assert len(read_table(round_zero / "data/start/pool_labels.parquet")["label"])
+    with (round_zero / "data/start/evaluation/curve.csv").open(encoding="utf-8", newline="") as file:
+        found = {row["metric"] for row in csv.DictReader(file) if row["split"] == "pool"}
+    assert found == {f"audit_{name}" for name in ("pool", "given", "inferred", "audited", "wrong")}
+    write_table(round_zero / "data/start/audits.parquet", audits.none())
+    evaluate.main("start")
     with (round_zero / "data/start/evaluation/curve.csv").open(encoding="utf-8", newline="") as file:
         assert not [row for row in csv.DictReader(file) if row["split"] == "pool"]
 

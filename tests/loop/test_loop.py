@@ -115,3 +115,15 @@ def test_importing_the_package_imports_no_torch_and_every_export_is_there():
     assert sorted(bgpm.__all__) == sorted(bgpm._HOMES)
     with pytest.raises(AttributeError, match="it exports Acquisition"):
         bgpm.Nothing  # noqa: B018
+
+
+def test_a_batch_may_be_a_share_of_the_pool(pool):
+    truth = better(pool)
+    whole, share = (
+        [done.rows.tolist() for done in loop_on(pool, lambda rows: truth[rows], batch_size=size).rounds(budget=20)]
+        for size in (9, 0.25)
+    )
+    assert len(pool.open) == 36
+    assert whole == share
+    with pytest.raises(ConfigError, match=r"batch_size: expected at least 1, got 1\.5"):
+        loop_on(pool, None, batch_size=1.5)

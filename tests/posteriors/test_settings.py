@@ -183,3 +183,16 @@ def test_what_switched_off_blocks_leave_open_is_an_option_of_laplace_alone(kind)
     with pytest.raises(ConfigError, match=rf"{kind}\.off_variance: unknown key; known here: prior"):
         build(Posterior, kind, {"off_variance": 0.1}, "posteriors")
     assert build(Posterior, "laplace", {"off_variance": 0.2}, "posteriors") == Laplace(off_variance=0.2)
+
+
+def test_folds_by_pair_are_folds_of_prompts_that_have_one_label_each(problem):
+    p = problem(120, 4)
+    alone = Comparisons(replace(p.data.pairs, prompt=np.arange(120)), p.data.label)
+    by_pair, by_prompt = (Point(fold_by=by) for by in ("pair", "prompt"))
+    assert torch.equal(weight_of(by_pair, p), weight_of(by_prompt, p, alone))
+    assert not torch.equal(weight_of(by_pair, p), weight_of(by_prompt, p))
+
+
+def test_the_goal_says_which_labels_choose_and_a_choice_that_was_made_stays():
+    assert [Laplace().for_goal(goal).fold_by for goal in ("model", "pool")] == ["prompt", "pair"]
+    assert Laplace(fold_by="prompt").for_goal("pool").fold_by == "prompt"

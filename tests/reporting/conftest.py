@@ -30,6 +30,8 @@ def params(acquisition: str, baseline: str, seeds: int, rounds: int) -> dict[str
         "pool": {"path": "data/corpus", "hub": None},
         "benchmark": {"path": "data/corpus", "xstest_weights": "code"},
         "goal": "model",
+        "oracle": "recorded",
+        "oracles": {"recorded": {}, "human": {}},
         "audit": {"size": 40, "target": 0.95, "alpha": 0.05},
         "report": {"target": 0.9, "resamples": 400},
     }

@@ -88,3 +88,12 @@ def test_bad_settings_and_features_are_refused(make_pool):
     with pytest.raises(NumericsError, match="response row 5"):
         choose(pool, 3, "doptimal")
     assert isinstance(pool.features, Features)
+
+
+def test_a_share_of_the_pool_is_as_many_pairs_and_at_least_one(make_pool):
+    pool = make_pool(prompts=4)  # 24 pairs
+    for share, pairs in ((0.25, 6), (0.1, 2), (0.001, 1)):
+        np.testing.assert_array_equal(choose(pool, share, "random"), choose(pool, pairs, "random"))
+    for wrong in (1.0, 1.5, 0.0, -3, True):
+        with pytest.raises(ConfigError, match=r"start.labels: .* or a share of the pool above 0 and below 1, got"):
+            choose(pool, wrong, "random")

@@ -1,0 +1,193 @@
+"""The labels of a whole pool as a preference data set: what `bgpm export --pool` writes.
+
+A pair has the label that was given for it, the one its audit gave, or the one that the model infers. Ties are left out.
+Formats are TRL's: ``dpo`` and ``reward`` have one row a pair (prompt, chosen, rejected), ``kto`` one row a response
+(prompt, completion, label), where the response is better than in none, or in every one, of the pairs it stands in.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from bgpm.data.tables import read_table, rows_of, where
+from bgpm.errors import StateError
+from bgpm.evaluation import AuditSettings
+from bgpm.evaluation.arm import read_arm
+from bgpm.evaluation.audit import ACQUIRED, AUDIT, INFERRED
+from bgpm.evaluation.certificate import certificate
+from bgpm.evaluation.plan import looks_of
+from bgpm.oracles import Oracle
+from bgpm.registry import build, parse
+from bgpm.stage import POOL, read_params, setting
+
+Format = Literal["dpo", "reward", "kto"]
+LABELS = "pool_labels.parquet"
+
+
+@dataclass(frozen=True)
+class Preferences:
+    """Pairs of a pool in which one response is better, [N].
+
+    Attributes:
+        prompt: Messages of each pair's prompt.
+        chosen, rejected: Texts.
+        probability: That the chosen response is the better one, float64 [N]; 1 where a label was given.
+        source: acquired, inferred or audit, str [N].
+        ties: Pairs that were left out because neither is better.
+    """
+
+    prompt: list[list[dict[str, str]]]
+    chosen: list[str]
+    rejected: list[str]
+    probability: np.ndarray
+    source: np.ndarray
+    ties: int
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def take(self, rows: np.ndarray) -> Preferences:
+        """The pairs at these rows."""
+        return Preferences(
+            [self.prompt[row] for row in rows],
+            [self.chosen[row] for row in rows],
+            [self.rejected[row] for row in rows],
+            self.probability[rows],
+            self.source[rows],
+            self.ties,
+        )
+
+    def counts(self) -> dict[str, int]:
+        """Pairs by source."""
+        found = Counter(self.source.tolist())
+        return {name: found[name] for name in (ACQUIRED, AUDIT, INFERRED)}
+
+
+def folder_of(place: Path) -> Path:
+    """The round's folder: the one given, or the last round of an arm's folder.
+
+    Raises:
+        StateError: If no pool was labelled there.
+    """
+    rounds = [path.parent for path in place.glob(f"round-*/{LABELS}")]
+    if (place / LABELS).is_file():
+        return place
+    if not rounds:
+        raise StateError(
+            f"{place}: no {LABELS} there, and in no round-K below; name a round such as data/entropy/round-8"
+        )
+    return max(rounds, key=lambda path: int(re.sub(r"\D", "", path.name) or -1))
+
+
+def read_preferences(folder: Path, seed: int, root: Path = Path()) -> Preferences:
+    """The decided labels of a round.
+
+    Args:
+        folder: Of a round.
+        seed: Which replication's.
+        root: The project, in which the pool lies.
+
+    Raises:
+        StateError: If a file is missing, the seed is not in it, or it belongs to another pool.
+    """
+    path = folder / LABELS
+    table = read_table(path)
+    mine = where(table, table["seed"] == seed)
+    if not len(mine["pair"]):
+        seeds = ", ".join(map(str, np.unique(table["seed"]).tolist()))
+        raise StateError(f"{path}: no labels of seed {seed}; it has {seeds}")
+    audited = ~np.isnan(mine["audit"])
+    label = np.where(audited, mine["audit"], mine["label"])
+    probability = np.where(audited, mine["audit"], mine["probability"])
+    decided = np.flatnonzero(label != 0.5)
+    pool = root / POOL
+    pairs = read_table(pool / "pairs.parquet", ["pair_id", "prompt", "first", "second"])
+    rows = rows_of(pairs["pair_id"], mine["pair_id"][decided], str(pool / "pairs.parquet"))
+    text = read_table(pool / "responses.parquet", ["text"])["text"]
+    messages = read_table(pool / "prompts.parquet", ["messages"])["messages"]
+    first = label[decided] > 0.5
+    chosen = np.where(first, pairs["first"][rows], pairs["second"][rows])
+    rejected = np.where(first, pairs["second"][rows], pairs["first"][rows])
+    return Preferences(
+        [json.loads(str(messages[prompt])) for prompt in pairs["prompt"][rows]],
+        [str(text[row]) for row in chosen],
+        [str(text[row]) for row in rejected],
+        np.where(first, probability[decided], 1 - probability[decided]),
+        mine["source"][decided],
+        len(label) - len(decided),
+    )
+
+
+def one_per_prompt(pairs: Preferences) -> Preferences:
+    """Of each prompt the pair that is surest; of equals the first of the pool."""
+    best: dict[str, int] = {}
+    for row in np.argsort(-pairs.probability, kind="stable").tolist():
+        best.setdefault(json.dumps(pairs.prompt[row]), row)
+    return pairs.take(np.array(sorted(best.values()), np.int64))
+
+
+def as_rows(pairs: Preferences, kind: Format) -> Iterator[dict[str, Any]]:
+    """Rows of a format, all of one form: texts where every prompt is one user turn, else conversations."""
+    plain = all(len(turns) == 1 and turns[0]["role"] == "user" for turns in pairs.prompt)
+
+    def prompt(turns: list[dict[str, str]]) -> Any:
+        return turns[0]["content"] if plain else turns
+
+    def answer(text: str) -> Any:
+        return text if plain else [{"role": "assistant", "content": text}]
+
+    if kind == "kto":
+        for turns, text, label in _single(pairs):
+            yield {"prompt": prompt(turns), "completion": answer(text), "label": label}
+        return
+    for row, turns in enumerate(pairs.prompt):
+        told = {"prompt": prompt(turns), "chosen": answer(pairs.chosen[row]), "rejected": answer(pairs.rejected[row])}
+        more = {"probability": float(pairs.probability[row]), "source": str(pairs.source[row])}
+        yield told if kind == "reward" else told | more
+
+
+def _single(pairs: Preferences) -> Iterator[tuple[list[dict[str, str]], str, bool]]:
+    """Each response that all of its pairs agree on, with whether it is the better one."""
+    said: dict[tuple[str, str], list[bool]] = {}
+    for turns, better, worse in zip(pairs.prompt, pairs.chosen, pairs.rejected, strict=True):
+        for text, label in ((better, True), (worse, False)):
+            said.setdefault((json.dumps(turns), text), []).append(label)
+    for (turns, text), labels in said.items():
+        if len(set(labels)) == 1:
+            yield json.loads(turns), text, labels[0]
+
+
+def bound_of(folder: Path, seed: int, params: Mapping[str, Any]) -> tuple[float, AuditSettings] | None:
+    """The lower bound of right labels of a round's pool, with the settings it holds under; None without audits."""
+    audit = parse(AuditSettings, setting(params, "audit"), "audit")
+    kind = setting(params, "oracle")
+    paid = build(Oracle, kind, setting(params, f"oracles.{kind}"), "oracles").paid
+    arm = read_arm(folder.parent.name, folder)
+    found = certificate(arm, audit, looks_of(audit, len(setting(params, "rounds")), paid=paid))
+    if found is None:
+        return None
+    return float(found.bound[arm.seeds.tolist().index(seed), -1]), audit
+
+
+def remarks(pairs: Preferences, kept: Preferences, folder: Path, seed: int, root: Path) -> Iterable[str]:
+    """What was written and what it is worth, in lines for people."""
+    counts = ", ".join(f"{count:,} {name}" for name, count in kept.counts().items())
+    yield f"{folder}: {len(kept):,} of {len(pairs) + pairs.ties:,} pairs ({counts}); {pairs.ties:,} ties left out"
+    found = bound_of(folder, seed, read_params(root / "params.yaml"))
+    if found is None:
+        yield "not certified: no audits"
+        return
+    bound, audit = found
+    done = "certified" if bound >= audit.target else f"below the target of {100 * audit.target:g}%"
+    yield (
+        f"at least {100 * bound:.1f}% of the labels of the whole pool are right, with {100 * (1 - audit.alpha):g}% "
+        f"confidence ({done}); a part of the pool may have more or fewer"
+    )

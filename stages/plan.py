@@ -1,0 +1,29 @@
+"""Stage plan: how many inferred pairs are audited, and whether that can ever certify the target; before any label."""
+
+from __future__ import annotations
+
+from bgpm.data.tables import read_table
+from bgpm.evaluation import AuditSettings
+from bgpm.evaluation.plan import audits_of, check_enough
+from bgpm.oracles import Oracle
+from bgpm.registry import build, parse
+from bgpm.selection import StartSettings, pairs_of
+from bgpm.stage import PLAN, POOL, read_params, run, setting, write_json
+
+
+def main() -> None:
+    params = read_params()
+    audit = parse(AuditSettings, setting(params, "audit"), "audit")
+    kind, goal = setting(params, "oracle"), setting(params, "goal")
+    paid = build(Oracle, kind, setting(params, f"oracles.{kind}"), "oracles").paid
+    pool = int((read_table(POOL / "pairs.parquet", ["split"])["split"] == "pool").sum())
+    if paid and goal == "pool":
+        start = parse(StartSettings, setting(params, "start"), "start").labels
+        batch, rounds = pairs_of(setting(params, "batch_size"), pool), len(setting(params, "rounds"))
+        check_enough(audit, [pairs_of(start, pool) + batch * k for k in range(rounds + 1)], pool, paid=paid)
+    # Only what labelling depends on: one more round, or another target, asks nobody anew.
+    write_json(PLAN, {"audits": audits_of(audit, goal, paid=paid)})
+
+
+if __name__ == "__main__":
+    run(main)

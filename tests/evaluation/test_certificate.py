@@ -1,0 +1,93 @@
+"""Certificates of a pool: bounds look by look, when to stop, and what is missing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bgpm.errors import ConfigError
+from bgpm.evaluation import AuditSettings
+from bgpm.evaluation.arm import Arm
+from bgpm.evaluation.audit import level, right_share
+from bgpm.evaluation.certificate import AUDIT_COUNTS, certificate
+from bgpm.evaluation.plan import audits_of, check_enough, looks_of
+from bgpm.reporting.certified import bound_words, stop_words
+
+LABELS = np.array([100, 200, 300])
+
+
+def arm_of(wrong: list[int], *, size: int = 150, pool: int = 1000) -> Arm:
+    """One seed whose audits found so many wrong labels in its rounds; every acquired label is right."""
+    counts = {"given": LABELS, "inferred": pool - LABELS, "audited": [size] * 3, "wrong": wrong, "pool": [pool] * 3}
+    values = {("pool", "all", f"audit_{name}"): np.array([counts[name]], float) for name in AUDIT_COUNTS}
+    return Arm("margin", np.arange(1), np.arange(3), LABELS, (), values, None, {})
+
+
+def test_each_look_has_the_level_that_its_number_leaves_it() -> None:
+    arm, audit = arm_of([9, 4, 0]), AuditSettings()
+    for looks in (None, 5):
+        found = certificate(arm, audit, looks)
+        assert found is not None
+        for t, wrong in enumerate([9, 4, 0]):
+            n = int(LABELS[t])
+            expected = right_share(n, 1000 - n, 150, wrong, 1000, level(0.05, t + 1, looks))
+            assert found.bound[0, t] == expected
+    planned, opened = (certificate(arm, audit, looks) for looks in (3, None))
+    assert planned is not None
+    assert opened is not None
+    assert planned.bound[0, 2] > opened.bound[0, 2]  # the third of an open number has a twelfth of the error
+
+
+def test_what_is_said_follows_the_bounds() -> None:
+    words = {}
+    for name, wrong in (("now", [9, 4, 0]), ("before", [9, 0, 9]), ("soon", [9, 9, 8]), ("never", [40, 40, 60])):
+        arm = arm_of(wrong)
+        found = certificate(arm, AuditSettings(), 3)
+        assert found is not None
+        words[name] = stop_words(arm, found)
+        if name == "now":
+            assert found.labels_certified == 300 + 150
+            assert f"at least {100 * found.bound[0, 2]:.1f}% of the pool's labels" in bound_words(arm, found)
+    assert words["now"].startswith("Stop here: 95.0% is certified")
+    assert words["before"].startswith("95.0% was certified after 200 labels: the labels of round 1 are")
+    assert words["soon"].startswith("Not certified yet: 95.0% needs at least ")
+    assert words["never"] == "Not certified: too many audited labels were wrong for 95.0%. Acquire more labels."
+
+
+def test_the_audits_that_are_said_to_be_missing_certify_the_target() -> None:
+    arm = arm_of([9, 9, 8])
+    found = certificate(arm, AuditSettings(), 3)
+    assert found is not None
+    least, likely = found.missing[0]
+    assert least is not None
+    assert likely is not None
+    for more, wrong in ((least, 8), (likely, -(-8 * (150 + likely) // 150))):
+        assert right_share(300, 700, 150 + more, wrong, 1000, 0.05 / 3) >= 0.95
+    assert right_share(300, 700, 150 + least - 1, 8, 1000, 0.05 / 3) < 0.95
+
+
+def test_an_arm_without_audits_has_no_certificate() -> None:
+    arm = arm_of([0, 0, 0])
+    assert certificate(Arm(**{**vars(arm), "values": {}}), AuditSettings(), 3) is None
+
+
+@pytest.mark.parametrize(("paid", "goal", "size"), [(False, "model", 150), (True, "model", 0), (True, "pool", 150)])
+def test_nobody_pays_for_audits_unless_the_pool_is_the_goal(paid: bool, goal: str, size: int) -> None:
+    assert audits_of(AuditSettings(), goal, paid=paid) == size
+
+
+def test_the_number_of_looks_is_open_only_where_rounds_may_be_added_and_none_is_planned() -> None:
+    assert looks_of(AuditSettings(), 8, paid=False) == 9
+    assert looks_of(AuditSettings(), 8, paid=True) is None
+    assert looks_of(AuditSettings(looks=20), 8, paid=True) == 20
+
+
+def test_the_number_that_is_asked_for_is_the_smallest_that_is_let_through() -> None:
+    acquired, pool = [100, 200, 300], 1000
+    with pytest.raises(ConfigError, match=r"set it to (\d+) or more") as refused:
+        check_enough(AuditSettings(size=1), acquired, pool, paid=True)
+    needed = int(str(refused.value).split("set it to ")[1].split()[0])
+    check_enough(AuditSettings(size=needed), acquired, pool, paid=True)
+    with pytest.raises(ConfigError):
+        check_enough(AuditSettings(size=needed - 1), acquired, pool, paid=True)
+    check_enough(AuditSettings(size=1), [100, 960], pool, paid=True)  # what is acquired is enough by itself
