@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +206,19 @@ def once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Pa
 def fresh_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """Nothing has run in it; tests that change it work on a clone."""
     return once(tmp_path_factory, "fresh", make_project)
+
+
+@pytest.fixture
+def inside(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Project], None]]:
+    """Goes into a project, to call its stages' ``main`` without a process that first imports everything again.
+
+    For tests that are about neither DVC nor what a stage prints, nor patch what it runs.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    yield lambda project: monkeypatch.chdir(project.folder)
+    torch.set_num_threads(threads)
 
 
 # Python imports a module of this name when it starts, wherever it finds one.

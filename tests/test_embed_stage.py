@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from conftest import Project
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
+from bgpm.errors import LaunchError
 from stages.embed import main
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
@@ -41,19 +43,17 @@ def on_two(prepared: Project, folder: Path) -> Project:
 
 
 def test_two_processes_write_the_bytes_of_one(
-    prepared: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    prepared: Project, tmp_path: Path, inside: Callable[[Project], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = on_two(prepared, tmp_path)
     project.stage("embed", "pool")
     by_two = written(project)
     cost = json.loads(project.read(".timings/embed-pool.json"))
     assert cost["cpu_seconds"] > 1  # the stage itself only waits: what its processes used counts
-    monkeypatch.chdir(project.folder)
+    inside(project)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
-    threads = torch.get_num_threads()
     project.params(launcher__kind="none")
     main("pool")
-    torch.set_num_threads(threads)
     assert written(project) == by_two
 
 
@@ -71,9 +71,11 @@ def test_one_process_that_fails_ends_all_and_nothing_is_left(prepared: Project, 
     assert not list((project.folder / "data/embeddings").iterdir())
 
 
-def test_a_stage_run_under_a_launcher_by_hand_says_how_it_is_done(prepared: Project, tmp_path: Path) -> None:
-    project = prepared.clone(tmp_path / "project")
-    project.env |= {"RANK": "0", "WORLD_SIZE": "2"}
-    done = project.stage("embed", "pool", check=False)
-    assert done.returncode == 1
-    assert "error: this stage starts its processes itself: run it alone" in done.stderr
+def test_a_stage_run_under_a_launcher_by_hand_says_how_it_is_done(
+    prepared: Project, inside: Callable[[Project], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside(prepared)
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(LaunchError, match="this stage starts its processes itself: run it alone"):
+        main("pool")

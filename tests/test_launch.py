@@ -19,13 +19,8 @@ from bgpm.launch import LauncherSettings, command_line, is_launched, launch, loc
 from bgpm.registry import parse
 from bgpm.stage import read_params
 
-LAUNCHERS = [
-    "torchrun",
-    pytest.param(
-        "deepspeed",
-        marks=pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="deepspeed is not installed"),
-    ),
-]
+NEEDS_DEEPSPEED = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="deepspeed is not installed")
+LAUNCHERS = ["torchrun", pytest.param("deepspeed", marks=NEEDS_DEEPSPEED)]
 PROBE = """
 import json, os, pathlib, sys, time
 from bgpm.launch import end_with_stage, is_launched, local_rank_world, process_group, rank_world
@@ -151,8 +146,15 @@ def test_a_rank_that_has_done_its_work_ends_well_whatever_its_threads_still_do(f
 
 @pytest.mark.distributed
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-@pytest.mark.parametrize("kind", LAUNCHERS)
+@pytest.mark.parametrize(
+    ("kind", "number"),
+    [
+        ("torchrun", signal.SIGTERM),
+        ("torchrun", signal.SIGKILL),
+        pytest.param("deepspeed", signal.SIGTERM, marks=[NEEDS_DEEPSPEED, pytest.mark.repeat]),
+        pytest.param("deepspeed", signal.SIGKILL, marks=NEEDS_DEEPSPEED),
+    ],
+)
 def test_the_end_of_the_stage_ends_its_launcher_and_ranks(folder: Path, kind: str, number: signal.Signals) -> None:
     settings = f"LauncherSettings(kind={kind!r}, processes=2)"
     code = f"from bgpm.launch import *\nlaunch({settings}, 'probe_of_launch', ['wait'])"

@@ -116,7 +116,15 @@ if "dvc" in " ".join(sys.orig_argv):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "left"), [("dvc.lock", 0), ("dvc.lock", 9), (MARKS, 0), (MARKS, 7)])
+@pytest.mark.parametrize(
+    ("name", "left"),
+    [
+        pytest.param("dvc.lock", 0, marks=pytest.mark.repeat),
+        ("dvc.lock", 9),
+        (MARKS, 0),
+        pytest.param(MARKS, 7, marks=pytest.mark.repeat),
+    ],
+)
 def test_a_run_killed_inside_a_rewrite_of_dvcs_own_files_goes_on_after_repair(
     name: str, left: int, finished_project: Project, tmp_path: Path
 ) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from conftest import Project
+
+from bgpm.errors import ConfigError, LaunchError
+from stages.score import main
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 SCORES = "data/entropy/round-1/scores.parquet"
@@ -51,17 +55,23 @@ def test_one_process_that_fails_ends_all_and_nothing_is_left(project: Project) -
     assert not (project.folder / SCORES).exists()
 
 
-def test_a_small_pool_is_scored_before_a_launcher_would_have_started(project: Project) -> None:
+def test_a_small_pool_is_scored_before_a_launcher_would_have_started(
+    project: Project, inside: Callable[[Project], None]
+) -> None:
+    inside(project)
     project.params(launcher__kind="deepspeed", launcher__hostfile="nowhere")  # it could not start
-    project.stage("score", "entropy", "1")
+    main("entropy", "1")
     assert (project.folder / SCORES).exists()
     project.params(launcher__score_from=1)
-    done = project.stage("score", "entropy", "1", check=False)
-    assert "params.yaml: launcher.hostfile: nowhere cannot be read" in done.stderr
+    with pytest.raises(ConfigError, match=r"params\.yaml: launcher\.hostfile: nowhere cannot be read"):
+        main("entropy", "1")
 
 
-def test_a_stage_run_under_a_launcher_by_hand_says_how_it_is_done(project: Project) -> None:
-    project.env |= {"RANK": "0", "WORLD_SIZE": "2"}
-    done = project.stage("score", "entropy", "1", check=False)
-    assert done.returncode == 1
-    assert "error: this stage starts its processes itself: run it alone" in done.stderr
+def test_a_stage_run_under_a_launcher_by_hand_says_how_it_is_done(
+    finished_project: Project, inside: Callable[[Project], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside(finished_project)
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(LaunchError, match="this stage starts its processes itself: run it alone"):
+        main("entropy", "1")

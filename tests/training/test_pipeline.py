@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tasks import files_of, write_hold, write_tiny_qwen
 
 from bgpm.stage import read_params
 from bgpm.training import in_effect
+from stages import score, train
 
 ROOT = Path(__file__).parents[2]
 TRAINED = [
@@ -73,13 +75,13 @@ def test_the_whole_loop_trains_its_backbone_and_only_what_changed_runs_again(
     assert not np.allclose(pools[0], frozen, atol=1e-3)
     assert not np.allclose(pools[0], pools[1], atol=1e-3)
     assert not list((project.folder / ".checkpoints").iterdir())
-    score = (
+    program = (
         "import runpy, sys; sys.argv = sys.argv[1:]\n"
         "runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=False)\n"
         "assert not {'transformers', 'peft', 'accelerate'} & set(sys.modules)"
     )
     before = project.read("data/entropy/round-0/scores.parquet")
-    project.run("python", "-c", score, "stages.score", "entropy", "0")
+    project.run("python", "-c", program, "stages.score", "entropy", "0")
     assert project.read("data/entropy/round-0/scores.parquet") == before
     # where it runs is not what it computes
     elsewhere = project.dvc("exp", "run", "-S", "training.accumulation=2", "-S", "launcher.processes=4")
@@ -148,9 +150,10 @@ def test_all_labels_train_one_model_without_the_loop_and_only_when_asked(
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 @pytest.mark.parametrize(("keep", "weights"), [("last", False), ("all", True)])
 def test_only_the_last_round_keeps_all_weights_unless_told_to(
-    finished_project: Project, tmp_path: Path, keep: str, weights: bool
+    finished_project: Project, tmp_path: Path, inside: Callable[[Project], None], keep: str, weights: bool
 ) -> None:
     project = Project(tmp_path / "project")
     shutil.copytree(finished_project.folder, project.folder, ignore=shutil.ignore_patterns(".git", ".dvc"))
@@ -160,8 +163,9 @@ def test_only_the_last_round_keeps_all_weights_unless_told_to(
 
     table = read_table(labels)
     write_table(labels, where(table, table["seed"] == 1))
-    project.stage("train", "entropy", "1")  # of two rounds
+    inside(project)
+    train.main("entropy", "1")  # of two rounds
     folder = project.folder / "data/entropy/round-1/model/seed-1"
     assert (folder / "backbone/model.safetensors").is_file() == weights
     assert (folder / "backbone/head.safetensors").is_file()
-    project.stage("score", "entropy", "1")  # reads features, not weights
+    score.main("entropy", "1")  # reads features, not weights
