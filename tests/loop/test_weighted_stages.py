@@ -22,7 +22,7 @@ from bgpm.posteriors.laplace import Laplace
 from bgpm.selection import StartSettings
 from bgpm.selection.weighted import Weighted
 from bgpm.stage import read_params
-from stages import evaluate, fork, label, prepare, score, select, start, train
+from stages import check, evaluate, fork, label, plan, prepare, score, select, start, train
 
 SEEDS = [0, 3]
 
@@ -32,7 +32,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A prepared pool with made-up features that know good answers, and parameters of a weighted arm."""
     params = with_changes(
         read_params(), acquisition="bald", baseline="bald", selection="weighted", model="bt", seeds=SEEDS, batch_size=9,
-        start__labels=8, pool__path="pool.jsonl", pool__hub=None, benchmark__path="benchmark.jsonl",
+        start__labels=8, audit__size=0, pool__path="pool.jsonl", pool__hub=None, benchmark__path="benchmark.jsonl",
     )  # fmt: skip
     params["rounds"] = [{"k": 0, "next": 1}, {"k": 1, "next": 2}]
     params["posteriors"]["laplace"]["prior_precision"] = 1.0
@@ -41,6 +41,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_jsonl(tmp_path / "pool.jsonl", tiny_pool())
     write_jsonl(tmp_path / "benchmark.jsonl", tiny_benchmark())
     prepare.main()
+    plan.main()
+    (tmp_path / "stages").mkdir()
+    check.main()
     rng = np.random.default_rng(0)
     for name in ("pool", "benchmark"):
         texts = read_table(tmp_path / f"data/{name}/responses.parquet", ["text"])["text"]
