@@ -14,14 +14,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
+from huggingface_hub import ModelHubMixin
 from tqdm import tqdm
 
 from bgpm import functional as F
+from bgpm import hub
 from bgpm.backbones import BackboneSettings
 from bgpm.backbones.embedding import Backbone, embed, load_backbone, tokens
 from bgpm.data.readers import prompt_of
@@ -35,10 +37,12 @@ from bgpm.registry import parse
 from bgpm.stage import FEATURES, POOL, features_dir, read_params, seeds_of, setting
 from bgpm.types import Features, Pairs
 
+if TYPE_CHECKING:
+    from huggingface_hub import ModelCard
+
 Prompt = str | Sequence[Mapping[str, str]]  # text, or messages with role and content up to the user's last turn
 
 CHUNK = 1024  # texts whose states of every layer are in memory at once
-ALIKE = 0.25  # relative distance; the same text in another precision differs by a few hundredths, in another model by 1
 
 
 class Matrix(NamedTuple):
@@ -120,19 +124,64 @@ class Embedded:
 
 
 @dataclass(frozen=True)
-class PreferenceModel:
+class PreferenceModel(ModelHubMixin):
     """A fitted head with the backbone and the map to features that it was trained on.
+
+    ``save_pretrained(FOLDER)``, ``from_pretrained(FOLDER_OR_HUB_ID)`` and ``push_to_hub(HUB_ID)`` are those of
+    huggingface_hub; `bgpm.hub` says what the folder holds.
 
     Attributes:
         fitted: The head with its uncertainty.
         backbone, reduction: From text to its features.
         reads_prompt: Whether scores depend on the prompt's own features too (`prompt_gates`).
+        base: Where the backbone comes from and how it reads texts; None for a model that is not to be saved.
+        trained: Whether the backbone's weights are its own, and not those that ``base`` names.
+        facts: What the run says of the model, for its card.
     """
 
     fitted: Fitted
     backbone: Backbone
     reduction: Reduction
     reads_prompt: bool = False
+    base: BackboneSettings | None = None
+    trained: bool = False
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    # The mixin would otherwise copy the fields, weights included, to write them as JSON.
+    _hub_mixin_config: ClassVar[dict[str, Any]] = {"library_name": "bgpm"}
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, **where: Any) -> PreferenceModel:
+        """What `from_pretrained` calls; StateError and WeightsError as `bgpm.hub.restore`."""
+        folder = Path(model_id)
+        if not folder.is_dir():
+            from huggingface_hub import snapshot_download
+
+            known = ("revision", "cache_dir", "force_download", "local_files_only", "token")
+            folder = Path(snapshot_download(model_id, **{name: where[name] for name in known if name in where}))
+        parts = hub.restore(folder)
+        return cls(
+            parts.fitted, parts.backbone, parts.reduction, parts.reads_prompt, parts.base, parts.trained, parts.facts
+        )
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        hub.save(self._parts(), save_directory)
+
+    def generate_model_card(self, *_: Any, **__: Any) -> ModelCard:
+        """The card that goes into README.md."""
+        from huggingface_hub import ModelCard
+
+        return ModelCard(hub.card(self._parts()))
+
+    def _parts(self) -> hub.Parts:
+        if self.base is None:
+            raise StateError(
+                "this model does not say where its backbone comes from: load it with PreferenceModel.load or "
+                "from_pretrained, or give it base"
+            )
+        return hub.Parts(
+            self.fitted, self.backbone, self.reduction, self.base, self.trained, self.reads_prompt, self.facts
+        )
 
     @classmethod
     def load(cls, folder: str | Path, seed: int = 0, root: str | Path = ".") -> PreferenceModel:
@@ -174,7 +223,9 @@ class PreferenceModel:
             settings = parse(FeatureSettings, setting(params, "features"), "features")
             reduction = Reduction.load(settings, root / FEATURES / "pool" / "reduction.safetensors")
             backbone = load_backbone(base)
-        found = cls(fitted, backbone, reduction, bool(head["settings"].get("prompt_gates")))
+        reads_prompt = bool(head["settings"].get("prompt_gates"))
+        facts = hub.facts_of(model, seed, root)
+        found = cls(fitted, backbone, reduction, reads_prompt, base, trained.is_dir(), facts)
         found._check(model, seed, head["in_features"], root)
         return found
 
@@ -239,7 +290,7 @@ class PreferenceModel:
         """
         found = self.embed_all(choices)
         return [
-            self._matrix(found.features, rows, prompt)
+            self.matrix_of(found.features, rows, prompt)
             for rows, prompt in tqdm(
                 zip(found.rows, found.prompt, strict=True), "compare", len(choices), unit="prompt", disable=None
             )
@@ -253,8 +304,8 @@ class PreferenceModel:
         """Position of the answer that `rank` puts first: what `evaluate` measures as best of n; errors as `matrix`."""
         return self.rank(prompt, answers).order[0]
 
-    def _matrix(self, features: Features, rows: np.ndarray, prompt: int) -> Matrix:
-        """Of answers at these rows of ``features``; equal answers tie exactly."""
+    def matrix_of(self, features: Features, rows: np.ndarray, prompt: int) -> Matrix:
+        """`matrix` of answers at these rows of embedded ``features``; equal answers tie exactly."""
         distinct, back = np.unique(rows, return_inverse=True)
         i, j = np.triu_indices(len(distinct), 1)
         square = Matrix(*(np.full((len(distinct),) * 2, middle) for middle in (0.0, 0.0, 0.5)))
@@ -309,7 +360,7 @@ class PreferenceModel:
         got = self._features(
             [(json.loads(asked["messages"][0]), texts["text"][0], texts["text"][0], asked["text"][0])], "check"
         )[0]
-        if not np.linalg.norm(got - expected) <= ALIKE * np.linalg.norm(expected):
+        if not np.linalg.norm(got - expected) <= hub.ALIKE * np.linalg.norm(expected):
             raise StateError(
                 f"{model}: the backbone gives other features of the pool's first answer than those it was trained on "
                 f"({stored}): it is another model, or reads texts in another way; {fix}"
