@@ -8,7 +8,7 @@ from bgpm.data.sheets import csv_text
 from bgpm.data.tables import concatenate, read_table, write_table
 from bgpm.stage import REPORTS, STUDY, read_params, run, write_text
 from bgpm.study import LABELLED, PARAMS, StudyPlan, feature_sets, read_plan
-from bgpm.study.labelled_page import draw_whole, whole_markdown
+from bgpm.study.labelled_page import draw_shares, draw_whole, whole_markdown
 from bgpm.study.labelled_table import COLUMNS as WHOLE_COLUMNS
 from bgpm.study.labelled_table import rows as whole_rows
 from bgpm.study.labelled_table import whole_outcomes
@@ -50,6 +50,7 @@ def report_labelled(plan: StudyPlan) -> None:
     lines = (line.values() for outcome in found for line in whole_rows(outcome))
     write_text(OUT / "pool_labels.csv", csv_text(WHOLE_COLUMNS, lines))
     draw_whole(plan.labelled, found, OUT / "pool_labels")
+    draw_shares(plan.labelled, found, OUT / "pool_shares")
     write_text(OUT / "pool_labels.md", "\n".join(whole_markdown(plan.labelled, found)))
 
 

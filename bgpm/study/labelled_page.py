@@ -10,6 +10,8 @@ import matplotlib as mpl
 
 mpl.use("agg")
 import matplotlib.pyplot as plt
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from bgpm.evaluation.savings import band
 from bgpm.reporting.figure import RC, save
@@ -53,6 +55,40 @@ def draw_whole(study: LabelledPools, outcomes: Sequence[WholeOutcome], stem: Pat
         save(figure, stem)
 
 
+def draw_shares(study: LabelledPools, outcomes: Sequence[WholeOutcome], stem: Path) -> None:
+    """Share of each pool that the headline arm and its baseline acquire until the headline's target is right.
+
+    Beside the bars the saving with its 95% interval, and a mark where the arm that all are compared with stands.
+    """
+    arm = headline_arm(study)
+    found = {(o.pool, o.arm): o.curves for o in outcomes}
+    compared = {o.pool: o for o in outcomes if (o.arm, o.baseline) == (arm, study.arm_plans[arm].baseline)}
+    with mpl.rc_context(RC):
+        figure, axis = plt.subplots(figsize=(7.2, 0.7 + 0.55 * len(study.pools)), layout="constrained")
+        for y, pool in enumerate(reversed(study.pools)):
+            o = compared[pool]
+            c = o.at(study.headline)
+            for shift, labels, colour in ((0.19, c.labels_baseline, BASELINE), (-0.19, c.labels_arm, COLOURS[0])):
+                axis.barh(y + shift, 100 * labels / o.curves.pairs, height=0.34, color=colour, linewidth=0)
+            beside = 100 * labels_needed(found[pool, study.beside], study.headline)
+            axis.plot([beside, beside], [y, y + 0.38], color="#000000", linewidth=1.2)
+            interval = f" ({ends(c.interval.low, c.interval.high)})" if c.interval else ""
+            axis.text(101, y, f"saves {percent(c.saving)}{interval}", va="center", fontsize=8)
+        axis.set_yticks(range(len(study.pools)), list(reversed(study.pools)))
+        axis.set_xlim(0, 100)
+        axis.set_xlabel(f"pairs acquired until {percent(study.headline)} of all labels are right, % of the pool")
+        handles = [Patch(color=BASELINE), Patch(color=COLOURS[0]), Line2D([], [], color="#000000", linewidth=1.2)]
+        names = [compared[study.pools[0]].baseline, arm, study.beside]
+        figure.legend(handles, names, loc="outside lower center", ncols=3, frameon=False)
+        save(figure, stem)
+
+
+def headline_arm(study: LabelledPools) -> str:
+    """The default arm, or the first that is not its own baseline."""
+    arms = [arm for arm in study.arms if study.arm_plans[arm].baseline != arm and not study.arm_plans[arm].hindsight]
+    return next((arm for arm in arms if study.arm_plans[arm].default), arms[0])
+
+
 def _colours(study: LabelledPools) -> dict[str, str]:
     """Grey for random and black for hindsight; an arm without effects has the colour of the one with them."""
     out = {}
@@ -79,6 +115,8 @@ def whole_markdown(study: LabelledPools, outcomes: Sequence[WholeOutcome]) -> li
         "*Certified*: share of the pool acquired or audited until audits prove "
         f"{percent(study.audit.target)} right (a campaign that never proves it counts as the whole pool). Arms named "
         "`_plain` have no response effects. *hindsight* is no method: it knows the label of every other pair.",
+        "",
+        "![Share of each pool acquired until the target](pool_shares.png)",
         "",
         "![Right labels of each pool](pool_labels.png)",
         "",

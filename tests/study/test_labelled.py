@@ -19,7 +19,7 @@ from bgpm.stage import read_params, write_json
 from bgpm.study import ArmPlan, LabelledPools, PoolFile, read_plan
 from bgpm.study.arm import labels_of
 from bgpm.study.labelled import run
-from bgpm.study.labelled_page import draw_whole, whole_markdown
+from bgpm.study.labelled_page import draw_shares, draw_whole, whole_markdown
 from bgpm.study.labelled_table import read_curves, rows, whole_outcomes
 from bgpm.study.records import whole_records
 from bgpm.types import Features, Pairs
@@ -125,6 +125,8 @@ def test_savings_are_read_off_mean_curves_and_a_curve_runs_on_to_the_whole_pool(
     assert line["certified_arm"] == ""
     assert "| p | margin | random | 40.0% / 86.7% | 54% |" in "\n".join(whole_markdown(plan, found))
     draw_whole(plan, found, tmp_path / "figure")
+    draw_shares(plan, found, tmp_path / "shares")
+    assert "saves 54%" in (tmp_path / "shares.svg").read_text(encoding="utf-8")
     assert (tmp_path / "figure.png").stat().st_size > 10_000
 
 
