@@ -152,7 +152,8 @@ def left_out(moments: ScoreMoments, label: np.ndarray) -> tuple[np.ndarray, np.n
     p = 1 / (1 + np.exp(-np.clip(mean / tau, -500, 500)))
     q = e + (1 - 2 * e) * p  # P(a label says first)
     slope = (1 - 2 * e) * p * (1 - p) / tau
-    gradient, information = (label - q) / (q * (1 - q)) * slope, slope**2 / (q * (1 - q))
+    by_vote = slope / (q * (1 - q)) if e > 0 else np.full_like(p, 1 / tau)  # the limit, where p rounds to 0 or 1 too
+    gradient, information = (label - q) * by_vote, slope * by_vote
     without = variance / (1 - np.minimum(information * variance, _MOST_INFORMATION))
     return mean - without * gradient, without
 

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from conftest import ROOT, write_jsonl
 
 from bgpm.data.tables import write_table
 from bgpm.errors import ConfigError, DataError
+from bgpm.evaluation.pool_labels import left_out
 from bgpm.loop.pool import Pool
 from bgpm.loop.train import train
 from bgpm.models.bt import Bt
@@ -22,7 +24,7 @@ from bgpm.study.labelled import run
 from bgpm.study.labelled_page import draw_shares, draw_whole, whole_markdown
 from bgpm.study.labelled_table import read_curves, rows, whole_outcomes
 from bgpm.study.records import whole_records
-from bgpm.types import Features, Pairs
+from bgpm.types import Features, Pairs, ScoreMoments
 
 PROMPTS, RESPONSES = 12, 5
 
@@ -81,6 +83,15 @@ def test_hindsight_is_the_model_without_each_label(pool: Any) -> None:
     for n in (12, 36, 60):
         assert right[n] == pytest.approx(1 - (~exact[order][n:]).sum() / 120, abs=2.5 / 120)
     assert right[12] > 0.8
+
+
+def test_a_score_whose_probability_rounds_to_one_can_be_left_out() -> None:
+    moments = ScoreMoments(torch.tensor([800.0, -800.0, 2.0], dtype=torch.float64), torch.full((3,), 4.0).double(), 1.0)
+    mean, variance = left_out(moments, np.array([0.0, 0.0, 1.0]))
+    p = 1 / (1 + np.exp(-2.0))
+    without = 4 / (1 - 4 * p * (1 - p))
+    assert mean == pytest.approx([804.0, -800.0, 2 - without * (1 - p)])
+    assert variance == pytest.approx([4.0, 4.0, without])
 
 
 def write_curve(folder: Path, labels: list[int], right: np.ndarray, pairs: int) -> None:
