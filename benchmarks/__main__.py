@@ -15,8 +15,19 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
-MODULES = ("functional", "laplace", "effects", "selection", "embedding", "features", "training", "annotate", "pipeline")
-SCALED = ("functional", "laplace", "effects", "selection", "annotate", "features")  # the others have one size
+MODULES = (
+    "functional", "laplace", "effects", "acquisition", "selection", "embedding", "features", "training",
+    "annotate", "pipeline",
+)  # fmt: skip
+SCALED = (
+    "functional",
+    "laplace",
+    "effects",
+    "acquisition",
+    "selection",
+    "annotate",
+    "features",
+)  # the others have one size
 REPORT = Path("reports") / "benchmarks.md"
 
 

@@ -28,7 +28,7 @@ from bgpm.backbones import BackboneSettings
 from bgpm.backbones.embedding import Backbone, embed, load_backbone, tokens
 from bgpm.data.readers import prompt_of
 from bgpm.data.schema import Message, as_text
-from bgpm.data.tables import read_table, where
+from bgpm.data.tables import read_array, read_table, where
 from bgpm.errors import DataError, StateError
 from bgpm.features import FeatureSettings
 from bgpm.features.reduction import Reduction
@@ -209,7 +209,6 @@ class PreferenceModel(ModelHubMixin):
             raise StateError(f"{model}: no seed {seed}; it has {', '.join(map(str, seeds))}")
         stem = model / f"seed-{seed}"
         fitted = load(stem)
-        head = json.loads(stem.with_name(f"{stem.name}.json").read_text(encoding="utf-8"))["head"]
         base = parse(BackboneSettings, setting(params := read_params(root / "params.yaml"), "backbone"), "backbone")
         if (root / base.path).is_dir():
             base = base.model_copy(update={"path": str(root / base.path)})
@@ -223,10 +222,10 @@ class PreferenceModel(ModelHubMixin):
             settings = parse(FeatureSettings, setting(params, "features"), "features")
             reduction = Reduction.load(settings, root / FEATURES / "pool" / "reduction.safetensors")
             backbone = load_backbone(base)
-        reads_prompt = bool(head["settings"].get("prompt_gates"))
+        reads_prompt = bool(getattr(fitted.model, "prompt_gates", False))
         facts = hub.facts_of(model, seed, root)
         found = cls(fitted, backbone, reduction, reads_prompt, base, trained.is_dir(), facts)
-        found._check(model, seed, head["in_features"], root)
+        found._check(model, seed, fitted.in_features, root)
         return found
 
     def embed(self, prompt: Prompt, answers: Sequence[str]) -> Features:
@@ -356,7 +355,7 @@ class PreferenceModel(ModelHubMixin):
             return
         texts = read_table(tables[1], ["prompt", "text"])
         asked = where(read_table(tables[0], ["messages", "text"]), texts["prompt"][:1])
-        expected = np.load(stored, mmap_mode="r")[0]
+        expected = read_array(stored, mapped=True)[0]
         got = self._features(
             [(json.loads(asked["messages"][0]), texts["text"][0], texts["text"][0], asked["text"][0])], "check"
         )[0]

@@ -10,7 +10,6 @@ right only while no process of DVC runs here: that is looked for first.
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import psutil
 import yaml
 
 from bgpm.errors import StateError
+from bgpm.values import parse_json, parse_yaml
 
 MARKS = Path(".dvc/tmp/rwlock")
 
@@ -83,8 +83,8 @@ def _lock_is_whole(path: Path) -> bool:
 
 def _loaded(path: Path) -> Any:
     try:
-        return yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (yaml.YAMLError, ValueError):
+        return parse_yaml(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except ValueError:
         return None
 
 
@@ -93,7 +93,7 @@ def _marks_are_whole(path: Path) -> bool:
     from voluptuous import Invalid
 
     try:
-        SCHEMA(json.loads(path.read_bytes()))
+        SCHEMA(parse_json(path.read_bytes()))
     except (ValueError, Invalid):
         return False
     return True

@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Iterable, Mapping
+from reprlib import Repr
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -30,6 +31,11 @@ class Component(Settings):
 
     kind: str
 
+
+_SHORT = Repr()  # YAML's aliases can make a value that fills the memory when it is written out
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 200
+_SHORT.maxlist = _SHORT.maxdict = 20
+_SHORT.maxlevel = 3
 
 C = TypeVar("C", bound=Component)
 S = TypeVar("S", bound=Settings)
@@ -80,7 +86,7 @@ def parse(model: type[S], settings: Mapping[str, Any], where: str, file: str = "
     """
     if not isinstance(settings, Mapping):
         place = ": ".join(part for part in (file, where) if part)
-        raise ConfigError(f"{place}: expected a mapping of settings, got {settings!r}")
+        raise ConfigError(f"{place}: expected a mapping of settings, got {_SHORT.repr(settings)[:1000]}")
     try:
         return model.model_validate(dict(settings))
     except ValidationError as error:
@@ -94,7 +100,7 @@ def _explain(model: type[BaseModel], problems: Iterable[Any], where: str, file: 
             known = ", ".join(_fields_at(model, problem["loc"][:-1])) or "none"
             yield f"{file}: {key}: unknown key; known here: {known}"
         else:
-            value = "" if problem["type"] == "missing" else f", got {problem['input']!r}"
+            value = "" if problem["type"] == "missing" else f", got {_SHORT.repr(problem['input'])[:1000]}"
             yield f"{file}: {key}: {problem['msg']}{value}"
 
 

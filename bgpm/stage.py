@@ -45,6 +45,7 @@ import numpy as np
 import yaml
 
 from bgpm.errors import BgpmError, ConfigError, StateError, visible
+from bgpm.values import parse_yaml
 
 DATA = Path("data")
 CODE = DATA / "code"
@@ -103,13 +104,13 @@ def read_params(path: Path = Path("params.yaml")) -> dict[str, Any]:
     """params.yaml as plain values, read as DVC reads it.
 
     Raises:
-        ConfigError: If the file is absent or is not a YAML mapping; names the line.
+        ConfigError: If the file is absent or is not a YAML mapping, or has a key twice; names the line.
     """
     try:
-        params = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        params = parse_yaml(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
         raise ConfigError(f"{path}: not found; run stages from the repository's root") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ConfigError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(params, dict):
         raise ConfigError(f"{path}: expected a mapping of parameters, got {type(params).__name__}")

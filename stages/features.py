@@ -8,7 +8,7 @@ from hashlib import sha256
 import numpy as np
 
 from bgpm.data.feature_blocks import write_blocks
-from bgpm.data.tables import iterate_table, read_table, read_table_rows
+from bgpm.data.tables import iterate_table, read_array, read_table, read_table_rows
 from bgpm.features import FeatureSettings
 from bgpm.features.reduction import Reduction, read_states, sample
 from bgpm.registry import parse
@@ -22,7 +22,7 @@ def main() -> None:
     for which in ("pool", "benchmark"):
         with whole_folder(FEATURES / which) as folder:
             for name in ("responses", "prompts"):
-                states = np.load(EMBEDDINGS / which / f"{name}.npy", mmap_mode="r")
+                states = read_array(EMBEDDINGS / which / f"{name}.npy", mapped=True)
                 chunks = texts(which, name, reduction.chunk(states))
                 np.save(folder / f"{name}.npy", reduction.write(states, chunks))
             write_blocks(folder, reduction.blocks)
@@ -37,7 +37,7 @@ def main() -> None:
 
 def fitted(settings: FeatureSettings) -> Reduction:
     """The map, fitted on responses to the pool's own prompts."""
-    states = np.load(EMBEDDINGS / "pool" / "responses.npy", mmap_mode="r")
+    states = read_array(EMBEDDINGS / "pool" / "responses.npy", mapped=True)
     split = read_table(POOL / "prompts.parquet", ["split"])["split"]
     prompt = read_table(POOL / "responses.parquet", ["prompt"])["prompt"]
     rows = sample(settings, states, np.flatnonzero(split[prompt] == "pool"))

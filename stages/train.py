@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 from tqdm import tqdm
 
@@ -29,6 +27,7 @@ from bgpm.stage import (
     write_json,
 )
 from bgpm.training import Task, TrainingSettings, drop_weights, forget, work
+from bgpm.values import read_json
 
 
 def main(arm: str, k: str = "0") -> None:
@@ -60,7 +59,7 @@ def main(arm: str, k: str = "0") -> None:
                 work(task, launcher, folder)
                 if training.mode == "full" and training.keep == "last" and not last:
                     drop_weights(own / "backbone")
-                learnt = {"backbone": json.loads((own / "backbone" / "head.json").read_text("utf-8"))["summary"]}
+                learnt = {"backbone": read_json(own / "backbone" / "head.json")["summary"]}
             if learnt and kind == "amortized":  # both of its networks were trained with the backbone
                 fitted = load(own / "backbone" / "head")
             else:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Project, write_jsonl
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 from tasks import FAST
 
 from bgpm import functional as F
@@ -20,6 +20,7 @@ from bgpm.cli import main
 from bgpm.data.tables import as_pairs, read_table, where
 from bgpm.errors import DataError, StateError
 from bgpm.features import FeatureSettings
+from bgpm.features.reduction import Reduction
 from bgpm.inference import Matrix, PreferenceModel, ResponseSet, ranking
 from bgpm.loop.pool import read_features, read_pool
 from bgpm.loop.train import train
@@ -380,14 +381,15 @@ def test_a_model_of_other_features_or_of_another_backbone_is_refused(finished_pr
     project.params(features__blocks=["states"])
 
     reduction = project.folder / "data/features/pool/reduction.safetensors"
-    arrays = load_file(reduction)
-    save_file({**arrays, "components": np.ascontiguousarray(arrays["components"][:, :5])}, reduction)
+    whole, arrays = reduction.read_bytes(), load_file(reduction)
+    settings = FeatureSettings(blocks=["states"], pca=16)
+    Reduction(settings, {**arrays, "components": arrays["components"][:, :5]}).save(reduction)
     with pytest.raises(StateError, match="reads 16 features and the map to them gives 5"):
         PreferenceModel.load(FOLDER, root=project.folder)
-    save_file({**arrays, "rich_mean": np.zeros(21)}, reduction)
+    Reduction(settings, {**arrays, "rich_mean": np.zeros(21)}).save(reduction)
     with pytest.raises(StateError, match=r"has blocks that features of params.yaml do not name \(rich_mean\)"):
         PreferenceModel.load(FOLDER, root=project.folder)
-    save_file(arrays, reduction)
+    reduction.write_bytes(whole)
 
     other = BertModel.from_pretrained(project.folder / "tiny/backbone")
     with torch.random.fork_rng():

@@ -12,10 +12,17 @@ pairs whose prompts are within D: large where prompts are rare and few were acqu
 
 What is different here: the published policy adds every pick of a growing batch to n, these values are those before the
 batch. The setting ``max_per_prompt`` of the selectors keeps a batch from dwelling on one prompt.
+
+Of more than `EXACT` prompts D is taken among candidates: those that share a leaf with x in one of `TREES` random trees,
+each of which halves the prompts along the line through two of them until at most `LEAF` are left (random projection
+trees; Dasgupta and Freund, STOC 2008). Exact search takes time that grows with the square of their number, and in 64
+dimensions space-partitioning trees that promise to be exact look at all prompts too. Candidates miss some neighbours,
+so D comes out larger by a factor that is nearly the same for every prompt, and a common factor does not count.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -27,13 +34,15 @@ from bgpm.acquisition._moments import moments
 from bgpm.keys import require_finite
 from bgpm.types import Candidates, Uncertainty
 
+EXACT = 5_000  # prompts that are all compared with each other
+TREES, LEAF = 8, 512
 _CHUNK = 1 << 22  # distances held at once: 32 MiB
 
 
 class Balpm(Acquisition):
     """BALD + entropy_weight times the prompt's contribution above the smallest, in nats, >= 0.
 
-    Time is O(Q^2 p) for Q prompts on offer or acquired.
+    Time is O(Q (log Q + B) p) for Q prompts on offer and B acquired.
 
     Attributes:
         entropy_weight: Weight of the bonus, >= 0. BALD is a fraction of log 2 while log D spans what the features'
@@ -55,9 +64,12 @@ class Balpm(Acquisition):
         require_finite(
             "prompt features", prompts[bought], np.array([f"acquired of prompt {row}" for row in bought], object)
         )
-        points = prompts[np.union1d(offered, bought)].astype(np.float64)
-        here = prompts[offered].astype(np.float64)
-        radius = _radius(here, points, self.neighbours)
+        known = np.union1d(offered, bought)
+        points, here = prompts[known].astype(np.float64), prompts[offered].astype(np.float64)
+        if len(points) > max(EXACT, LEAF, 8 * self.neighbours):
+            radius = _radius_in_trees(points, self.neighbours, generator)[np.searchsorted(known, offered)]
+        else:
+            radius = _radius(here, points, self.neighbours)
         if not len(radius) or not radius.any():  # a single prompt, or copies of one
             return information
         nearest = radius[radius > 0].min()
@@ -80,6 +92,41 @@ def _radius(here: np.ndarray, points: np.ndarray, neighbours: int) -> np.ndarray
     # The search expands |a - b|^2 and so cannot tell copies from close points: distances are taken anew, and of the
     # k + 1 found, the point itself among them, the k-th from the nearest is the largest.
     return np.max([np.sqrt(np.square(here - points[column]).sum(1)) for column in found.T], axis=0)
+
+
+def _radius_in_trees(points: np.ndarray, neighbours: int, generator: np.random.Generator) -> np.ndarray:
+    """Distance of each row to its k-th neighbour among those it shares a leaf with, [Q]; at least the exact one."""
+    kept = neighbours + 1  # of each leaf, the point itself among them
+    centred = (points - points.mean(0)).astype(np.float32)  # to find candidates with; distances are taken in float64
+    candidates = np.empty((len(points), TREES, kept), np.int32)
+    for tree in range(TREES):
+        for rows in _leaves(centred, max(LEAF, 8 * neighbours), generator):
+            leaf = centred[rows]
+            nearest = np.argpartition(np.square(leaf).sum(1) - 2 * leaf @ leaf.T, neighbours, axis=1)[:, :kept]
+            candidates[rows, tree] = rows[nearest]
+    radius = np.empty(len(points))
+    step = max(1, _CHUNK // (candidates[0].size * points.shape[1]))
+    for low in range(0, len(points), step):
+        part = slice(low, low + step)
+        found = np.sort(candidates[part].reshape(-1, TREES * kept), axis=1)
+        apart = np.square(points[found] - points[part, None]).sum(-1)
+        apart[:, 1:][found[:, 1:] == found[:, :-1]] = np.inf  # found by several trees
+        radius[part] = np.sqrt(np.partition(apart, neighbours, axis=1)[:, neighbours])
+    return radius
+
+
+def _leaves(points: np.ndarray, largest: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
+    """The rows of each leaf of one random tree: at most ``largest`` and at least half as many."""
+    waiting = [np.arange(len(points))]
+    while waiting:
+        rows = waiting.pop()
+        if len(rows) <= largest:
+            yield rows
+            continue
+        one, two = generator.choice(len(rows), 2, replace=False)
+        half = len(rows) // 2
+        order = np.argpartition(points[rows] @ (points[rows[one]] - points[rows[two]]), half)
+        waiting += [rows[order[:half]], rows[order[half:]]]
 
 
 def _count_within(here: np.ndarray, radius: np.ndarray, others: np.ndarray, times: np.ndarray) -> np.ndarray:

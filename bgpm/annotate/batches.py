@@ -15,6 +15,7 @@ import numpy as np
 from bgpm.data.tables import read_table, rows_of, where
 from bgpm.errors import DataError, StateError
 from bgpm.stage import ASKED, START, TRUTH, WAITING, round_dir, setting
+from bgpm.values import read_json
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,9 @@ def _version(path: Path) -> tuple[int, ...] | None:
 @lru_cache(maxsize=64)  # the page asks several times an answer; a batch is read when it changed
 def _waits(title: str, note: Path, path: Path, _: tuple[tuple[int, ...] | None, ...]) -> OpenBatch | None:
     """A batch whose note speaks of pairs that it has."""
-    pairs = json.loads(note.read_text(encoding="utf-8"))["pairs"]
+    pairs = read_json(note).get("pairs")
+    if not isinstance(pairs, list):
+        raise StateError(f"{note}: expected a list of pairs; run `dvc repro`")
     asked = path.with_name(ASKED)  # with audits among them, where there are any
     known = set(read_table(asked if asked.exists() else path, ["pair_id"])["pair_id"])
     return OpenBatch(title, tuple(pairs), path) if set(pairs) <= known else None

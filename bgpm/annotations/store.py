@@ -30,6 +30,7 @@ from typing import Any, Literal, get_args
 
 from bgpm.annotations.names import ANONYMOUS, annotator_name, spelling
 from bgpm.errors import DataError, StateError
+from bgpm.values import parse_json
 
 log = logging.getLogger("bgpm")
 
@@ -437,8 +438,8 @@ def _parse(path: Path, data: bytes) -> _Content:
             continue
         ended = number <= len(lines)
         try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            entry = parse_json(line)
+        except ValueError as error:
             if not ended:
                 return _Content(answers, retracted, by_hand, last)
             raise DataError(f"{path}:{number}: not JSON ({error}); mend the line or take it out") from None

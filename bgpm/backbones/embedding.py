@@ -174,16 +174,18 @@ class ModelSource:
             options: More for ``from_pretrained``.
 
         Raises:
-            WeightsError: If it cannot be loaded, or if weights are missing, for which `transformers` would take random
-                or empty ones.
+            WeightsError: If it cannot be loaded, if its weights are pickled, or if weights are missing, for which
+                `transformers` would take random or empty ones.
         """
         import torch
         from transformers import AutoModel, AutoModelForCausalLM
 
         auto = AutoModelForCausalLM if language_model else AutoModel
+        _refuse_pickles(Path(self.folder))
         with _loading(self.settings.path):
             model, loading = auto.from_pretrained(
                 self.folder, dtype=getattr(torch, dtype), attn_implementation=self.attention, output_loading_info=True,
+                use_safetensors=True,
                 **_place(self.settings, self.folder), **options,
             )  # fmt: skip
         random = sorted(name for name in loading["missing_keys"] if "pooler" not in name)  # a pooler is never read
@@ -270,6 +272,17 @@ def _place(settings: BackboneSettings, folder: str) -> dict[str, Any]:
     return {"local_files_only": Path(folder).is_dir(), "trust_remote_code": settings.trust_remote_code}
 
 
+def _refuse_pickles(folder: Path) -> None:
+    """Refuse a folder whose only weights are pickles: reading one can run any code."""
+    pickles = sorted(path for path in folder.glob("*") if path.suffix in (".bin", ".pt", ".pth", ".ckpt"))
+    if pickles and not any(folder.glob("*.safetensors")):
+        raise WeightsError(
+            f"backbone.path: {pickles[0]}: pickled weights, which can run any code when they are read; convert them to "
+            "safetensors where you trust them: in Python, transformers.AutoModel.from_pretrained(FOLDER)"
+            ".save_pretrained(FOLDER)"
+        )
+
+
 def own_device(asked: str) -> str:
     """The device of this process for ``backbone.device``: of several on one machine each has its own GPU.
 
@@ -304,7 +317,9 @@ def _loading(path: str) -> Iterator[None]:
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         message = " ".join(str(error).split())
         fix = "check that the folder holds one whole model: config.json, weights and tokeniser"
-        if "trust_remote_code" in message:
+        if "safetensors" in message and "does not appear to have" in message:
+            fix = "it has no weights as safetensors, and pickled ones (.bin) are not read; convert them to safetensors"
+        elif "trust_remote_code" in message:
             fix = "set backbone.trust_remote_code to true if you trust its authors: their code will run here"
         elif not Path(resolve(path)).is_dir():
             fix = (

@@ -21,6 +21,7 @@ from pydantic import AfterValidator, Field
 from bgpm.data.files import json_lines
 from bgpm.errors import DataError
 from bgpm.registry import Settings, parse
+from bgpm.values import parse_yaml
 
 Attribute = Literal["correctness", "helpfulness", "harmlessness", "tone", "brevity", "clarity"]
 ATTRIBUTES: tuple[Attribute, ...] = get_args(Attribute)
@@ -110,8 +111,8 @@ def read_annotators(folder: Path) -> AnnotatorSettings:
     """Settings of the simulated annotators beside the texts."""
     path = folder / "annotators.yaml"
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raw = parse_yaml(path.read_text(encoding="utf-8"), yaml.SafeLoader)
+    except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
     return parse(AnnotatorSettings, raw, "", str(path))
 

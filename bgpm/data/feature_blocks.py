@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bgpm.errors import ShapeError, StateError
 from bgpm.types import FeatureBlock
+from bgpm.values import parse_json
 
 FILE = "blocks.json"
 
@@ -28,7 +29,7 @@ def read_blocks(folder: Path) -> tuple[FeatureBlock, ...]:
     if not path.exists():
         return ()
     try:
-        blocks = tuple(FeatureBlock(**block) for block in json.loads(path.read_text(encoding="utf-8")))
+        blocks = tuple(FeatureBlock(**block) for block in parse_json(path.read_text(encoding="utf-8")))
         if not all(isinstance(b.name, str) and type(b.start) is type(b.stop) is int for b in blocks):
             raise ShapeError("a block is a name and two numbers of columns")
     except (OSError, ValueError, TypeError) as error:

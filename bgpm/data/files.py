@@ -10,7 +10,6 @@ import csv
 import fnmatch
 import gzip
 import io
-import json
 import re
 import sys
 import zlib
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from bgpm.errors import DataError
+from bgpm.values import parse_json, parse_yaml
 
 Record = tuple[str, dict[str, Any]]  # place, columns
 
@@ -120,8 +120,8 @@ def json_lines(path: Path, limits: Limits | None = None, skip: Skip | None = Non
 
 def _object(line: str, place: str) -> dict[str, Any]:
     try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        record = parse_json(line)
+    except ValueError as error:
         raise DataError(f"{place}: malformed line, not JSON: {error}") from None
     if not isinstance(record, dict):
         raise DataError(f"{place}: expected a JSON object, got {type(record).__name__}")
@@ -170,8 +170,8 @@ def _too_large(path: Path, limits: Limits) -> DataError:
 
 def _json(path: Path, limits: Limits) -> Iterator[Record]:
     try:  # one line may hold the whole list
-        whole = json.loads("".join(_lines(path, Limits(limits.file, limits.file))))
-    except (ValueError, RecursionError) as error:
+        whole = parse_json("".join(_lines(path, Limits(limits.file, limits.file))))
+    except ValueError as error:
         raise DataError(f"{path}: not JSON: {error}; a file with one object a line is called .jsonl") from None
     if not isinstance(whole, list) or not all(isinstance(record, dict) for record in whole):
         found = f"an object with {', '.join(list(whole)[:5])}" if isinstance(whole, dict) else type(whole).__name__
@@ -248,7 +248,7 @@ def _unpacked(path: Path, file: Any, limits: Limits) -> bytes:
 def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
     """Names of the classes of columns that hold their numbers, as `datasets` writes them beside a table."""
     try:
-        features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
+        features = parse_json(metadata.get(b"huggingface", b"{}"))["info"]["features"]
     except (ValueError, KeyError, TypeError):
         return {}
     if not isinstance(features, dict):
@@ -364,8 +364,8 @@ def _configs(path: Path) -> dict[str, list[dict[str, Any]]]:
         return {}
     head = re.match(r"\A---\n(.*?)\n---\s*(\n|\Z)", card.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
     try:
-        listed = (yaml.safe_load(head[1]) if head else None) or {}
-    except yaml.YAMLError as error:
+        listed = (parse_yaml(head[1], yaml.SafeLoader) if head else None) or {}
+    except ValueError as error:
         raise DataError(f"{card}: the head between --- lines is not YAML: {' '.join(str(error).split())}") from None
     configs: dict[str, list[dict[str, Any]]] = {}
     for item in listed.get("configs") or [] if isinstance(listed, dict) else []:

@@ -48,6 +48,24 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> dict[str, np
     return {name: table.column(name).to_numpy() for name in table.column_names}
 
 
+def read_array(path: Path, *, mapped: bool = False) -> np.ndarray:
+    """A table of numbers that a stage wrote as .npy: float32, or a wider float, of two or three dimensions.
+
+    Args:
+        mapped: Leave it on disk, to be read piece by piece.
+
+    Raises:
+        StateError: If the file is absent, damaged, or holds something else.
+    """
+    try:
+        array = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+        if array.dtype.kind != "f" or array.ndim not in (2, 3):
+            raise ValueError(f"it holds {array.dtype} {list(array.shape)}, expected numbers, one row a text")
+    except (OSError, ValueError, EOFError, TypeError, SyntaxError) as error:
+        raise StateError(f"{path}: cannot be read ({error}); run `dvc repro` or `dvc checkout`") from error
+    return array
+
+
 def iterate_table(path: Path, columns: Sequence[str], size: int) -> Iterator[dict[str, np.ndarray]]:
     """`read_table` at most ``size`` rows at a time, so that the whole is never in memory."""
     read_table(path, columns[:0])  # refuses what cannot be read

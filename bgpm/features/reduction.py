@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterable, Iterator, Sequence
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from bgpm.errors import ConfigError, StateError
 from bgpm.features import FeatureSettings
@@ -163,18 +164,35 @@ class Reduction:
         return out
 
     def save(self, path: Path) -> None:
-        """Write the fitted arrays as safetensors: the same bytes for the same arrays, whatever wrote them."""
-        save_file({name: np.asarray(array, order="C") for name, array in self.arrays.items()}, path)
+        """Write the fitted arrays as safetensors: the same bytes for the same arrays, whatever wrote them.
+
+        A digest of them lies beside, since a number that changed would still make features.
+        """
+        arrays = {name: np.asarray(array, order="C") for name, array in self.arrays.items()}
+        save_file(arrays, path, metadata={"sha256": _digest(arrays)})
 
     @classmethod
     def load(cls, settings: FeatureSettings, path: Path) -> Reduction:
-        """The inverse of `save`."""
+        """The inverse of `save`.
+
+        Raises:
+            StateError: If the file is missing, or holds other numbers than were written or than these settings give.
+        """
         try:
-            arrays = load_file(path)
+            with safe_open(path, framework="np") as file:
+                arrays, known = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
             needed = {_name(kind, name) for kind, block in built(settings).items() for name in block.names}
             if lacking := needed - arrays.keys():
-                raise KeyError(f"without {', '.join(sorted(lacking))}")
-        except (OSError, KeyError, SafetensorError) as error:
+                raise ValueError(f"without {', '.join(sorted(lacking))}")
+            found = cls(settings, arrays)
+            for kind, block in found.parts.items():
+                try:
+                    block.check(found._own(kind))
+                except ValueError as error:
+                    raise ValueError(f"{kind}: {error}") from None
+            if known.get("sha256") != _digest(arrays):
+                raise ValueError("it is not as it was written: damaged, or changed since")
+        except (OSError, ValueError, SafetensorError) as error:
             raise StateError(f"{path}: is not a fitted reduction ({error}); run `dvc repro features`") from error
         if "components" in arrays:  # As `fit` holds them: products of the other order round differently.
             arrays["components"] = np.asarray(arrays["components"], order="F")
@@ -182,6 +200,14 @@ class Reduction:
 
     def _own(self, kind: str) -> Arrays:
         return {name: self.arrays[_name(kind, name)] for name in self.parts[kind].names}
+
+
+def _digest(arrays: Arrays) -> str:
+    digest = sha256()
+    for name in sorted(arrays):
+        digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}\n".encode())
+        digest.update(np.ascontiguousarray(arrays[name]))
+    return digest.hexdigest()
 
 
 def sample(settings: FeatureSettings, states: np.ndarray, rows: np.ndarray) -> np.ndarray:

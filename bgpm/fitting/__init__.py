@@ -28,9 +28,19 @@ from bgpm.types import Features, PairKernel, Pairs, ScoreMoments
 if TYPE_CHECKING:
     import torch
 
+    from bgpm.models import Model
+
 
 class Fitted(ABC):
-    """A trained preference model with its uncertainty."""
+    """A trained preference model with its uncertainty.
+
+    Attributes:
+        model: Its settings.
+        in_features: p, the number of features that it reads.
+    """
+
+    model: Model
+    in_features: int
 
     @abstractmethod
     def moments(self, features: Features, pairs: Pairs) -> ScoreMoments:

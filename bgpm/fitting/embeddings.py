@@ -108,7 +108,7 @@ class AmortizedModel(Fitted):
 
     @classmethod
     def restore(cls, stem: Path, description: dict[str, Any]) -> AmortizedModel:
-        groups = saved.read(stem, description)
+        groups = saved.read(stem)
         model, module = saved.restore_model(stem, description["head"], groups["head"])
         in_features = description["head"]["in_features"]
         log_variance = LogVariance(in_features, len(module.weight), generator=torch.Generator())

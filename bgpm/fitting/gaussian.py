@@ -126,7 +126,7 @@ class GaussianModel(Fitted):
 
     @classmethod
     def restore(cls, stem: Path, description: dict[str, Any]) -> GaussianModel:
-        groups = saved.read(stem, description)
+        groups = saved.read(stem)
         model, module = saved.restore_model(stem, description["head"], groups["head"])
         form = description["covariance"]
         return cls(

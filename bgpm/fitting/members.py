@@ -112,7 +112,7 @@ class EnsembleModel(Fitted):
 
     @classmethod
     def restore(cls, stem: Path, description: dict[str, Any]) -> EnsembleModel:
-        groups = saved.read(stem, description)
+        groups = saved.read(stem)
         restored = [
             saved.restore_model(stem, description["head"], groups.get(f"member{k}", {}))
             for k in range(description["members"])

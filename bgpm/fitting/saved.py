@@ -1,7 +1,13 @@
-"""Fitted models on disk: ``stem.safetensors`` holds the tensors, ``stem.json`` says what they are."""
+"""Fitted models on disk: ``stem.safetensors`` holds the tensors, ``stem.json`` says what they are.
+
+The description ends with a SHA-256 of itself and of the tensors. A value that was changed, lost or cut off since would
+often still make a model: one without its covariance has variance 0 everywhere. So nothing is read that differs from
+what was written.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,8 +22,10 @@ from bgpm.errors import StateError
 from bgpm.models import Model
 from bgpm.networks import ScoreModule
 from bgpm.registry import build
+from bgpm.values import read_json
 
-VERSION = 2
+VERSION = 3
+FIX = "train the model again or run `dvc checkout`"
 
 
 def write(stem: Path, description: Mapping[str, Any], **groups: Mapping[str, Tensor]) -> None:
@@ -34,32 +42,63 @@ def write(stem: Path, description: Mapping[str, Any], **groups: Mapping[str, Ten
         for name, value in named.items()
     }
     save_file(tensors, with_suffix(stem, ".safetensors"))
-    text = json.dumps({**description, "version": VERSION}, indent=2, sort_keys=True, allow_nan=False)
+    described = {**description, "version": VERSION}
+    described["sha256"] = _digest(stem, described)
+    text = json.dumps(described, indent=2, sort_keys=True, allow_nan=False)
     with_suffix(stem, ".json").write_text(text + "\n", encoding="utf-8")
 
 
-def read(stem: Path, description: Mapping[str, Any]) -> dict[str, dict[str, Tensor]]:
-    """The groups of tensors that `write` wrote.
+def describe(stem: Path) -> dict[str, Any]:
+    """The description that `write` wrote, of tensors that are as they were.
 
     Raises:
-        StateError: If the file is missing, damaged, or of another version.
+        StateError: If a file is missing, damaged, or of another version.
     """
-    path = with_suffix(stem, ".safetensors")
+    path = with_suffix(stem, ".json")
+    description = read_json(path, FIX)
     if description.get("version") != VERSION:
         raise StateError(
-            f"{with_suffix(stem, '.json')}: written as version {description.get('version')!r}, "
-            f"this code reads version {VERSION}; train the model again"
+            f"{path}: written as version {description.get('version')!r}, this code reads version {VERSION}; train the "
+            "model again"
         )
+    try:
+        found = _digest(stem, description)
+    except (OSError, ValueError, RecursionError) as error:
+        raise StateError(f"{with_suffix(stem, '.safetensors')}: cannot be read ({error}); {FIX}") from error
+    if found != description.get("sha256"):
+        raise StateError(
+            f"{path}: it, or {with_suffix(stem, '.safetensors').name} beside it, is not as it was written: damaged, "
+            f"changed, or of two models; {FIX}"
+        )
+    return description
+
+
+def read(stem: Path) -> dict[str, dict[str, Tensor]]:
+    """The groups of tensors that `write` wrote, of a model that `describe` took for whole.
+
+    Raises:
+        StateError: If the file cannot be read.
+    """
+    path = with_suffix(stem, ".safetensors")
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise StateError(f"{path}: cannot be read ({error}); train the model again or run `dvc checkout`") from error
+        raise StateError(f"{path}: cannot be read ({error}); {FIX}") from error
     groups: dict[str, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         group, name = key.split(".", 1)
         # a copy lies where the allocator puts it: products of unaligned tensors round differently
         groups.setdefault(group, {})[name] = value.clone()
     return groups
+
+
+def _digest(stem: Path, description: Mapping[str, Any]) -> str:
+    """SHA-256 over all of a description but its own digest, and over the file of tensors."""
+    said = {name: value for name, value in description.items() if name != "sha256"}
+    digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
+    with with_suffix(stem, ".safetensors").open("rb") as file:
+        digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 def describe_model(model: Model, module: ScoreModule, in_features: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from bgpm.data.feature_blocks import read_blocks
-from bgpm.data.tables import Table, as_pairs, read_table
+from bgpm.data.tables import Table, as_pairs, read_array, read_table
 from bgpm.evaluation.cyclic import Triples, find_triples
 from bgpm.evaluation.labelled_pairs import Split, read_split
 from bgpm.types import Candidates, Features, PairKernel, Pairs
@@ -77,7 +77,7 @@ class LabelledSplit(Split):
 
 def read_features(folder: Path) -> Features:
     """Features of the responses and prompts of one set."""
-    responses, prompts = (np.load(folder / f"{name}.npy") for name in ("responses", "prompts"))
+    responses, prompts = (read_array(folder / f"{name}.npy") for name in ("responses", "prompts"))
     return Features(responses, prompts, read_blocks(folder))
 
 

@@ -7,13 +7,12 @@ plus JSON.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from bgpm.errors import ConfigError, StateError
+from bgpm.errors import ConfigError
 from bgpm.fitting import Fitted
 from bgpm.registry import Component, member
 from bgpm.types import Comparisons, Features, Uncertainty
@@ -169,12 +168,9 @@ def load(stem: Path) -> Fitted:
     """A fitted model from ``stem.safetensors`` and ``stem.json``.
 
     Raises:
-        StateError: If a file is missing or damaged.
+        StateError: If a file is missing, damaged, or not as it was written.
     """
-    path = stem.with_name(stem.name + ".json")
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-        kind = description["posterior"]
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise StateError(f"{path}: cannot be read as a model's description ({error!r}); train it again") from error
-    return member(Posterior, kind, str(path)).fitted_class().restore(stem, description)
+    from bgpm.fitting import saved
+
+    description = saved.describe(stem)
+    return member(Posterior, description["posterior"]).fitted_class().restore(stem, description)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from bgpm.values import parse_json
 
 log = logging.getLogger("bgpm")
 
@@ -43,7 +44,7 @@ def read_costs(folder: Path, arms: Iterable[str], rounds: int) -> list[Cost]:
         if arguments and (arguments[0] not in known or any(a.isdigit() and int(a) > rounds for a in arguments[1:])):
             continue
         try:
-            cost = json.loads(path.read_text(encoding="utf-8"))
+            cost = parse_json(path.read_text(encoding="utf-8"))
             runs.setdefault(stage, []).append({k: float(cost[k]) for k in ("seconds", "cpu_seconds", "peak_mib")})
         except (OSError, ValueError, KeyError, TypeError) as error:  # a side file: worth a line, not a failed report
             log.warning("%s: not a record of time and memory, left out (%s)", path, error)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from bgpm.data.feature_blocks import write_blocks
-from bgpm.data.tables import read_table, rows_of, write_table
+from bgpm.data.tables import read_array, read_table, rows_of, write_table
 from bgpm.features import FeatureSettings
 from bgpm.features.reduction import Reduction
 from bgpm.types import Features
@@ -17,7 +17,7 @@ Tables = dict[str, dict[str, np.ndarray]]
 
 def states_of(embeddings: Path, folder: Path) -> dict[str, np.ndarray]:
     """States of a set's responses and prompts, [n, layers, width] each, out of the states of all texts."""
-    states = np.load(embeddings / "states.npy", mmap_mode="r")
+    states = read_array(embeddings / "states.npy", mapped=True)
     known = read_table(embeddings / "texts.parquet", ["id"])["id"]
     out = {}
     for kind in ("response", "prompt"):

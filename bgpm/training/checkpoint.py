@@ -12,7 +12,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from torch import Tensor
 
 from bgpm.backbones import BackboneSettings
 from bgpm.backbones.embedding import Backbone, load_backbone
-from bgpm.errors import StateError
+from bgpm.errors import ConfigError, StateError
 from bgpm.features import FeatureSettings
 from bgpm.features.reduction import Reduction
 from bgpm.posteriors import Fitted, load
@@ -33,8 +32,10 @@ from bgpm.registry import parse
 from bgpm.stage import write_json
 from bgpm.training import TrainingSettings
 from bgpm.training.network import PreferenceNetwork, ScoreHead, load_base
+from bgpm.values import read_json
 
 VERSION = 2
+FIX = "train again or run `dvc checkout`"
 ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
@@ -109,18 +110,23 @@ def restore_backbone(folder: Path, base: BackboneSettings) -> Trained:
         StateError: If a file is missing or damaged, or files do not fit together.
         WeightsError: If the base cannot be loaded.
     """
-    described = _json(folder / "bgpm.json")
+    described = read_json(folder / "bgpm.json", FIX)
     if described.get("version") != VERSION:
         raise StateError(
             f"{folder}/bgpm.json: expected version {VERSION}, got {described.get('version')!r}; train again"
         )
-    settings = parse(FeatureSettings, described["features"], "features", str(folder / "bgpm.json"))
+    if described.get("mode") not in ("lora", "qlora", "full") or "features" not in described:
+        raise StateError(f"{folder}/bgpm.json: expected a mode (lora, qlora or full) and features; {FIX}")
+    try:
+        settings = parse(FeatureSettings, described["features"], "features", str(folder / "bgpm.json"))
+    except ConfigError as error:
+        raise StateError(f"{error}; {FIX}") from error
     reduction, head = Reduction.load(settings, folder / "reduction.safetensors"), load(folder / "head")
-    found, given = _json(folder / "head.json")["head"]["in_features"], reduction.dim
+    found, given = head.in_features, reduction.dim
     if found != given:
         raise StateError(
             f"{folder}: the head reads {found} features and the map beside it gives {given}: they are not of one "
-            "checkpoint; train again or run `dvc checkout`"
+            f"checkpoint; {FIX}"
         )
     if described["mode"] == "full":
         if not any(folder.glob("model*.safetensors")):
@@ -140,7 +146,7 @@ def _adapted(folder: Path, base: BackboneSettings, *, merge: bool) -> Backbone:
     try:
         saved = set(load_file(folder / ADAPTER))
     except (OSError, SafetensorError) as error:
-        raise StateError(f"{folder / ADAPTER}: cannot be read ({error}); train again or run `dvc checkout`") from error
+        raise StateError(f"{folder / ADAPTER}: cannot be read ({error}); {FIX}") from error
     backbone, _ = load_base(TrainingSettings(mode="lora" if merge else "qlora"), base)
     try:
         with warnings.catch_warnings():
@@ -152,10 +158,3 @@ def _adapted(folder: Path, base: BackboneSettings, *, merge: bool) -> Backbone:
         raise StateError(f"{folder / ADAPTER}: has weights of other modules than its configuration says; train again")
     inner = model.merge_and_unload() if merge else model.get_base_model()
     return dataclasses.replace(backbone, model=inner.eval().requires_grad_(False))
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise StateError(f"{path}: cannot be read ({error}); train again or run `dvc checkout`") from error

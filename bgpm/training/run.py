@@ -24,7 +24,7 @@ import torch
 from bgpm.backbones import packing
 from bgpm.backbones.embedding import embed, is_causal, on_disk, own_device
 from bgpm.data.feature_blocks import write_blocks
-from bgpm.data.tables import as_pairs, read_table, where
+from bgpm.data.tables import as_pairs, read_array, read_table, where
 from bgpm.data.texts import TextSet
 from bgpm.features.reduction import Reduction
 from bgpm.fingerprints import code_fingerprint
@@ -40,6 +40,7 @@ from bgpm.training.checkpoint import export_backbone, restore_backbone
 from bgpm.training.network import PreferenceNetwork, ScoreHead, load_base, prepare, starting_head
 from bgpm.training.trainer import fit
 from bgpm.types import Comparisons, Features
+from bgpm.values import read_json
 
 log = logging.getLogger("bgpm")
 
@@ -73,7 +74,7 @@ def train(task: Task) -> None:
     posterior = build(Posterior, task.posterior["kind"], _without_kind(task.posterior), "posteriors")
     data, texts = _labels(task), TextSet.read(Path(task.pool))
     reduction = Reduction.load(task.reduction, Path(task.features) / "reduction.safetensors")
-    stored = (np.load(Path(task.features) / f"{name}.npy") for name in ("responses", "prompts"))
+    stored = (read_array(Path(task.features) / f"{name}.npy") for name in ("responses", "prompts"))
     features = Features(*stored, reduction.blocks)
     seed = int(generator("training", settings.seed, task.seed).integers(2**31))
     out = held_out(data.pairs.prompt, settings.holdout, seed=seed)
@@ -211,7 +212,7 @@ def main(step: str, told: str) -> None:
     end_with_stage()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    run(step, parse(Task, json.loads(Path(told).read_text(encoding="utf-8")), "", told))
+    run(step, parse(Task, read_json(Path(told)), "", told))
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from bgpm import functional as F
-from bgpm.acquisition import Acquisition
+from bgpm.acquisition import Acquisition, balpm
 from bgpm.acquisition.bald import Bald
 from bgpm.acquisition.balpm import Balpm
 from bgpm.acquisition.dopt import Dopt
@@ -24,7 +24,7 @@ from bgpm.acquisition.random import Random
 from bgpm.acquisition.ucb import Ucb
 from bgpm.errors import ConfigError, NumericsError
 from bgpm.registry import build
-from bgpm.types import Features
+from bgpm.types import Candidates, Features, Pairs
 
 
 def rng():
@@ -258,6 +258,47 @@ def test_balpm_adds_the_log_distance_to_the_kth_prompt(make_pool, k):
     bonus = Balpm(entropy_weight=0.3, neighbours=k)(c, generator=rng()) - Bald()(c, generator=rng())
     expected = 0.3 * rarity_by_sorting(c.features.prompts, k)[c.pairs.prompt]
     np.testing.assert_allclose(bonus, expected, atol=1e-12)
+
+
+def large(prompts: int, seed: int = 0) -> Candidates:
+    """A pool with one pair a prompt in 64 dimensions, and some bought."""
+    draw = np.random.default_rng(seed)
+    spectrum = np.sqrt(np.arange(1, 65))
+    asked = (draw.standard_normal((prompts, 64)) / spectrum).astype(np.float32)
+    asked[7] = asked[3]  # a copy
+    rows = np.arange(prompts)
+    pairs = Pairs(rows, rows + prompts, rows)
+    features = Features(np.zeros((2 * prompts, 1), np.float32), asked)
+    mean, variance = draw.normal(size=prompts), draw.gamma(2.0, 0.2, prompts)
+    keys = np.array([f"{row}" for row in rows], object)
+    return Candidates(pairs, mean, variance, 1.0, features, keys, dict, bought=pairs.take(rows[::40]))
+
+
+def test_balpm_of_many_prompts_values_pairs_as_the_search_of_all_prompts_does(monkeypatch):
+    """Also where the bonus outweighs the information twenty times."""
+    from scipy.stats import spearmanr
+
+    c = large(9_000)
+    for weight in (0.1, 2.0):
+        quick = Balpm(entropy_weight=weight)(c, generator=rng())
+        with monkeypatch.context() as patch:
+            patch.setattr("bgpm.acquisition.balpm.EXACT", 10_000)
+            exact = Balpm(entropy_weight=weight)(c, generator=rng())
+        assert not np.array_equal(quick, exact)  # the trees were asked
+        assert spearmanr(quick, exact)[0] > 0.99
+        assert len(np.intersect1d(np.argsort(-quick)[:256], np.argsort(-exact)[:256])) >= 0.9 * 256
+
+
+def test_balpms_trees_compare_each_prompt_with_a_bounded_number_of_others():
+    points = np.random.default_rng(0).standard_normal((5_000, 3)).astype(np.float32)
+    points[:3_000] = 0  # copies cannot be told apart by a line
+    leaves = list(balpm._leaves(points, 100, np.random.default_rng(1)))
+    assert sorted(np.concatenate(leaves).tolist()) == list(range(5_000))
+    assert 50 <= min(map(len, leaves)) <= max(map(len, leaves)) <= 100
+    radius = balpm._radius_in_trees(points.astype(np.float64), 10, np.random.default_rng(1))
+    exact = balpm._radius(points.astype(np.float64), points.astype(np.float64), 10)
+    assert (radius >= exact).all()
+    assert not radius[:3_000].any()
 
 
 def test_balpm_without_weight_is_bald(make_pool):

@@ -378,6 +378,20 @@ def test_wrong_weights_are_refused_and_the_right_ones_pass(bert: Backbone, tmp_p
             parse(BackboneSettings, {"path": folder, "sha256": wrong}, "backbone")
 
 
+def test_pickled_weights_are_refused_and_safetensors_beside_them_are_read(bert: Backbone, tmp_path: Path) -> None:
+    folder = tmp_path / "old"
+    shutil.copytree(bert.tokenizer.name_or_path, folder)
+    torch.save(bert.model.state_dict(), folder / "pytorch_model.bin")
+    settings = BackboneSettings(path=str(folder))
+    load_backbone(settings)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(WeightsError, match=r"pytorch_model\.bin: pickled weights, .*convert them to safetensors"):
+        load_backbone(settings)
+    (folder / "pytorch_model.bin").unlink()
+    with pytest.raises(WeightsError, match=r"old.*not read; convert them to safetensors|old.*one whole model"):
+        load_backbone(settings)
+
+
 @pytest.mark.parametrize(
     "name", ["no_such_package_anywhere", "no_such_package_anywhere.inside", "", ".relative", "sys"]
 )

@@ -6,6 +6,7 @@ import re
 import tracemalloc
 from pathlib import Path
 
+import damage
 import numpy as np
 import pytest
 from hypothesis import given
@@ -239,6 +240,26 @@ def test_a_file_that_is_no_reduction_is_named(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(StateError, match="is not a fitted reduction"):
         Reduction.load(settings, path)
+
+
+@pytest.mark.parametrize(
+    "settings", [FeatureSettings(blocks=["states", "rich"]), FeatureSettings(pca=None)], ids=["pca and rich", "all"]
+)
+def test_a_damaged_reduction_is_refused_whatever_was_damaged(settings: FeatureSettings, tmp_path: Path) -> None:
+    path = tmp_path / "reduction.safetensors"
+    fitted = Reduction.fit(settings, states(), TEXTS, prompts=TEXTS)
+    fitted.save(path)
+    whole, features = path.read_bytes(), fitted(states(), TEXTS, TEXTS)
+    arrays = load(whole)
+    known = {"sha256": whole.split(b'"sha256":"')[1][:64].decode()}
+    cases = [(what, save(changed, metadata=known)) for what, changed in damage.arrays(arrays)]
+    cases += [("without its digest", save(arrays)), *damage.contents(whole)]
+    for what, content in cases:
+        path.write_bytes(content)
+        said = damage.refusal(lambda: Reduction.load(settings, path), StateError) or f"{what}: loaded"
+        assert re.search(r"n\.safetensors: is not a fitted reduction .*run `dvc repro features`", said), said
+    path.write_bytes(whole)
+    assert np.array_equal(Reduction.load(settings, path)(states(), TEXTS, TEXTS), features)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

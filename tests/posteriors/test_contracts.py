@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from functools import cache, partial
 
+import damage
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from safetensors.numpy import load_file, save
 
 from bgpm.errors import ConfigError, DataError, NumericsError, ShapeError, StateError
 from bgpm.models import Model
@@ -289,7 +292,7 @@ def test_a_damaged_model_is_reported_and_not_used(world, tmp_path):
     with pytest.raises(StateError, match=r"m\.safetensors"):
         load(tmp_path / "m")
     weights.write_bytes(whole)
-    description.write_text(description.read_text().replace('"version": 2', '"version": 7'))
+    description.write_text(description.read_text().replace('"version": 3', '"version": 7'))
     with pytest.raises(StateError, match="version 7"):
         load(tmp_path / "m")
     description.write_text("{")
@@ -297,6 +300,39 @@ def test_a_damaged_model_is_reported_and_not_used(world, tmp_path):
         load(tmp_path / "m")
     with pytest.raises(StateError, match=r"absent\.json"):
         load(tmp_path / "absent")
+
+
+@every
+def test_no_part_of_a_saved_model_can_be_damaged_without_a_word(posterior, head, world, tmp_path):
+    """Else a covariance that is lost is a variance of 0, and a tensor that is lost a traceback."""
+    p, fitted = world
+    model, stem = fitted(posterior, head), tmp_path / "m"
+    model.save(stem)
+    weights, description = tmp_path / "m.safetensors", tmp_path / "m.json"
+    tensors, said = load_file(weights), json.loads(description.read_text())
+    files = {weights: weights.read_bytes(), description: description.read_bytes()}
+
+    def damages():
+        for what, changed in damage.values(said):
+            yield what, description, json.dumps(changed).encode()
+        for what, changed in damage.arrays(tensors):
+            yield what, weights, save(changed)
+        for path, whole in files.items():
+            for what, changed in damage.contents(whole):
+                yield what, path, changed
+        yield "a key twice", description, files[description].replace(b"{", b'{"tau": 9.0, ', 1)
+
+    every = list(damages())
+    assert len(every) > 100
+    some = np.random.default_rng(len(posterior) + len(head)).choice(len(every), 30, replace=False)
+    whole = (posterior, head) == ("laplace", "gpm")  # of the others a sample: one rule refuses them all
+    for what, path, content in every if whole else [every[row] for row in some]:
+        path.write_bytes(content)
+        answer = damage.refusal(lambda: load(stem), StateError) or f"{path.name}: {what}: loaded"
+        assert re.search(r"m\.(json|safetensors)\b.*(train|dvc checkout)", answer), answer
+        assert len(answer) < 600, what
+        path.write_bytes(files[path])
+    assert torch.equal(load(stem).moments(p.features, p.test).variance, model.moments(p.features, p.test).variance)
 
 
 def test_the_parameters_that_ship_make_a_model_each():

@@ -56,6 +56,14 @@ class Block(Component):
         """
         raise NotImplementedError
 
+    def check(self, arrays: Arrays) -> None:
+        """Refuse arrays that `fit` cannot have given.
+
+        Raises:
+            ValueError: Saying what is wrong with which.
+        """
+        raise NotImplementedError
+
     def dim(self, arrays: Arrays) -> int:
         """p, the number of columns."""
         raise NotImplementedError

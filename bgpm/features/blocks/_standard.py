@@ -17,6 +17,16 @@ def standardisation(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.where(deviation > rounding, deviation, np.inf)
 
 
+def check_standardisation(arrays: Arrays) -> None:
+    """ValueError unless there are a finite mean and a scale above 0 of each column, in float64."""
+    mean, scale = arrays["mean"], arrays["scale"]
+    for name, array in (("mean", mean), ("scale", scale)):
+        if array.dtype != np.float64 or array.shape != (len(mean) if mean.ndim else 0,) or not len(array):
+            raise ValueError(f"{name} is {array.dtype} {list(array.shape)}, expected float64, one a column")
+    if not np.isfinite(mean).all() or not (scale > 0).all():  # a constant has the scale inf
+        raise ValueError("mean and scale of its columns are not all numbers, or a scale is not above 0")
+
+
 class Counted(Block):
     """Base of blocks that read numbers off a text; each column is standardised over the pool's responses."""
 
@@ -29,6 +39,12 @@ class Counted(Block):
     def fit(self, inputs: Inputs) -> Arrays:
         mean, scale = standardisation(self.count(inputs.texts, inputs.prompts))
         return {"mean": mean, "scale": scale}
+
+    def check(self, arrays: Arrays) -> None:
+        check_standardisation(arrays)
+        columns = self.count([""], [""]).shape[1]
+        if len(arrays["mean"]) != columns:
+            raise ValueError(f"it has {len(arrays['mean'])} columns, expected {columns}")
 
     def dim(self, arrays: Arrays) -> int:
         return len(arrays["mean"])

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from bgpm.errors import NumericsError
 from bgpm.features.blocks import Arrays, Block, Inputs
-from bgpm.features.blocks._standard import standardisation
+from bgpm.features.blocks._standard import check_standardisation, standardisation
 
 
 class States(Block):
@@ -48,6 +48,16 @@ class States(Block):
         components = np.ones(()) if self.pca is None else _principal(standard, self.pca, self.whiten)
         spread = np.sqrt(np.mean(_project(standard, components) ** 2))
         return {"mean": mean, "scale": scale, "components": components / max(float(spread), 1e-12)}
+
+    def check(self, arrays: Arrays) -> None:
+        check_standardisation(arrays)
+        components, width = arrays["components"], len(arrays["mean"])
+        shapes = [()] if self.pca is None else [(width, kept) for kept in range(1, self.pca + 1)]
+        if components.dtype != np.float64 or components.shape not in shapes:
+            wanted = "one number" if self.pca is None else f"[{width}, 1 to {self.pca}]"
+            raise ValueError(f"components are {components.dtype} {list(components.shape)}, expected float64, {wanted}")
+        if not np.isfinite(components).all():
+            raise ValueError("components are not all finite")
 
     def dim(self, arrays: Arrays) -> int:
         return arrays["components"].shape[-1] if arrays["components"].ndim else len(arrays["mean"])
