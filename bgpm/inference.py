@@ -34,8 +34,9 @@ from bgpm.features import FeatureSettings
 from bgpm.features.reduction import Reduction
 from bgpm.posteriors import Fitted, load
 from bgpm.registry import parse
-from bgpm.stage import FEATURES, POOL, features_dir, read_params, seeds_of, setting
+from bgpm.stage import EMBEDDINGS, FEATURES, POOL, features_dir, read_params, seeds_of, setting
 from bgpm.types import Features, Pairs
+from bgpm.values import read_json
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
@@ -222,6 +223,8 @@ class PreferenceModel(ModelHubMixin):
             settings = parse(FeatureSettings, setting(params, "features"), "features")
             reduction = Reduction.load(settings, root / FEATURES / "pool" / "reduction.safetensors")
             backbone = load_backbone(base)
+        read_as = {"template_date": backbone.template_date, "system_turns": backbone.system_turns}
+        base = base.model_copy(update=read_as)
         reads_prompt = bool(getattr(fitted.model, "prompt_gates", False))
         facts = hub.facts_of(model, seed, root)
         found = cls(fitted, backbone, reduction, reads_prompt, base, trained.is_dir(), facts)
@@ -348,6 +351,14 @@ class PreferenceModel(ModelHubMixin):
                 f"{model}: seed {seed} reads {in_features} features and the map to them gives {self.reduction.dim}: "
                 f"they are not of one run; {fix}"
             )
+        noted = root / EMBEDDINGS / "pool" / "summary.json"
+        if not self.trained and noted.is_file():
+            then, now = read_json(noted).get("template_date"), self.backbone.template_date
+            if then not in (None, now):
+                raise StateError(
+                    f"{model}: the chat template wrote the day {then} when this model's features were made, and "
+                    f"backbone.template_date is {now}; {fix}"
+                )
         own = features_dir(model, seed, "pool")
         stored = (own if own.is_relative_to(model) else root / own) / "responses.npy"
         tables = [root / POOL / f"{name}.parquet" for name in ("prompts", "responses")]

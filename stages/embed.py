@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from bgpm.backbones import BackboneSettings
-from bgpm.backbones.embedding import embed, load_backbone, on_disk
+from bgpm.backbones.embedding import Backbone, embed, load_backbone, on_disk, writes_date
+from bgpm.data.tables import read_table
 from bgpm.data.texts import TextSet
 from bgpm.errors import LaunchError
 from bgpm.launch import LauncherSettings, end_with_stage, launch, must_launch, own_cores, process_group, refuse_launched
@@ -41,15 +42,27 @@ def work(params: dict, which: str, folder: Path) -> None:
     with process_group() as group:
         first = group is None or group.rank() == 0
         counts = {}
-        for name, items in {"responses": texts.responses(), "prompts": texts.prompts()}.items():
+        ids = read_table(DATA / which / "prompts.parquet", ["prompt_id"])["prompt_id"]
+        asked = [f"prompt {name}" for name in ids]
+        of_responses = [asked[row] for row in texts.prompt]
+        sets = {
+            "responses": (texts.responses(), of_responses),
+            "prompts": (texts.prompts(), asked),
+        }
+        for name, (items, names) in sets.items():
             shape = (len(items), backbone.layers, backbone.width)
             path = folder / f"{name}.npy"
             out = on_disk(path, shape) if first else None
-            counts[name] = embed(backbone, items, out, title=f"embed {which} {name}", group=group)
+            counts[name] = embed(backbone, items, out, title=f"embed {which} {name}", group=group, names=names)
             if out is not None:
                 out.flush()
         if first:
-            write_json(folder / "summary.json", counts)
+            write_json(folder / "summary.json", counts | dated(backbone))
+
+
+def dated(backbone: Backbone) -> dict[str, str]:
+    """The day that the chat template was given, where it asks for one."""
+    return {"template_date": backbone.template_date} if writes_date(backbone.tokenizer) else {}
 
 
 if __name__ == "__main__":

@@ -61,6 +61,22 @@ def test_a_run_in_another_folder_gives_the_committed_lock_byte_for_byte(
 
 
 @pytest.mark.slow
+def test_another_kind_of_processor_gives_the_same_committed_reports(
+    fresh_project: Project, finished_project: Project, tmp_path: Path
+) -> None:
+    other = fresh_project.clone(tmp_path / "other")
+    other.env |= {"ATEN_CPU_CAPABILITY": "default", "OPENBLAS_CORETYPE": "Prescott", "MKL_CBWR": "COMPATIBLE"}
+    other.dvc("repro")
+    inner = "data/entropy/round-1/scores.parquet"
+    assert other.read(inner) != finished_project.read(inner)  # it did compute in another way
+    names = [f"reports/{path.name}" for path in sorted((finished_project.folder / "reports").glob("*.*"))]
+    kept = [name for name in names if name not in ("reports/index.html", "reports/costs.html")]
+    assert len(kept) >= 8
+    for name in kept:
+        assert other.read(name) == finished_project.read(name), name
+
+
+@pytest.mark.slow
 def test_another_acquisition_reruns_its_own_arm_only_and_dvc_shows_what_it_gave(
     project: Project, tmp_path: Path
 ) -> None:

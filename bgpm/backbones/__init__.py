@@ -6,11 +6,24 @@ that carries a model folder. `tokens` is the one tokenise function: whatever rea
 
 from __future__ import annotations
 
-from typing import Literal
+from datetime import date, datetime
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from bgpm.registry import Settings
+
+
+def _day(value: Any) -> Any:
+    """A day as text; YAML reads 2024-07-26 without quotes as a date."""
+    if isinstance(value, date) and not isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, str):
+        try:
+            return date.fromisoformat(value).isoformat()
+        except ValueError:
+            raise ValueError("expected a day as YYYY-MM-DD") from None
+    return value
 
 
 class BackboneSettings(Settings):
@@ -18,6 +31,7 @@ class BackboneSettings(Settings):
 
     Attributes:
         path: Hub id, local folder, or ``package:NAME`` (the model folder inside an installed package).
+        revision: Branch, tag or commit of a hub id; None for its newest state.
         sha256: Expected SHA-256 of model.safetensors, checked before loading; None to skip.
         trust_remote_code: Run Python code that comes with the model, of a model that transformers does not know.
         attention: ``flash`` (flash-attention: a GPU, bfloat16), ``sdpa`` (torch's own), ``eager`` (the model's own
@@ -26,9 +40,14 @@ class BackboneSettings(Settings):
         pooling: ``mean`` over the answer's tokens, the ``last`` token's state, or ``auto``.
         max_tokens: Longest prompt plus answer. The prompt is cut from its left first, then the answer from its right.
         dtype: Precision of the forward pass; what is stored is float32.
+        template_date: The date, as YYYY-MM-DD, that a chat template gets which writes today's: features are not to
+            depend on the day.
+        system_turns: Where a chat template knows no system turn: ``refuse`` the conversation, ``fold`` the turn into
+            the user turn after it, or ``drop`` the turn. How many is said and counted.
     """
 
     path: str
+    revision: str | None = None
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
     trust_remote_code: bool = False
     attention: Literal["auto", "flash", "sdpa", "eager"] = "auto"
@@ -36,3 +55,5 @@ class BackboneSettings(Settings):
     pooling: Literal["auto", "mean", "last"] = "auto"
     max_tokens: int = Field(default=256, ge=8)
     dtype: Literal["float32", "bfloat16"] = "float32"
+    template_date: Annotated[str, BeforeValidator(_day)] = "2024-07-26"
+    system_turns: Literal["refuse", "fold", "drop"] = "refuse"

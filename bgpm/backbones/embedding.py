@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("bgpm")
 
 Messages = Sequence[dict[str, str]]
+Text = tuple[Messages, str | None]  # a conversation with an answer, or alone
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ class Tokens:
             after an opening special token. What a chat template puts between turns is part of a prompt.
         stop: One past the last pooled token; a closing special token is left out of a mean.
         cut_prompt, cut_answer: How many tokens truncation removed.
+        moved: Whether a system turn was folded or dropped.
     """
 
     ids: list[int]
@@ -52,16 +57,27 @@ class Tokens:
     stop: int
     cut_prompt: int = 0
     cut_answer: int = 0
+    moved: bool = False
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A loaded model with its tokeniser and how to pool its states."""
+    """A loaded model with its tokeniser and how texts are read and states pooled.
+
+    Attributes:
+        model, tokenizer: As transformers loads them.
+        pooling: ``mean`` or ``last``.
+        max_tokens: Of prompt and answer.
+        template_date: What a chat template gets for today.
+        system_turns: As in `BackboneSettings`.
+    """
 
     model: Any
     tokenizer: Any
     pooling: str
     max_tokens: int
+    template_date: str = "2024-07-26"
+    system_turns: Literal["refuse", "fold", "drop"] = "refuse"
 
     @property
     def layers(self) -> int:
@@ -208,7 +224,10 @@ class ModelSource:
         log.info("backbone %s: %s, %s pooling, at most %d tokens", self.settings.path, name, pooling, room)
         if not encoder and not getattr(self.tokenizer, "chat_template", None):
             log.info("no chat template: turns read `Human: ...` and `Assistant: ...`")
-        return Backbone(model, self.tokenizer, pooling, room)
+        if writes_date(self.tokenizer):
+            log.info("the chat template writes the date: it is %s for every text (backbone.template_date)",
+                     self.settings.template_date)  # fmt: skip
+        return Backbone(model, self.tokenizer, pooling, room, self.settings.template_date, self.settings.system_turns)
 
 
 def load_backbone(settings: BackboneSettings) -> Backbone:
@@ -269,7 +288,8 @@ def open_source(
 
 def _place(settings: BackboneSettings, folder: str) -> dict[str, Any]:
     """What every loader of transformers is told."""
-    return {"local_files_only": Path(folder).is_dir(), "trust_remote_code": settings.trust_remote_code}
+    place = {"local_files_only": Path(folder).is_dir(), "trust_remote_code": settings.trust_remote_code}
+    return place if Path(folder).is_dir() else place | {"revision": settings.revision}
 
 
 def _refuse_pickles(folder: Path) -> None:
@@ -350,9 +370,9 @@ def tokens(backbone: Backbone, messages: Messages, answer: str | None) -> Tokens
         DataError: If the chat template refuses the conversation; some know no system turn.
     """
     tok = backbone.tokenizer
-    causal = is_causal(backbone.model)
+    causal, moved = is_causal(backbone.model), False
     if getattr(tok, "chat_template", None):
-        prompt_ids = _templated(tok, messages, answer)
+        prompt_ids, moved = _templated(backbone, messages, answer)
         head = prompt_ids[:1] if prompt_ids[:1] == [tok.bos_token_id] else []
         prompt_ids = prompt_ids[len(head) :]
         ending = tok.eos_token_id
@@ -372,7 +392,7 @@ def tokens(backbone: Backbone, messages: Messages, answer: str | None) -> Tokens
         room = backbone.max_tokens - len(head) - len(closing)
         kept = prompt_ids[-room:]
         ids = [*head, *kept, *closing]
-        return Tokens(ids, len(head), len(head) + max(len(kept), 1), len(prompt_ids) - len(kept))
+        return Tokens(ids, len(head), len(head) + max(len(kept), 1), len(prompt_ids) - len(kept), moved=moved)
     answer_ids = _plain(tok, answer)
     room = backbone.max_tokens - len(head) - len(between) - len(closing)
     kept_answer = answer_ids[:room]
@@ -382,7 +402,7 @@ def tokens(backbone: Backbone, messages: Messages, answer: str | None) -> Tokens
     # Of an empty answer the last token speaks: the closing one, where there is one.
     start = min(len(head) + len(kept_prompt) + len(between), len(ids) - 1)
     stop = start + max(len(kept_answer), 1)
-    return Tokens(ids, start, stop, len(prompt_ids) - len(kept_prompt), len(answer_ids) - len(kept_answer))
+    return Tokens(ids, start, stop, len(prompt_ids) - len(kept_prompt), len(answer_ids) - len(kept_answer), moved)
 
 
 def _plain(tokenizer: Any, text: str) -> list[int]:
@@ -390,21 +410,63 @@ def _plain(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"])
 
 
-def _templated(tokenizer: Any, messages: Messages, answer: str | None) -> list[int]:
-    """Ids of a conversation in the tokeniser's own chat template, ready for an answer if there is one."""
+def writes_date(tokenizer: Any) -> bool:
+    """Whether the tokeniser's chat template asks for today's date."""
+    template = getattr(tokenizer, "chat_template", None)
+    texts = template.values() if isinstance(template, dict) else [template]
+    return any("strftime_now" in text or "date_string" in text for text in texts if isinstance(text, str))
+
+
+@cache
+def on_day(template: str, day: str) -> str:
+    """A chat template for which it is always this day, at midnight: its clock becomes a macro of the template."""
+    moment = datetime.fromisoformat(day)
+    known = [f"%{flag}{code}" for code in "aAbBcdeHIjmMpSUwWxXyYFTD" for flag in ("-", "")]
+    said = "".join(f"|replace({json.dumps(code)}, {json.dumps(moment.strftime(code))})" for code in known)
+    return f"{{% macro strftime_now(format) %}}{{{{ format{said} }}}}{{% endmacro %}}{template}"
+
+
+def _templated(backbone: Backbone, messages: Messages, answer: str | None) -> tuple[list[int], bool]:
+    """Ids of a conversation in the tokeniser's own chat template, ready for an answer if there is one, and whether a
+    system turn was folded or dropped for it."""
     from jinja2 import TemplateError
 
-    try:
-        encoded = tokenizer.apply_chat_template(
-            list(messages), add_generation_prompt=answer is not None, return_dict=True
-        )
-    except (TemplateError, ValueError) as error:  # a ValueError: several templates, none of them the default
-        roles = ", ".join(m["role"] for m in messages)
-        raise DataError(
-            f"the backbone's chat template refuses a conversation of {roles}: {error}; "
-            "leave such prompts out of the pool, or take a backbone whose template knows them"
-        ) from error
-    return list(encoded["input_ids"])
+    tok, moved, own = backbone.tokenizer, False, {}
+    while True:
+        try:
+            if writes_date(tok):
+                own = {"chat_template": on_day(tok.get_chat_template(), backbone.template_date)}
+            encoded = tok.apply_chat_template(
+                list(messages), add_generation_prompt=answer is not None, return_dict=True, **own
+            )
+            return list(encoded["input_ids"]), moved
+        except (TemplateError, ValueError, TypeError) as error:  # a ValueError: several templates, none the default
+            roles = [m["role"] for m in messages]
+            if "system" in roles and backbone.system_turns != "refuse":
+                messages, moved = without_system(messages, fold=backbone.system_turns == "fold"), True
+                continue
+            fix = "leave such prompts out of the pool, or take a backbone whose template knows them"
+            if "system" in roles:
+                fix = "set backbone.system_turns to fold or drop, or take a backbone whose template knows them"
+            raise DataError(
+                f"the backbone's chat template refuses a conversation of {', '.join(roles)}: {error}; {fix}"
+            ) from error
+
+
+def without_system(messages: Messages, *, fold: bool) -> list[dict[str, str]]:
+    """A conversation without system turns; folded, each stands above the user turn that follows it, a blank line
+    between, and one that no user turn follows is a user turn itself."""
+    kept: list[dict[str, str]] = []
+    waiting: list[str] = []
+    for message in messages:
+        if message["role"] == "system":
+            waiting += [message["content"]] if fold else []
+        elif message["role"] == "user" and waiting:
+            kept.append({**message, "content": "\n\n".join([*waiting, message["content"]])})
+            waiting = []
+        else:
+            kept.append(dict(message))
+    return [*kept, {"role": "user", "content": "\n\n".join(waiting)}] if waiting else kept
 
 
 def plain_transcript(messages: Messages) -> str:
@@ -434,6 +496,7 @@ def embed(
     batch_tokens: int = 4096,
     title: str = "embed",
     group: Any = None,
+    names: Sequence[str] | None = None,
 ) -> dict[str, int]:
     """Pooled states of every layer, written to ``out`` float32 [n, layers, width].
 
@@ -449,11 +512,14 @@ def embed(
         out: Array to fill; a memory map for large pools. None on every process of a group but its first.
         batch_tokens: Tokens a forward pass, padding included.
         group: Process group that shares the work, see `bgpm.launch.process_group`; None for this process alone.
+        names: What messages call each text; its row by default.
 
     Returns:
-        How many texts lost tokens of the prompt or of the answer to ``max_tokens``, and tokens in all.
+        How many texts lost tokens of the prompt or of the answer to ``max_tokens``, and tokens in all; and where there
+        are any, how many had a system turn folded or dropped.
 
     Raises:
+        DataError: If the chat template refuses conversations; counts them and names the first.
         NumericsError: If a state is not finite; names the text's row.
     """
     import torch
@@ -462,7 +528,7 @@ def embed(
     from bgpm.backbones import packing
 
     rank, world = (0, 1) if group is None else (dist.get_rank(group), dist.get_world_size(group))
-    items = [tokens(backbone, messages, answer) for messages, answer in texts]
+    items = _tokenised(backbone, texts, names or [f"row {row}" for row in range(len(texts))], title)
     training = backbone.model.training
     backbone.model.eval()
     packed, why = packing.find(backbone, causal=is_causal(backbone.model))
@@ -501,12 +567,36 @@ def embed(
         "prompts_cut": sum(t.cut_prompt > 0 for t in items),
         "answers_cut": sum(t.cut_answer > 0 for t in items),
     }
+    if moved := sum(t.moved for t in items):
+        counts["system_turns_moved"] = moved
+        if rank == 0:
+            log.warning("%s: the chat template knows no system turn: of %d texts it was %sed (backbone.system_turns)",
+                        title, moved, backbone.system_turns.replace("drop", "dropp"))  # fmt: skip
     if rank == 0 and (counts["prompts_cut"] or counts["answers_cut"]):
         log.warning(
             "%s: of %d texts %d lost the beginning of their prompt and %d the end of their answer: more than %d tokens",
             title, len(items), counts["prompts_cut"], counts["answers_cut"], backbone.max_tokens,
         )  # fmt: skip
     return counts
+
+
+def _tokenised(backbone: Backbone, texts: Sequence[Text], names: Sequence[str], title: str) -> list[Tokens]:
+    """The tokens of each text.
+
+    Raises:
+        DataError: If the chat template refuses some; counts them and names the first five.
+    """
+    items, refused, why = [], [], None
+    for (messages, answer), name in zip(texts, names, strict=True):
+        try:
+            items.append(tokens(backbone, messages, answer))
+        except DataError as error:
+            refused.append(name)
+            why = why or error
+    if why is not None:
+        shown = ", ".join(refused[:5]) + (", ..." if len(refused) > 5 else "")
+        raise DataError(f"{title}: {len(refused)} of {len(texts)} texts ({shown}): {why}") from why
+    return items
 
 
 def _check_finite(rows: Sequence[int], pooled: np.ndarray, title: str) -> None:

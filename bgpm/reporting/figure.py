@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 
 mpl.use("agg")
 import matplotlib.pyplot as plt
@@ -67,10 +68,19 @@ def save(figure: Figure, stem: Path) -> None:
     plt.close(figure)
 
 
+def band_to_draw(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and half-width of the 95% t-band over seeds, [T] each, of values [S, T]: to five digits.
+
+    An SVG has nine of each point, of which the last ones depend on the processor.
+    """
+    mean, half = (np.array([float(f"{v:.5g}") for v in part]) for part in band(values))
+    return mean, half
+
+
 def _curve(axis: Axes, arm: Arm, split: str, colour: str, style: object) -> float:
     values = arm.curve(split, "all", "accuracy")
     assert values is not None
-    mean, half = band(100 * values)
+    mean, half = band_to_draw(100 * values)
     axis.fill_between(arm.labels, mean - half, mean + half, color=colour, alpha=0.15, linewidth=0)
     axis.plot(arm.labels, mean, color=colour, linestyle=style, linewidth=1.8, marker="o", markersize=3)
     return float(mean[-1])
@@ -90,7 +100,7 @@ def _mark_target(axis: Axes, result: Result) -> None:
     c = result.headline
     if c is None or result.baseline is None or c.saving != c.saving:
         return
-    axis.axhline(100 * c.target, color="#555555", linewidth=0.8, linestyle=":")
+    axis.axhline(round(100 * c.target, 3), color="#555555", linewidth=0.8, linestyle=":")
     reached = f"{count(c.labels_arm)} against {count(c.labels_baseline)} labels"
     words = f"{share_words(c.share)} of {result.baseline.name}'s gain: {reached}"
     axis.annotate(words, (0.99, 0.03), xycoords="axes fraction", ha="right", fontsize=8, color="#333333")

@@ -18,7 +18,7 @@ from bgpm.evaluation.result import PoolResult
 from bgpm.evaluation.savings import Comparison, band
 from bgpm.reporting.certified import bound_words, stop_words
 from bgpm.reporting.charts import STYLES, Series, every, line_chart
-from bgpm.reporting.figure import COLOURS, RC, save
+from bgpm.reporting.figure import COLOURS, RC, band_to_draw, save
 from bgpm.reporting.figure import STYLES as LINES
 from bgpm.reporting.html import block, row, table
 from bgpm.reporting.words import NOT_REACHED, count, ends, percent
@@ -248,9 +248,9 @@ def draw_pool(arms: Sequence[Arm], pool: PoolResult | None, stem: Path) -> None:
             axis.legend(frameon=False, loc="lower right")
         else:
             for c in pool.comparisons:
-                axis.axhline(100 * c.target, color="#555555", linewidth=0.8, linestyle=":")
+                axis.axhline(round(100 * c.target, 3), color="#555555", linewidth=0.8, linestyle=":")
             for arm, colour, style in zip(arms, COLOURS, LINES, strict=False):
-                mean, half = band(100 * pool.right[arm.name])
+                mean, half = band_to_draw(100 * pool.right[arm.name])
                 axis.fill_between(arm.labels, mean - half, mean + half, color=colour, alpha=0.15, linewidth=0)
                 axis.plot(arm.labels, mean, color=colour, linestyle=style, linewidth=1.8, marker="o", markersize=3,
                           label=arm.name)  # fmt: skip

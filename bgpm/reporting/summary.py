@@ -17,9 +17,12 @@ from bgpm.reporting.words import caveats, count, ends, percent, sentence, share_
 
 
 def as_csv(arms: Iterable[Arm]) -> str:
-    """Every measured number of every arm, tidy; an empty value was not measured."""
+    """Every measured number of every arm, tidy, to six digits; an empty value was not measured.
+
+    Later digits depend on the processor: it decides in which order sums are taken.
+    """
     rows = (
-        [arm.name, *(getattr(row, name) for name in COLUMNS[:-1]), "" if math.isnan(row.value) else repr(row.value)]
+        [arm.name, *(getattr(row, name) for name in COLUMNS[:-1]), "" if math.isnan(row.value) else f"{row.value:.6g}"]
         for arm in arms
         for row in arm.rows
     )

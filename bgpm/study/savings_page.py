@@ -13,8 +13,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-from bgpm.evaluation.savings import INDICATIVE_BELOW, Comparison, aulc_p_value, band, holm
-from bgpm.reporting.figure import RC, save
+from bgpm.evaluation.savings import INDICATIVE_BELOW, Comparison, aulc_p_value, holm
+from bgpm.reporting.figure import RC, band_to_draw, save
 from bgpm.reporting.words import ends, percent
 from bgpm.study import StudyPlan
 from bgpm.study.table import Outcome
@@ -54,7 +54,7 @@ def draw_curves(outcomes: Sequence[Outcome], arms: Sequence[str], stem: Path) ->
         figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
         for axis, pool in zip(axes.flat, pools, strict=False):
             for o in (found[pool, arm] for arm in arms):
-                mean, half = band(100 * o.trials.curves)
+                mean, half = band_to_draw(100 * o.trials.curves)
                 axis.plot(o.trials.labels, mean, color=colour[o.arm], linewidth=1.6, label=o.arm)
                 axis.fill_between(
                     o.trials.labels, mean - half, mean + half, color=colour[o.arm], alpha=0.12, linewidth=0
@@ -105,7 +105,7 @@ def _finish(axes: np.ndarray, used: int, label: str) -> None:
 
 def _saving(axis: Axes, y: float, c: Comparison, default: bool) -> None:
     def clipped(value: float) -> float:
-        return float(np.clip(100 * value, -105, 105))
+        return round(float(np.clip(100 * value, -105, 105)), 3)
 
     if c.null is not None:
         low, high = clipped(c.null.low), clipped(c.null.high)

@@ -34,7 +34,8 @@ from bgpm.training import TrainingSettings
 from bgpm.training.network import PreferenceNetwork, ScoreHead, load_base
 from bgpm.values import read_json
 
-VERSION = 2
+VERSION = 3
+READS = ("template_date", "system_turns")  # settings of the base that were in force, whatever params.yaml says now
 FIX = "train again or run `dvc checkout`"
 ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
@@ -64,7 +65,7 @@ def export_backbone(
     mode: str,
     tokenizer: Any,
     reduction: Reduction,
-    base: str,
+    base: BackboneSettings,
 ) -> None:
     """Write a checkpoint.
 
@@ -74,7 +75,7 @@ def export_backbone(
         head: The head as it was before; gets its weights.
         summary: What training says of itself.
         mode: ``lora``, ``qlora`` or ``full``.
-        base: Path of the base, noted beside adapters.
+        base: The base: its path is noted beside adapters, and how texts are read in ``bgpm.json``.
     """
     model: PreferenceNetwork = root.get_base_model() if hasattr(root, "get_base_model") else root
     named = {id(parameter): name for name, parameter in root.named_parameters()}
@@ -92,12 +93,14 @@ def export_backbone(
         save_file(kept, folder / ADAPTER, metadata={"format": "pt"})
         config = root.peft_config["default"].to_dict()
         targets = sorted({name.rpartition(".lora_")[0] for name in own})
-        config |= {"target_modules": targets, "inference_mode": True, "base_model_name_or_path": base}
+        config |= {"target_modules": targets, "inference_mode": True, "base_model_name_or_path": base.path}
         write_json(folder / ADAPTER_CONFIG, {k: sorted(v) if isinstance(v, set) else v for k, v in config.items()})
     head.load_state_dict(inner)
     head.fitted(summary).save(folder / "head")
     reduction.save(folder / "reduction.safetensors")
-    write_json(folder / "bgpm.json", {"version": VERSION, "mode": mode, "features": reduction.settings.model_dump()})
+    reads = {name: getattr(base, name) for name in READS}
+    features = reduction.settings.model_dump()
+    write_json(folder / "bgpm.json", {"version": VERSION, "mode": mode, "features": features, "reads": reads})
 
 
 def restore_backbone(folder: Path, base: BackboneSettings) -> Trained:
@@ -121,6 +124,10 @@ def restore_backbone(folder: Path, base: BackboneSettings) -> Trained:
         settings = parse(FeatureSettings, described["features"], "features", str(folder / "bgpm.json"))
     except ConfigError as error:
         raise StateError(f"{error}; {FIX}") from error
+    reads = described.get("reads")
+    if not isinstance(reads, dict) or set(reads) != set(READS):
+        raise StateError(f"{folder}/bgpm.json: expected reads with {', '.join(READS)}; {FIX}")
+    base = parse(BackboneSettings, base.model_dump() | reads, "reads", str(folder / "bgpm.json"))
     reduction, head = Reduction.load(settings, folder / "reduction.safetensors"), load(folder / "head")
     found, given = head.in_features, reduction.dim
     if found != given:

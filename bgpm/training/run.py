@@ -126,7 +126,7 @@ def train(task: Task) -> None:
     if rank_world()[0] == 0:
         export_backbone(
             root, weights, untrained, summary, Path(task.out) / "backbone",
-            mode=settings.mode, tokenizer=backbone.tokenizer, reduction=reduction, base=task.backbone.path,
+            mode=settings.mode, tokenizer=backbone.tokenizer, reduction=reduction, base=task.backbone,
         )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ from bgpm.backbones.embedding import (
     resolve,
     tokens,
     verify,
+    without_system,
+    writes_date,
 )
 from bgpm.errors import BgpmError, ConfigError, DataError, NumericsError, ShapeError, WeightsError
 from bgpm.registry import parse
@@ -329,6 +332,68 @@ def test_a_conversation_the_chat_template_refuses_is_an_error_of_ours(loaded: Ca
     assert plain_transcript([*system, {"role": "assistant", "content": "a"}, {"role": "tool", "content": "b"}]) == (
         "System: be kind\n\nHuman: tell me\n\nAssistant: a\n\ntool: b"
     )
+
+
+@pytest.mark.parametrize("how", ["fold", "drop"])
+def test_a_system_turn_that_the_template_refuses_is_folded_or_dropped_and_counted(
+    loaded: Callable[[str], Backbone], how: Any
+) -> None:
+    model = loaded("gemma2 chat")
+    told = dataclasses.replace(model, system_turns=how)
+    system = [{"role": "system", "content": "be kind"}, *user("tell me")]
+    alone = user("be kind\n\ntell me" if how == "fold" else "tell me")
+    got = tokens(told, system, "kind")
+    assert got == dataclasses.replace(tokens(model, alone, "kind"), moved=True)
+    assert not tokens(told, user("tell me"), "kind").moved
+    states, counts = embedded(told, [(system, "kind"), (alone, "kind"), (user("why"), "no")])
+    assert counts["system_turns_moved"] == 1
+    assert np.array_equal(states[0], states[1])
+    with pytest.raises(DataError, match=r"2 of 3 texts \(row 0, row 2\): .*set backbone\.system_turns to fold or drop"):
+        embedded(model, [(system, "kind"), (user("why"), "no"), (system, None)])
+    knows = copy.deepcopy(model.tokenizer)
+    knows.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    read = tokens(dataclasses.replace(told, tokenizer=knows), system, "kind")
+    assert read == tokens(dataclasses.replace(model, tokenizer=knows), system, "kind")
+    assert not read.moved
+
+
+def test_folded_system_turns_stand_above_the_user_turn_that_follows() -> None:
+    turns = [("system", "a"), ("user", "b"), ("assistant", "c"), ("system", "d"), ("system", "e"), ("user", "f")]
+    messages = [{"role": role, "content": text} for role, text in [*turns, ("system", "g")]]
+    folded = without_system(messages, fold=True)
+    assert [(m["role"], m["content"]) for m in folded] == [
+        ("user", "a\n\nb"), ("assistant", "c"), ("user", "d\n\ne\n\nf"), ("user", "g"),
+    ]  # fmt: skip
+    dropped = without_system(messages, fold=False)
+    assert [m["content"] for m in dropped] == ["b", "c", "f"]
+
+
+def test_a_template_that_writes_the_date_is_given_a_fixed_one(loaded: Callable[[str], Backbone]) -> None:
+    """The clock is no input: Llama 3.2's and others write today's."""
+    model = loaded("qwen2 chat")
+    assert not writes_date(model.tokenizer)
+    dated = copy.deepcopy(model.tokenizer)
+    llama = "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
+    dated.chat_template = llama + "Today Date: {{ date_string }} " + TEMPLATE
+    assert writes_date(dated)
+    given = dataclasses.replace(model, tokenizer=dated, template_date="2021-03-04")
+    fixed = copy.deepcopy(model.tokenizer)
+    fixed.chat_template = "Today Date: 04 Mar 2021 " + TEMPLATE
+    assert tokens(given, user("tell me"), "kind") == tokens(
+        dataclasses.replace(model, tokenizer=fixed), user("tell me"), "kind"
+    )
+    assert tokens(dataclasses.replace(given, template_date="2022-03-04"), user("tell me"), "kind") != tokens(
+        given, user("tell me"), "kind"
+    )
+
+
+@pytest.mark.parametrize("day", ["2024-7-26", "today", "26 Jul 2024", 20240726, None])
+def test_a_template_date_is_a_day(day: object) -> None:
+    with pytest.raises(ConfigError, match=r"backbone\.template_date"):
+        parse(BackboneSettings, {"path": "x", "template_date": day}, "backbone")
+    for right in ("2024-07-26", date(2024, 7, 26)):
+        found = parse(BackboneSettings, {"path": "x", "template_date": right}, "backbone")
+        assert found.template_date == "2024-07-26"
 
 
 def test_templates_without_a_default_are_an_error_of_ours(loaded: Callable[[str], Backbone]) -> None:
