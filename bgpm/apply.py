@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+import yaml
 from tqdm import tqdm
 
 from bgpm.data.conversations import Turn, response_text
@@ -24,8 +25,10 @@ from bgpm.data.schema import SourceSettings
 from bgpm.errors import ConfigError, DataError
 from bgpm.inference import Matrix, PreferenceModel, ResponseSet, ranking
 from bgpm.pool_export import Format, as_rows, folder_of, one_per_prompt, read_preferences, remarks
+from bgpm.registry import parse
 from bgpm.stage import write_text
 from bgpm.types import Pairs
+from bgpm.values import parse_yaml
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,13 @@ def _common(parser: argparse.ArgumentParser, rows: str, *, pool: bool = False) -
         "--root", type=Path, default=Path(), help="the project, to which --model is relative; default: this folder"
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: standard output")
+    given = parser.add_argument_group("how rows are read, as under `pool` in params.yaml, in YAML")
+    for name, example in (
+        ("columns", "{prompt: question, response_a: left, response_b: right}"),
+        ("ignore-keys", "[name, metadata]"),
+        ("labels", "{a: [L], b: [R]}; read and checked only: nothing here looks at labels"),
+    ):
+        given.add_argument(f"--{name}", metavar="YAML", help=f"such as {example}")
 
 
 def score(given: argparse.Namespace) -> None:
@@ -205,14 +215,14 @@ def read(given: argparse.Namespace) -> list[Entry]:
     """Every line of the file, checked.
 
     Raises:
-        ConfigError: If the result cannot be written where it is to go.
+        ConfigError: If the result cannot be written where it is to go, or an option cannot be read.
         DataError: Naming file and line of the first row that cannot be used.
     """
     if given.out is not None and given.out.is_dir():
         raise ConfigError(f"--out: {given.out} is a folder; name a file")
     if not given.file.is_file():
         raise DataError(f"{given.file}: no such file; expected one JSON object a line")
-    reading = Reading(SourceSettings(path=str(given.file)))
+    reading = Reading(_settings(given))
     known = given.file.name.removesuffix(".gz").endswith(FORMATS)
     rows = records(given.file, "train") if known else json_lines(given.file)
     entries = [_entry(record, reading) for record in tqdm(rows, desc="read", unit="row", disable=None)]
@@ -228,6 +238,23 @@ def read(given: argparse.Namespace) -> list[Entry]:
     for remark, tally in reading.noted.items():
         print(f"{remark}: {tally.count}, first at {tally.examples[0]}", file=sys.stderr)
     return entries
+
+
+def _settings(given: argparse.Namespace) -> SourceSettings:
+    """How rows are read: the defaults, and what the options say.
+
+    Raises:
+        ConfigError: If an option is not YAML or not what it has to be; names it.
+    """
+    said: dict[str, Any] = {"path": str(given.file)}
+    for name in ("columns", "ignore_keys", "labels"):
+        text = getattr(given, name)
+        if text is not None:
+            try:
+                said[name] = parse_yaml(text, yaml.SafeLoader)
+            except ValueError as error:
+                raise ConfigError(f"--{name.replace('_', '-')}: is not YAML: {error}") from None
+    return parse(SourceSettings, said, "", "options")
 
 
 def _entry(record: Record, reading: Reading) -> Entry:

@@ -5,6 +5,12 @@ text; the column that decides may be absent or null, where nobody has labelled t
 on like any file with columns ``prompt``, ``response_a``, ``response_b``, ``label`` (or ``chosen``, ``rejected``, or
 ``responses`` with ``ranks`` or ``scores``), see `bgpm.data.readers`. A label here is the probability that
 ``response_a`` is the better one.
+
+What the public data sets mean by their labels, as their cards say: HelpSteer2-preference and HelpSteer3 (nvidia on the
+hub) run from -3, response 1 is much better, to 3, response 2 is; in the Stanford Human Preferences (stanfordnlp/SHP)
+``labels`` is 1 where A is preferred to B and 0 where B is; of the WebGPT comparisons (openai/webgpt_comparisons)
+``score_0`` is the strength of the preference for ``answer_0``, from -1 to 1, 0 is a tie, and both scores sum to 0; in
+Nectar (berkeley-nest/Nectar) rank 1 is the best of seven.
 """
 
 from __future__ import annotations
@@ -33,6 +39,7 @@ class Layout:
         make: The columns of ours, from a row's columns and its place.
         coding: The label from the value of that column, given the place.
         spends: Further columns that it reads.
+        tells: Columns that it does not read, and that give the label away.
     """
 
     name: str
@@ -42,6 +49,7 @@ class Layout:
     coding: Callable[[Any, str], Any] = lambda value, _: value
     spends: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
+    tells: tuple[str, ...] = ()
 
 
 def layout_of(columns: Columns) -> Layout | None:
@@ -156,6 +164,19 @@ def _nectar(columns: Columns, place: str) -> Made:
     }
 
 
+def _openai(columns: Columns, place: str) -> Made:
+    """The prompt is a conversation with its tools; each output is a list of one message."""
+    given = columns["input"]
+    if not isinstance(given, Mapping) or not isinstance(given.get("messages"), list):
+        raise DataError(f"{place}: input: expected an object with messages, got {show(given)}")
+    return {
+        "prompt": given["messages"],
+        "tools": given.get("tools") or None,
+        "chosen": columns["preferred_output"],
+        "rejected": columns["non_preferred_output"],
+    }
+
+
 def _renamed(**names: str) -> Callable[[Columns, str], Made]:
     return lambda columns, _: {ours: columns.get(theirs) for ours, theirs in names.items()}
 
@@ -199,6 +220,7 @@ LAYOUTS = (
         "better_response_id",
         _renamed(response_a="response_0", response_b="response_1"),
         _id_of_better,
+        tells=("safer_response_id", "is_response_0_safe", "is_response_1_safe"),
     ),
     Layout(
         "HelpSteer3",
@@ -206,6 +228,7 @@ LAYOUTS = (
         "overall_preference",
         _help_steer("context", "response1", "response2", "overall_preference"),
         _strength,
+        tells=("individual_preference",),
     ),
     Layout(
         "HelpSteer2-preference",
@@ -213,6 +236,12 @@ LAYOUTS = (
         "preference_strength",
         _help_steer("prompt", "response_1", "response_2", "preference_strength"),
         _strength,
+        tells=(
+            "preference_statement",
+            "preference_elaboration",
+            "three_most_similar_preferences",
+            "all_preferences_unprocessed",
+        ),
     ),
     Layout(
         "Chatbot Arena",
@@ -244,7 +273,9 @@ LAYOUTS = (
         ("history", "human_ref_A", "human_ref_B"),
         "labels",
         _shp,
+        tells=("score_A", "score_B", "score_ratio"),
     ),
     Layout("WebGPT comparisons", ("question", "answer_0", "answer_1"), None, _web_gpt, spends=("score_0", "score_1")),
+    Layout("OpenAI preference fine-tuning", ("input", "preferred_output", "non_preferred_output"), None, _openai),
     Layout("Nectar", ("prompt", "answers"), None, _nectar),
 )

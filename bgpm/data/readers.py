@@ -65,8 +65,11 @@ JUDGEMENTS = frozenset(
     {"label", "labels", "preference", "preferred", "winner", "choice", "verdict", "judgement", "judgment", "vote"}
     | {"votes", "rating", "ratings", "score", "scores", "rank", "ranks", "chosen_label", "better_response_id"}
     | {"safer_response_id", "overall_preference", "preference_strength", "winner_model_a", "winner_model_b"}
-    | {"winner_tie", "score_chosen", "score_rejected", "chosen_score", "rejected_score"}
+    | {"reward", "rewards", "winner_tie", "score_chosen", "score_rejected", "chosen_score", "rejected_score"}
 )
+# Columns that hold a part of the prompt which is not text, or not in the prompt.
+BESIDE = frozenset({"image", "images", "video", "videos", "audio", "audios", "documents"})
+EXCEL = 32_767  # characters that a cell of Excel holds
 _TRANSCRIPT = re.compile(r"\A\s*Human:.*\n\nAssistant:\s*\Z", re.DOTALL)  # Anthropic's, open for a response
 _INVISIBLE = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})
 # Letters, symbols and marks without ink: fillers, the empty braille cell, selectors of a variation.
@@ -274,6 +277,8 @@ def _is_list(columns: Mapping[str, Any]) -> bool:
 def _texts(columns: Mapping[str, Any], place: str, reading: Reading) -> RecordTexts:
     """Prompt and responses of a record whose columns are ours."""
 
+    _check_beside(columns, place, reading)
+
     def turns(value: Any, column: str) -> tuple[Turn, ...]:
         return turns_of(value, place, column, reading.settings.ignore_keys, reading.ignored)
 
@@ -323,6 +328,21 @@ def _texts(columns: Mapping[str, Any], place: str, reading: Reading) -> RecordTe
 
 
 _PAIRS = (("chosen", "rejected"), ("response_a", "response_b"))
+
+
+def _check_beside(columns: Mapping[str, Any], place: str, reading: Reading) -> None:
+    """Refuse columns that belong to the prompt and cannot be read, and note cells that a spreadsheet has cut."""
+    for name in BESIDE & columns.keys():
+        if columns[name] is None or columns[name] == "" or columns[name] == []:
+            continue
+        if name not in reading.settings.ignore_keys:
+            raise DataError(
+                f"{place}: column {name!r} belongs to the prompt and would be lost: {show(columns[name])}; write what "
+                "it says into the prompt, or list it in pool.ignore_keys if it carries no meaning"
+            )
+        reading.note(f"column {name!r} left out", place)
+    if any(isinstance(value, str) and len(value) == EXCEL for value in columns.values()):
+        reading.note(f"a cell of exactly {EXCEL:,} characters, where Excel cuts: the text may be incomplete", place)
 
 
 def _of_assistant(value: Any) -> bool:
@@ -528,6 +548,23 @@ def _warn_of_judgements(record: Record, columns: Mapping[str, Any], layout: Layo
     for name, value in record[1].items():
         if value is not None and name.lower() in JUDGEMENTS and name not in spent:
             reading.note(f"column {name!r} looks like a label and is not read (pool.columns can name it)", record[0])
+
+
+def judging_columns(columns: Iterable[str], settings: SourceSettings) -> frozenset[str]:
+    """Of a file's columns those that say which response is better, or by how much: none may serve as a feature.
+
+    Args:
+        columns: Names of the columns that any row has.
+        settings: How the file is read.
+    """
+    named = set(columns)
+    worth = {"label", "margin", "ranks", "scores", "score_chosen", "score_rejected"}
+    telling = {theirs for ours, theirs in settings.columns.items() if ours in worth}
+    layout = layout_of(dict.fromkeys(named, ""))
+    if layout:
+        telling |= {*layout.spends, *layout.tells, *([layout.label] if layout.label else [])}
+    known = JUDGEMENTS | worth | {name for pair in SCORES for name in pair} | {"completions", "answers"}
+    return frozenset(name for name in named if name in telling or name.lower() in known)
 
 
 def _kept(row: Row, reading: Reading) -> bool:

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from bgpm.data.layouts import LAYOUTS
-from bgpm.data.readers import Reading, is_blank, read_rows, rows_of_record, texts_of_record
-from bgpm.data.schema import PoolSettings, Row
+from bgpm.data.readers import Reading, is_blank, judging_columns, read_rows, rows_of_record, texts_of_record
+from bgpm.data.schema import PoolSettings, Row, SourceSettings
 from bgpm.errors import DataError, LabelCodingError
 
 ASKED, FIRST, SECOND = "Which tea?", "Green, from the hills.", "Black."
@@ -560,3 +560,62 @@ def test_a_system_column_comes_back_without_the_tools_that_stand_beside_it() -> 
     texts = texts_of_record(("p:1", columns))
     assert "find" in texts.messages[0][1]
     assert [turn.as_given() for turn in texts.prompt if not turn.added] == [SYSTEM, user(ASKED)]
+
+
+@pytest.mark.parametrize(
+    ("columns", "mapping", "telling"),
+    [
+        (("prompt", "chosen", "rejected", "score_chosen", "score_rejected", "words"), {}, "score_chosen score_rejected"),
+        (("prompt", "response_a", "response_b", "Label", "margin", "source"), {}, "Label margin"),
+        (("history", "human_ref_A", "human_ref_B", "labels", "score_A", "score_B", "score_ratio", "domain"), {},
+         "labels score_A score_B score_ratio"),
+        (("prompt", "response_1", "response_2", "preference_strength", "preference_statement", "split"), {},
+         "preference_statement preference_strength"),
+        (("q", "left", "right", "said", "gap", "n"),
+         {"prompt": "q", "response_a": "left", "response_b": "right", "label": "said", "margin": "gap"}, "gap said"),
+        (("prompt", "responses", "ranks", "n"), {}, "ranks"),
+    ],
+)  # fmt: skip
+def test_columns_that_tell_the_label_are_known_so_that_none_is_a_feature(
+    columns: tuple[str, ...], mapping: dict[Any, str], telling: str
+) -> None:
+    assert judging_columns(columns, SourceSettings(path="x", columns=mapping)) == set(telling.split())
+
+
+def test_openais_preference_format_keeps_the_tools_and_both_messages() -> None:
+    tool = {"type": "function", "function": {"name": "find"}}
+    record = {
+        "input": {"messages": [{"role": "system", "content": "Be brief."}, user(ASKED)], "tools": [tool]},
+        "preferred_output": [{"role": "assistant", "content": FIRST}],
+        "non_preferred_output": [{"role": "assistant", "content": SECOND}],
+    }
+    (row,) = read(record)
+    assert (row.a, row.b, row.label) == (FIRST, SECOND, 1.0)
+    assert row.prompt[-1] == ("user", ASKED)
+    assert "Be brief." in row.prompt[0][1]
+    assert any("find" in content for _, content in row.prompt)
+    with pytest.raises(DataError, match="input: expected an object with messages"):
+        read(record | {"input": "What?"})
+
+
+@pytest.mark.parametrize("column", ["images", "documents", "audio"])
+def test_a_column_that_belongs_to_the_prompt_and_cannot_be_read_is_refused(column: str) -> None:
+    record = {"prompt": ASKED, "chosen": FIRST, "rejected": SECOND}
+    with pytest.raises(DataError, match=f"column '{column}' belongs to the prompt and would be lost"):
+        read(record | {column: ["a"]})
+    for empty in (None, [], ""):
+        assert len(read(record | {column: empty})) == 1
+    reading = Reading(settings(ignore_keys=[column]))
+    assert len(list(rows_of_record(("f:1", record | {column: ["a"]}), reading))) == 1
+    assert reading.noted[f"column '{column}' left out"].count == 1
+
+
+def test_a_cell_that_excel_has_cut_and_rewards_that_nobody_reads_are_noted() -> None:
+    reading = Reading(settings())
+    cut = {"prompt": ASKED, "chosen": "x" * 32_767, "rejected": SECOND}
+    list(rows_of_record(("f:1", cut), reading))
+    list(rows_of_record(("f:2", cut | {"chosen": "x" * 32_766}), reading))
+    list(rows_of_record(("f:3", {"prompt": ASKED, "responses": ["a", "b"], "rewards": [0.1, 0.9]}), reading))
+    found = {remark: tally.count for remark, tally in reading.noted.items()}
+    assert [count for remark, count in found.items() if "Excel cuts" in remark] == [1]
+    assert [count for remark, count in found.items() if "'rewards' looks like a label" in remark] == [1]
