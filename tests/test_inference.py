@@ -382,7 +382,7 @@ def test_a_model_of_other_features_or_of_another_backbone_is_refused(finished_pr
 
     reduction = project.folder / "data/features/pool/reduction.safetensors"
     whole, arrays = reduction.read_bytes(), load_file(reduction)
-    settings = FeatureSettings(blocks=["states"], pca=16)
+    settings = FeatureSettings.model_validate({"blocks": ["states"], "states": {"pca": 16}})
     Reduction(settings, {**arrays, "components": arrays["components"][:, :5]}).save(reduction)
     with pytest.raises(StateError, match="reads 16 features and the map to them gives 5"):
         PreferenceModel.load(FOLDER, root=project.folder)

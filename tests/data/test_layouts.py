@@ -107,6 +107,15 @@ RECORDS: dict[str, tuple[dict[str, Any], float, float]] = {
         0.0,
         1.5,
     ),
+    "OpenAI preference fine-tuning": (
+        {
+            "input": {"messages": [{"role": "user", "content": ASKED}]},
+            "preferred_output": [{"role": "assistant", "content": FIRST}],
+            "non_preferred_output": [{"role": "assistant", "content": SECOND}],
+        },
+        1.0,
+        math.nan,
+    ),
     "Nectar": (
         {"prompt": ASKED, "answers": [{"answer": FIRST, "rank": 1}, {"answer": SECOND, "rank": 3}]},
         1.0,
@@ -565,7 +574,7 @@ def test_a_system_column_comes_back_without_the_tools_that_stand_beside_it() -> 
 @pytest.mark.parametrize(
     ("columns", "mapping", "telling"),
     [
-        (("prompt", "chosen", "rejected", "score_chosen", "score_rejected", "words"), {}, "score_chosen score_rejected"),
+        (("prompt", "chosen", "rejected", "score_chosen", "score_rejected", "n"), {}, "score_chosen score_rejected"),
         (("prompt", "response_a", "response_b", "Label", "margin", "source"), {}, "Label margin"),
         (("history", "human_ref_A", "human_ref_B", "labels", "score_A", "score_B", "score_ratio", "domain"), {},
          "labels score_A score_B score_ratio"),
