@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("bgpm")
 
 Messages = Sequence[dict[str, str]]
-Text = tuple[Messages, str | None]  # a conversation with an answer, or alone
 
 
 @dataclass(frozen=True)
@@ -580,7 +579,9 @@ def embed(
     return counts
 
 
-def _tokenised(backbone: Backbone, texts: Sequence[Text], names: Sequence[str], title: str) -> list[Tokens]:
+def _tokenised(
+    backbone: Backbone, texts: Sequence[tuple[Messages, str | None]], names: Sequence[str], title: str
+) -> list[Tokens]:
     """The tokens of each text.
 
     Raises:
