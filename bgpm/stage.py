@@ -45,7 +45,7 @@ import numpy as np
 import yaml
 
 from bgpm.errors import BgpmError, ConfigError, StateError, visible
-from bgpm.values import parse_yaml
+from bgpm.values import parse_json, parse_yaml
 
 DATA = Path("data")
 CODE = DATA / "code"
@@ -139,7 +139,7 @@ def read_json(path: Path) -> dict[str, Any]:
         StateError: If the file is not there, or is no JSON object.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(path.read_bytes())
     except FileNotFoundError:
         raise StateError(f"{path}: not there; run `dvc repro`") from None
     except (OSError, ValueError) as error:
