@@ -103,7 +103,7 @@ def test_parameters_that_are_damaged_are_taken_or_refused_in_few_words(tmp_path:
         path.write_bytes(content)
         said = damage.refusal(lambda: check(read_params(path)), BgpmError)
         assert "params.yaml: " in (said or "params.yaml: "), (what, said)
-        assert said is not None or what.startswith("another byte at "), what  # in a comment
+        assert said is not None or what.startswith(("another byte at ", "0.99")), what  # within a comment
 
 
 def test_aliases_that_would_fill_the_memory_are_shown_in_few_words() -> None:
