@@ -31,8 +31,10 @@ from bgpm.features.reduction import Reduction
 from bgpm.posteriors import Fitted, load
 from bgpm.registry import parse
 from bgpm.stage import TRUTH, generator, read_params, setting, write_json
+from bgpm.values import read_json
 
 VERSION = 1
+NAMED = ("backbone", "features", "reads_prompt", "probe", "facts")
 BACKBONE = "backbone"
 PROBE = ("Why is the sky blue?", "Air scatters blue light more than red.")
 ALIKE = 0.25  # relative distance; the same text in another precision differs by a few hundredths, in another model by 1
@@ -98,12 +100,11 @@ def restore(folder: Path) -> Parts:
         WeightsError: If the backbone cannot be loaded.
     """
     path = folder / "bgpm.json"
-    try:
-        described = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise StateError(f"{path}: cannot be read ({error}); save the model again with save_pretrained") from error
+    described = read_json(path, "save the model again with save_pretrained")
     if described.get("version") != VERSION:
         raise StateError(f"{path}: expected version {VERSION}, got {described.get('version')!r}; save the model again")
+    if lacking := [name for name in NAMED if name not in described]:
+        raise StateError(f"{path}: without {', '.join(lacking)}; save the model again with save_pretrained")
     base = parse(BackboneSettings, described["backbone"], "backbone", str(path))
     copied = base.path == BACKBONE and (folder / BACKBONE).is_dir()
     if copied:
