@@ -246,9 +246,11 @@ def test_code_and_commands_of_the_pages_run_on_a_trained_model(finished_project:
     write_jsonl(
         project.folder / "responses.jsonl", [{"prompt": "Which?", "responses": ["clear kind", "rude", "vague"]}]
     )
+    (project.folder / "pairs.csv").write_text("question,left,right\nWhich?,clear kind,vague rude\n", encoding="utf-8")
     for _, words in ALL:
         if words[0] == "bgpm" and words[1] in ("score", "rank", "export"):
-            project.run("python", "-m", *(word.replace("round-8", "round-2") for word in words))
+            here = (word.replace("round-8", "round-2").replace("data/auto", "data/entropy") for word in words)
+            project.run("python", "-m", *here)
     assert 0 < json.loads((project.folder / "scored.jsonl").read_text())["probability"] < 1
     assert set(json.loads((project.folder / "dpo.jsonl").read_text().splitlines()[0])) >= {"chosen", "rejected"}
 

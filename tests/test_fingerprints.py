@@ -43,9 +43,12 @@ def changed(copy: Path, path: str) -> set[str]:
         ("bgpm/reporting/page.py", {"report"}),
         ("bgpm/evaluation/savings.py", {"report"}),
         ("bgpm/acquisition/bald.py", {"score"}),
-        ("bgpm/selection/logdet.py", {"select", "start"}),
-        ("bgpm/oracles/recorded.py", {"label", "prepare"}),  # which reads what people said of held-out pairs
-        ("bgpm/annotations/store.py", {"label", "prepare"}),
+        ("bgpm/selection/logdet.py", {"plan", "select", "start"}),
+        (
+            "bgpm/oracles/recorded.py",
+            {"label", "plan", "prepare", "report"},
+        ),
+        ("bgpm/annotations/store.py", {"label", "plan", "prepare", "report"}),
         ("bgpm/annotations/agreement.py", set()),
         ("bgpm/annotate/desk.py", set()),
         ("bgpm/fitting/newton.py", {"train", "score", "select", "evaluate"}),

@@ -1,0 +1,1 @@
+"""Trained models inside other libraries, each an extra of its own."""
