@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
 import os
 import re
@@ -73,7 +74,23 @@ def test_another_kind_of_processor_gives_the_same_committed_reports(
     kept = [name for name in names if name not in ("reports/index.html", "reports/costs.html")]
     assert len(kept) >= 8
     for name in kept:
-        assert other.read(name) == finished_project.read(name), name
+        theirs, ours = other.read(name), finished_project.read(name)
+        if name == "reports/label_efficiency.csv":
+            theirs, ours = without_searches(theirs.decode(), ours.decode())
+        assert theirs == ours, name
+
+
+def without_searches(*tables: str) -> list[list[str]]:
+    """Tables without what a model says of its own search, whose sixth digit is the tolerance of that search."""
+    kept = []
+    for table in tables:
+        rows = list(csv.reader(table.splitlines()))
+        own = [row for row in rows if row[4] == "model"]
+        assert own
+        kept.append([",".join(row) for row in rows if row[4] != "model"])
+    searched = [[float(r[-1]) for r in csv.reader(t.splitlines()) if r[4] == "model"] for t in tables]
+    assert searched[0] == pytest.approx(searched[1], rel=1e-4)
+    return kept
 
 
 @pytest.mark.slow
