@@ -14,8 +14,6 @@ whether what that name gives now is still the same model.
 
 from __future__ import annotations
 
-import csv
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ import numpy as np
 
 from bgpm.backbones import BackboneSettings
 from bgpm.backbones.embedding import Backbone, embed, load_backbone
+from bgpm.data.sheets import csv_rows
 from bgpm.data.tables import read_table, where
 from bgpm.errors import ConfigError, StateError
 from bgpm.features import FeatureSettings
@@ -140,7 +139,7 @@ def facts_of(model: Path, seed: int, root: Path) -> dict[str, Any]:
     found["pool"] = setting(params, "pool.path")
     summary, labels = root / TRUTH / "summary.json", model.parent / "labels.parquet"
     if summary.is_file():
-        counted = json.loads(summary.read_text(encoding="utf-8"))["pool"]["splits"]
+        counted = read_json(summary)["pool"]["splits"]
         found["pairs"] = {split: of["pairs"] for split, of in counted.items()}
         found["prompts"] = {split: of["prompts"] for split, of in counted.items()}
     if labels.is_file():
@@ -155,7 +154,7 @@ def _metrics(folder: Path, seed: int) -> list[dict[str, Any]]:
     if not (folder / "curve.csv").is_file():
         return []
     with (folder / "curve.csv").open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if int(row["seed"]) == seed and row["section"] == "all"]
+        rows = [row for row in csv_rows(file) if int(row["seed"]) == seed and row["section"] == "all"]
     last = max((int(row["round"]) for row in rows), default=0)
     found = [
         {"split": row["split"], "metric": row["metric"], "value": float(row["value"])}

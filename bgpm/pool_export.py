@@ -24,8 +24,8 @@ from bgpm.evaluation.arm import read_arm
 from bgpm.evaluation.audit import ACQUIRED, AUDIT, INFERRED
 from bgpm.evaluation.certificate import certificate
 from bgpm.evaluation.plan import looks_of
-from bgpm.oracles import Oracle
-from bgpm.registry import build, parse
+from bgpm.oracles import oracle_of
+from bgpm.registry import parse
 from bgpm.stage import POOL, read_params, setting
 
 Format = Literal["dpo", "reward", "kto"]
@@ -168,10 +168,8 @@ def _single(pairs: Preferences) -> Iterator[tuple[list[dict[str, str]], str, boo
 def bound_of(folder: Path, seed: int, params: Mapping[str, Any]) -> tuple[float, AuditSettings] | None:
     """The lower bound of right labels of a round's pool, with the settings it holds under; None without audits."""
     audit = parse(AuditSettings, setting(params, "audit"), "audit")
-    kind = setting(params, "oracle")
-    paid = build(Oracle, kind, setting(params, f"oracles.{kind}"), "oracles").paid
     arm = read_arm(folder.parent.name, folder)
-    found = certificate(arm, audit, looks_of(audit, len(setting(params, "rounds")), paid=paid))
+    found = certificate(arm, audit, looks_of(audit, len(setting(params, "rounds")), paid=oracle_of(params).paid))
     if found is None:
         return None
     return float(found.bound[arm.seeds.tolist().index(seed), -1]), audit

@@ -45,7 +45,7 @@ import numpy as np
 import yaml
 
 from bgpm.errors import BgpmError, ConfigError, StateError, visible
-from bgpm.values import parse_json, parse_yaml
+from bgpm.values import parse_yaml
 
 DATA = Path("data")
 CODE = DATA / "code"
@@ -130,23 +130,6 @@ def setting(params: Mapping[str, Any], key: str) -> Any:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON with sorted keys, whole or not at all."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object that an earlier stage wrote.
-
-    Raises:
-        StateError: If the file is not there, or is no JSON object.
-    """
-    try:
-        value = parse_json(path.read_bytes())
-    except FileNotFoundError:
-        raise StateError(f"{path}: not there; run `dvc repro`") from None
-    except (OSError, ValueError) as error:
-        raise StateError(f"{path}: cannot be read ({error}); run `dvc repro`") from error
-    if not isinstance(value, dict):
-        raise StateError(f"{path}: expected a JSON object, got {type(value).__name__}; run `dvc repro`")
-    return value
 
 
 def write_text(path: Path, text: str) -> None:

@@ -10,8 +10,7 @@ from bgpm.errors import LabelsPendingError
 from bgpm.loop import audits
 from bgpm.loop.label import KEPT, label
 from bgpm.loop.pool import Table
-from bgpm.oracles import Oracle, OracleFiles
-from bgpm.registry import build
+from bgpm.oracles import OracleFiles, oracle_of
 from bgpm.stage import (
     ANNOTATIONS,
     ASKED,
@@ -21,19 +20,17 @@ from bgpm.stage import (
     TRUTH,
     WAITING,
     generator,
-    read_json,
     read_params,
     round_dir,
     run,
-    setting,
     write_json,
 )
+from bgpm.values import read_json
 
 
 def main(arm: str, k: str = "0") -> None:
     params = read_params()
-    kind = setting(params, "oracle")
-    oracle = build(Oracle, kind, setting(params, f"oracles.{kind}"), "oracles")
+    oracle = oracle_of(params)
     here, first = round_dir(arm, k), arm == "start"
     there, number = (START, 0) if first else (round_dir(arm, int(k) + 1), int(k) + 1)
     batch = read_table(here / "batch.parquet", ["seed", *KEPT])

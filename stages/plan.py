@@ -5,8 +5,8 @@ from __future__ import annotations
 from bgpm.data.tables import read_table
 from bgpm.evaluation import AuditSettings
 from bgpm.evaluation.plan import audits_of, check_enough
-from bgpm.oracles import Oracle
-from bgpm.registry import build, parse
+from bgpm.oracles import oracle_of
+from bgpm.registry import parse
 from bgpm.selection import StartSettings, pairs_of
 from bgpm.stage import PLAN, POOL, read_params, run, setting, write_json
 
@@ -14,8 +14,7 @@ from bgpm.stage import PLAN, POOL, read_params, run, setting, write_json
 def main() -> None:
     params = read_params()
     audit = parse(AuditSettings, setting(params, "audit"), "audit")
-    kind, goal = setting(params, "oracle"), setting(params, "goal")
-    paid = build(Oracle, kind, setting(params, f"oracles.{kind}"), "oracles").paid
+    goal, paid = setting(params, "goal"), oracle_of(params).paid
     pool = int((read_table(POOL / "pairs.parquet", ["split"])["split"] == "pool").sum())
     if paid and goal == "pool":
         start = parse(StartSettings, setting(params, "start"), "start").labels

@@ -14,8 +14,8 @@ from bgpm.evaluation.benchmark import rule_in_words
 from bgpm.evaluation.outlook import outlook
 from bgpm.evaluation.plan import looks_of
 from bgpm.evaluation.result import pool_result, study
-from bgpm.oracles import Oracle
-from bgpm.registry import build, parse
+from bgpm.oracles import oracle_of
+from bgpm.registry import parse
 from bgpm.reporting import ReportSettings
 from bgpm.reporting.costs import read_costs
 from bgpm.reporting.figure import draw
@@ -31,7 +31,6 @@ from bgpm.stage import (
     TIMINGS,
     TRUTH,
     generator,
-    read_json,
     read_params,
     round_dir,
     run,
@@ -40,6 +39,7 @@ from bgpm.stage import (
     write_json,
     write_text,
 )
+from bgpm.values import read_json
 
 
 def main() -> None:
@@ -62,13 +62,11 @@ def main() -> None:
         rng=generator("report"),
     )
     audit = parse(AuditSettings, setting(params, "audit"), "audit")
-    kind = setting(params, "oracle")
-    paid = build(Oracle, kind, setting(params, f"oracles.{kind}"), "oracles").paid
     second = pool_result(
         result.arms,
         int((texts.pairs["split"] == "pool").sum()),
         audit=audit,
-        looks=looks_of(audit, len(setting(params, "rounds")), paid=paid),
+        looks=looks_of(audit, len(setting(params, "rounds")), paid=oracle_of(params).paid),
         resamples=settings.resamples,
         rng=generator("report", "pool"),
     )

@@ -22,8 +22,9 @@ from bgpm.loop.pool import Pool, read_pool
 from bgpm.loop.score import score, shared_moments
 from bgpm.posteriors import Fitted, load
 from bgpm.registry import build, parse
-from bgpm.stage import ARMS, POOL, features_dir, generator, read_json, read_params, round_dir, run, seeds_of, setting
+from bgpm.stage import ARMS, POOL, features_dir, generator, read_params, round_dir, run, seeds_of, setting
 from bgpm.types import ScoreMoments
+from bgpm.values import read_json
 
 
 def main(arm: str, k: str, out: str | None = None) -> None:

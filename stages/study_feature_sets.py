@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
 from tqdm import tqdm
 
-from bgpm.data.tables import concatenate, read_table, write_table
+from bgpm.data.tables import read_table, write_table
 from bgpm.evaluation.labelled_pairs import read_split
 from bgpm.loop.pool import LabelledSplit, Pool
 from bgpm.models import Model
@@ -17,6 +16,7 @@ from bgpm.study import PARAMS, read_plan
 from bgpm.study.arm import answers
 from bgpm.study.feature_sets import accuracies
 from bgpm.study.pools import features_of, fit_reduction, states_of
+from bgpm.study.seeds import of_all
 
 
 def main(name: str, which: str) -> None:
@@ -30,14 +30,13 @@ def main(name: str, which: str) -> None:
     features = features_of(fit_reduction(study.plans[which], tables, states), tables, states)
     pool = Pool(read_table(folder / "pairs.parquet"), features)
     heldout = LabelledSplit(**vars(read_split(folder, folder / "truth-heldout.parquet")), features=features)
-    found = []
     seeds = range(plan.first_seed, plan.first_seed + plan.seeds)
-    for seed in tqdm(seeds, f"{name} {which}", unit="seed", disable=None):
-        truth = answers(folder, pool, Recorded(), seed)
-        table = accuracies(model, posterior, pool, truth, heldout, study.labels, seed=seed)
-        found.append({"seed": np.full(len(table["labels"]), seed)} | table)
+    found = [
+        accuracies(model, posterior, pool, answers(folder, pool, Recorded(), seed), heldout, study.labels, seed=seed)
+        for seed in tqdm(seeds, f"{name} {which}", unit="seed", disable=None)
+    ]
     with whole_folder(STUDY / "feature_sets" / name / which) as out:
-        write_table(out / "prompts.parquet", concatenate(found))
+        write_table(out / "prompts.parquet", of_all(seeds, found))
 
 
 if __name__ == "__main__":

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 
-import numpy as np
-from tqdm import tqdm
-
-from bgpm.data.tables import concatenate, write_table
+from bgpm.data.tables import write_table
 from bgpm.loop.pool import read_pool
 from bgpm.oracles.recorded import Recorded
 from bgpm.stage import read_params, run, whole_folder, write_json
 from bgpm.study import LABELLED, PARAMS, StudyPlan, labelled, read_plan
 from bgpm.study.arm import Components, answers
 from bgpm.study.labelled import WholeRun
-
-COLUMNS = ("round", "labels", "split", "section", "metric", "value")
+from bgpm.study.seeds import of_all, side_by_side, write_curve
 
 
 def main(name: str, arm: str) -> None:
@@ -25,17 +19,10 @@ def main(name: str, arm: str) -> None:
     study = plan.labelled
     Components.of(study.arm_plans[arm])  # refuse wrong settings before any process starts
     seeds = range(study.first_seed, study.first_seed + study.seeds)
-    with ProcessPoolExecutor(plan.processes, get_context("spawn")) as workers:
-        jobs = workers.map(partial(one, plan, name, arm), seeds)
-        runs = list(tqdm(jobs, total=len(seeds), desc=f"{name} {arm}", unit="seed", disable=None))
+    runs = side_by_side(partial(one, plan, name, arm), seeds, plan.processes, f"{name} {arm}")
     with whole_folder(LABELLED / "loops" / name / arm) as folder:
-        curve = [(seed, *row) for seed, done in zip(seeds, runs, strict=True) for row in done.curve]
-        write_table(folder / "curve.parquet", dict(zip(("seed", *COLUMNS), zip(*curve, strict=True), strict=True)))
-        bought = [
-            {"seed": np.full(len(done.bought["pair"]), seed)} | done.bought
-            for seed, done in zip(seeds, runs, strict=True)
-        ]
-        write_table(folder / "bought.parquet", concatenate(bought))
+        write_curve(folder / "curve.parquet", seeds, [run.curve for run in runs])
+        write_table(folder / "bought.parquet", of_all(seeds, [run.bought for run in runs]))
         write_json(folder / "summary.json", {"pairs": runs[0].pairs})
 
 

@@ -2,40 +2,27 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 
-import numpy as np
-from tqdm import tqdm
-
-from bgpm.data.tables import concatenate, write_table
+from bgpm.data.tables import write_table
 from bgpm.loop.pool import read_labelled, read_pool
 from bgpm.oracles.recorded import Recorded
 from bgpm.stage import STUDY, generator, read_params, run, whole_folder
 from bgpm.study import PARAMS, StudyPlan, fitted, read_plan
 from bgpm.study.arm import Components, Run, answers
 from bgpm.study.arm import run as loop
-
-COLUMNS = ("round", "labels", "split", "section", "metric", "value")
+from bgpm.study.seeds import of_all, side_by_side, write_curve
 
 
 def main(name: str, arm: str) -> None:
     plan = read_plan(read_params(PARAMS))
     Components.of(plan.arm_plans[arm])  # refuse wrong settings before any process starts
     seeds = range(plan.first_seed, plan.first_seed + plan.seeds)
-    with ProcessPoolExecutor(plan.processes, get_context("spawn")) as workers:
-        jobs = workers.map(partial(one, plan, name, arm), seeds)
-        runs = list(tqdm(jobs, total=len(seeds), desc=f"{name} {arm}", unit="seed", disable=None))
+    runs = side_by_side(partial(one, plan, name, arm), seeds, plan.processes, f"{name} {arm}")
     with whole_folder(STUDY / "loops" / name / arm) as folder:
-        curve = [(seed, *row) for seed, run in zip(seeds, runs, strict=True) for row in run.curve]
-        write_table(folder / "curve.parquet", dict(zip(("seed", *COLUMNS), zip(*curve, strict=True), strict=True)))
+        write_curve(folder / "curve.parquet", seeds, [run.curve for run in runs])
         for table in ("prompts", "bought"):
-            parts = [getattr(run, table) for run in runs]
-            marked = [
-                {"seed": np.full(len(part["round"]), seed), **part} for seed, part in zip(seeds, parts, strict=True)
-            ]
-            write_table(folder / f"{table}.parquet", concatenate(marked))
+            write_table(folder / f"{table}.parquet", of_all(seeds, [getattr(run, table) for run in runs]))
 
 
 def one(plan: StudyPlan, name: str, arm: str, seed: int) -> Run:

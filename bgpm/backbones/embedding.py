@@ -569,8 +569,9 @@ def embed(
     if moved := sum(t.moved for t in items):
         counts["system_turns_moved"] = moved
         if rank == 0:
-            log.warning("%s: the chat template knows no system turn: of %d texts it was %sed (backbone.system_turns)",
-                        title, moved, backbone.system_turns.replace("drop", "dropp"))  # fmt: skip
+            done = {"fold": "folded", "drop": "dropped"}[backbone.system_turns]
+            log.warning("%s: the chat template knows no system turn: of %d texts it was %s (backbone.system_turns)",
+                        title, moved, done)  # fmt: skip
     if rank == 0 and (counts["prompts_cut"] or counts["answers_cut"]):
         log.warning(
             "%s: of %d texts %d lost the beginning of their prompt and %d the end of their answer: more than %d tokens",

@@ -15,7 +15,7 @@ from bgpm.data.sheets import bare, csv_rows
 from bgpm.data.tables import read_table
 from bgpm.errors import StateError
 from bgpm.evaluation.savings import Trials
-from bgpm.stage import read_json
+from bgpm.values import read_json
 
 COLUMNS = ("seed", "round", "labels", "split", "section", "metric", "value")
 Key = tuple[str, str, str]  # split, section, metric

@@ -7,6 +7,7 @@ Legend: S seeds, T rounds.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,6 +55,19 @@ class Certificate:
         return float(np.where(reached.any(1), spent, np.inf).mean())
 
 
+def bounds(counts: Sequence[np.ndarray], numbers: Sequence[int], alpha: float, looks: int | None = None) -> np.ndarray:
+    """Lower bounds of the share of right labels, [..., T].
+
+    Args:
+        counts: By `AUDIT_COUNTS`, int64 [..., T] each.
+        numbers: Of the looks, from 1, [T].
+        alpha, looks: Of `bgpm.evaluation.audit.level`.
+    """
+    given, inferred, audited, wrong, pool = counts
+    levels = np.array([level(alpha, number, looks) for number in numbers])
+    return right_share(given, inferred, audited, wrong, pool, levels)
+
+
 def certificate(arm: Arm, audit: AuditSettings, looks: int | None) -> Certificate | None:
     """What the audits of an arm say; None where some round has none.
 
@@ -64,11 +78,10 @@ def certificate(arm: Arm, audit: AuditSettings, looks: int | None) -> Certificat
     known = [c.astype(np.int64) for c in counts if c is not None]
     if len(known) < len(counts):
         return None
-    given, inferred, audited, wrong, pool = known
+    audited, wrong = known[2:4]
     numbers = (arm.rounds + 1).tolist()
-    levels = np.array([level(audit.alpha, number, looks) for number in numbers])
-    bound = right_share(given, inferred, audited, wrong, pool, levels)
+    bound = bounds(known, numbers, audit.alpha, looks)
     coming = level(audit.alpha, numbers[-1] + 1 if looks is None else numbers[-1], looks)
-    ends = (np.stack([given, inferred, audited, wrong, pool])[:, :, -1]).T.tolist()
+    ends = (np.stack(known)[:, :, -1]).T.tolist()
     missing = tuple(audits_missing(*end, target=audit.target, alpha=coming) for end in ends)
     return Certificate(bound, audited, wrong, arm.labels + audited, audit.target, audit.alpha, missing)

@@ -11,7 +11,7 @@ import numpy as np
 from bgpm.errors import StateError
 from bgpm.evaluation import AuditSettings
 from bgpm.evaluation.arm import Arm
-from bgpm.evaluation.certificate import AUDIT_COUNTS, Certificate, certificate
+from bgpm.evaluation.certificate import Certificate, certificate
 from bgpm.evaluation.savings import (
     INDICATIVE_BELOW,
     Comparison,
@@ -23,8 +23,6 @@ from bgpm.evaluation.savings import (
     resample,
     saturated,
 )
-
-__all__ = ["AUDIT_COUNTS", "PoolResult", "Result", "pool_result", "study", "verdict"]
 
 TARGETS = (0.90, 0.95, 0.98)  # shares of right labels whose price in labels is asked
 SHARES = (0.5, 0.75, 0.9, 1.0)

@@ -59,10 +59,14 @@ def measure(
     on_benchmark = model.moments(benchmark.features, benchmark.pairs)
     score = benchmark_score(on_benchmark.mean.numpy(), benchmark, xstest)
     rows += benchmark_rows(on_benchmark, benchmark.label, score)
-    rows += [
+    return Measured([*rows, *model_rows(model)], answers, points, score)
+
+
+def model_rows(model: Fitted) -> list[CurveRow]:
+    """The numbers that a model says of itself."""
+    return [
         ("model", "all", name, float(value)) for name, value in model.summary().items() if not isinstance(value, str)
     ]
-    return Measured(rows, answers, points, score)
 
 
 def label_pool(model: Fitted, pool: Pool, acquired: Table, audits: Table | None = None) -> PoolLabels:

@@ -8,15 +8,16 @@ is free.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from bgpm.annotations.store import Answer
-from bgpm.registry import Component
+from bgpm.registry import Component, build
+from bgpm.stage import setting
 
 
 @dataclass(frozen=True)
@@ -107,3 +108,9 @@ class Oracle(Component):
             LabelsPendingError: If people or a service have not answered yet; what they did answer is kept.
         """
         raise NotImplementedError
+
+
+def oracle_of(params: Mapping[str, Any]) -> Oracle:
+    """The oracle that params.yaml names, built with its settings there."""
+    kind = setting(params, "oracle")
+    return build(Oracle, kind, setting(params, f"oracles.{kind}"), "oracles")

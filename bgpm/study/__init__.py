@@ -17,6 +17,7 @@ from bgpm.errors import ConfigError
 from bgpm.evaluation import AuditSettings
 from bgpm.features import FeatureSettings
 from bgpm.registry import Settings, parse
+from bgpm.selection import Size
 from bgpm.stage import STUDY
 
 PARAMS = Path("study/params.yaml")
@@ -88,12 +89,17 @@ class ArmPlan(Settings):
     posterior: str = "laplace"
     model: str = "gpm"
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    batch_size: int | float = Field(default=32, gt=0)
+    batch_size: Size = 32
     baseline: str = "random"
     hindsight: bool = False
     noise: float = Field(default=0.0, ge=0.0, lt=0.5)
     start: Literal["random", "doptimal"] = "random"
     default: bool = False
+
+    @property
+    def effects(self) -> bool:
+        """Whether its posterior has response effects."""
+        return self.settings.get("posterior", {}).get("response_variance", 0.0) != 0.0
 
 
 class LabelledPools(Settings):

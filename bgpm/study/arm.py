@@ -84,7 +84,7 @@ def run(
         lambda rows: {name: truth[name][rows] for name in ("label", "margin")},
         **vars(parts),
         start=StartSettings(labels=start_labels, design=plan.start),
-        batch_size=labels_of(plan.batch_size, len(pool.open)),
+        batch_size=plan.batch_size,
         seed=seed,
         name=plan.acquisition,
     )
@@ -97,11 +97,6 @@ def run(
         curve += [(k, len(done.labels["pair"]), *row) for row in measured]
         prompts.append({"round": np.full(len(answers["prompt"]), k)} | answers)
     return Run(curve, concatenate(prompts), concatenate(bought))
-
-
-def labels_of(size: int | float, pairs: int) -> int:
-    """A number of labels; below 1, a share of a pool's pairs, at least one label."""
-    return int(size) if size >= 1 else max(1, round(size * pairs))
 
 
 def answers(folder: Path, pool: Pool, oracle: Oracle, seed: int) -> dict[str, np.ndarray]:

@@ -6,17 +6,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bgpm.data.tables import concatenate, where
+from bgpm.data.tables import concatenate
 from bgpm.evaluation.audit import priorities
 from bgpm.evaluation.pool_labels import audit_rows, left_out, pool_rows
-from bgpm.loop.evaluate import label_pool
+from bgpm.loop.evaluate import label_pool, model_rows
 from bgpm.loop.loop import Loop
 from bgpm.loop.pool import Pool, Table
 from bgpm.loop.train import train
-from bgpm.selection import StartSettings
+from bgpm.selection import StartSettings, pairs_of
 from bgpm.stage import generator
 from bgpm.study import ArmPlan, LabelledPools
-from bgpm.study.arm import Components, labels_of
+from bgpm.study.arm import Components
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ def run(study: LabelledPools, plan: ArmPlan, pool: Pool, truth: Table, *, seed: 
         pool,
         lambda rows: {name: truth[name][rows] for name in ("label", "margin")},
         **vars(Components.of(plan)),
-        start=StartSettings(labels=labels_of(study.start, pairs), design=plan.start),
-        batch_size=labels_of(plan.batch_size, pairs),
+        start=StartSettings(labels=study.start, design=plan.start),
+        batch_size=plan.batch_size,
         seed=seed,
         name=plan.acquisition,
     )
@@ -61,15 +61,9 @@ def run(study: LabelledPools, plan: ArmPlan, pool: Pool, truth: Table, *, seed: 
     for done in loop.rounds(pairs):
         k, rows = done.number, done.rows
         bought.append({"round": np.full(len(rows), k), "pair": rows, "label": truth["label"][rows]})
-        known = where(done.labels, ~np.isnan(done.labels["label"]))
-        labels = label_pool(done.model, pool, known)
+        labels = label_pool(done.model, pool, done.labels)
         measured = [*pool_rows(labels, record), *audit_rows(labels, record, priority, study.audit.size)]
-        measured += [
-            ("model", "all", name, float(value))
-            for name, value in done.model.summary().items()
-            if not isinstance(value, str)
-        ]
-        curve += [(k, len(done.labels["pair"]), *row) for row in measured]
+        curve += [(k, len(done.labels["pair"]), *row) for row in [*measured, *model_rows(done.model)]]
         if measured[0][3] >= study.until:
             break
     return WholeRun(curve, concatenate(bought), pairs)
@@ -85,7 +79,7 @@ def _hindsight(plan: ArmPlan, pool: Pool, truth: Table, seed: int) -> WholeRun:
     decided = labels["label"] != 0.5
     wrong = (decided & ((mean > 0) != (labels["label"] > 0.5)))[order].astype(np.float64)
     left = np.append(wrong[::-1].cumsum()[::-1], 0.0)  # wrong labels among those not acquired, by how many were
-    size = labels_of(plan.batch_size, pairs)
+    size = pairs_of(plan.batch_size, pairs)
     counts = [*range(size, pairs, size), pairs]
     curve = [
         (k, n, "pool", "all", metric, value)

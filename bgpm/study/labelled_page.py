@@ -36,7 +36,8 @@ def draw_whole(study: LabelledPools, outcomes: Sequence[WholeOutcome], stem: Pat
             for arm in study.arms:
                 curves = found[pool, arm]
                 x, (mean, half) = 100 * curves.labels / curves.pairs, band(100 * curves.right)
-                style = ":" if study.arm_plans[arm].hindsight else "--" if arm.endswith("_plain") else "-"
+                plan = study.arm_plans[arm]
+                style = ":" if plan.hindsight else "-" if plan.effects else "--"
                 axis.plot(x, mean, style, color=colours[arm], linewidth=1.5, label=arm)
                 axis.fill_between(x, mean - half, mean + half, color=colours[arm], alpha=0.12, linewidth=0)
             axis.axhline(100 * study.headline, color="#888888", linewidth=0.8)
@@ -90,22 +91,16 @@ def headline_arm(study: LabelledPools) -> str:
 
 
 def _colours(study: LabelledPools) -> dict[str, str]:
-    """Grey for random and black for hindsight; an arm without effects has the colour of the one with them."""
-    out = {}
-    free = iter(COLOURS[:-1])
-    for arm in study.arms:
-        base = arm.removesuffix("_plain")
-        if study.arm_plans[arm].hindsight:
-            out[arm] = COLOURS[-1]
-        elif study.arm_plans[arm].baseline == arm or base in ("random",):
-            out[arm] = BASELINE
-        else:
-            out[arm] = out.get(base) or next(free)
-    return out
+    """Grey for random, black for hindsight, a colour for each other acquisition function."""
+    plans = {arm: study.arm_plans[arm] for arm in study.arms}
+    functions = dict.fromkeys(p.acquisition for p in plans.values() if not p.hindsight and p.acquisition != "random")
+    colour = dict(zip(functions, COLOURS, strict=False)) | {"random": BASELINE}
+    return {arm: "#000000" if plan.hindsight else colour[plan.acquisition] for arm, plan in plans.items()}
 
 
 def whole_markdown(study: LabelledPools, outcomes: Sequence[WholeOutcome]) -> list[str]:
     """A table of all pools at the headline's target, and one for each target."""
+    without = [arm for arm in study.arms if not study.arm_plans[arm].effects]
     out = [
         "# Labelled pools",
         "",
@@ -113,8 +108,8 @@ def whole_markdown(study: LabelledPools, outcomes: Sequence[WholeOutcome]) -> li
         f"Saving: 1 - labels of the arm / labels of its baseline; {study.seeds} paired seeds, 95% BCa interval over "
         "seeds; the pool itself is given. *Null control*: the same estimate for the baseline against itself. "
         "*Certified*: share of the pool acquired or audited until audits prove "
-        f"{percent(study.audit.target)} right (a campaign that never proves it counts as the whole pool). Arms named "
-        "`_plain` have no response effects. *hindsight* is no method: it knows the label of every other pair.",
+        f"{percent(study.audit.target)} right (a campaign that never proves it counts as the whole pool). Without "
+        f"response effects: {', '.join(without)}. *hindsight* is no method: it knows the label of every other pair.",
         "",
         "![Share of each pool acquired until the target](pool_shares.png)",
         "",

@@ -16,8 +16,7 @@ import numpy as np
 
 from bgpm.data.tables import read_table, where
 from bgpm.evaluation.arm import read_optional
-from bgpm.evaluation.audit import level, right_share
-from bgpm.evaluation.result import AUDIT_COUNTS
+from bgpm.evaluation.certificate import AUDIT_COUNTS, bounds
 from bgpm.evaluation.savings import Comparison, Trials, compare_at, isotonic, labels_to, resample
 from bgpm.loop.pool import Table
 from bgpm.stage import generator
@@ -107,11 +106,11 @@ def _certified(curve: Mapping[str, Table], study: LabelledPools) -> float:
     """Labels of one campaign until its audits certify the target, audits counted; all of them where they never do."""
     if "audit_pool" not in curve:
         return math.nan
-    given, inferred, audited, wrong, pool = (curve[f"audit_{name}"]["value"].astype(np.int64) for name in AUDIT_COUNTS)
-    shares = np.array([level(study.audit.alpha, look + 1) for look in range(len(pool))])
-    reached = right_share(given, inferred, audited, wrong, pool, shares) >= study.audit.target
-    at = int(reached.argmax())
-    return float(min(curve["audit_pool"]["labels"][at] + audited[at], pool[0]) if reached.any() else pool[0])
+    counts = {name: curve[f"audit_{name}"]["value"].astype(np.int64) for name in AUDIT_COUNTS}
+    looks = range(1, len(counts["pool"]) + 1)
+    reached = bounds(list(counts.values()), looks, study.audit.alpha) >= study.audit.target
+    spent = np.minimum(curve["audit_pool"]["labels"] + counts["audited"], counts["pool"])
+    return float(spent[reached.argmax()] if reached.any() else counts["pool"][0])
 
 
 def on_one_grid(arm: Curves, baseline: Curves) -> tuple[Trials, Trials]:

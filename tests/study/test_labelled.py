@@ -17,9 +17,9 @@ from bgpm.loop.pool import Pool
 from bgpm.loop.train import train
 from bgpm.models.bt import Bt
 from bgpm.posteriors.laplace import Laplace
+from bgpm.selection import pairs_of
 from bgpm.stage import read_params, write_json
 from bgpm.study import ArmPlan, LabelledPools, PoolFile, read_plan
-from bgpm.study.arm import labels_of
 from bgpm.study.labelled import run
 from bgpm.study.labelled_page import draw_shares, draw_whole, whole_markdown
 from bgpm.study.labelled_table import read_curves, rows, whole_outcomes
@@ -171,4 +171,4 @@ def test_a_wrong_plan_of_labelled_pools_is_refused(changes: dict[str, Any], word
 
 
 def test_a_batch_is_a_number_or_a_share_of_the_pool() -> None:
-    assert [labels_of(size, 250) for size in (32, 0.02, 0.001, 1)] == [32, 5, 1, 1]
+    assert [pairs_of(size, 250) for size in (32, 0.02, 0.001, 1)] == [32, 5, 1, 1]
