@@ -35,19 +35,25 @@ def campaign(root: Path, pairs: int) -> None:
     write_table(root / "data/pool/prompts.parquet", {"messages": turns})
     texts = [f"response {n} " + "word " * 80 for n in range(2 * pairs)]
     write_table(root / "data/pool/responses.parquet", {"text": texts})
-    columns = {"pair_id": names, "prompt": rows, "first": 2 * rows, "second": 2 * rows + 1, "section": ["s"] * pairs}
+    columns = {
+        "pair_id": names,
+        "prompt": rows,
+        "response_a": 2 * rows,
+        "response_b": 2 * rows + 1,
+        "section": ["s"] * pairs,
+    }
     write_table(root / "data/pool/pairs.parquet", columns)
     folder = root / "data/entropy/round-0"
     write_table(folder / "batch.parquet", {"pair_id": names})
     (folder / "waiting.json").write_text(json.dumps({"pairs": names}), encoding="utf-8")
 
 
-def label(port: int, name: str, answers: int) -> None:
+def label(port: int, name: str, annotations: int) -> None:
     """One person's answers, each to the pair that the last reply put first."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
     connection.request("GET", f"/api/state?annotator={name}")
     state = json.loads(connection.getresponse().read())
-    for n in range(answers):
+    for n in range(annotations):
         question = state["queue"][0]
         body = {"id": f"{name}-{n}", "annotator": name, "choice": "left", "seconds": 1.0}
         body |= {key: question[key] for key in ("pair_id", "shown")}
@@ -56,7 +62,7 @@ def label(port: int, name: str, answers: int) -> None:
     connection.close()
 
 
-def measure(pairs: int, people: int, answers: int) -> tuple[float, float]:
+def measure(pairs: int, people: int, annotations: int) -> tuple[float, float]:
     """Seconds, and the server's CPU seconds after its start, for so many answers of each of so many people."""
     with tempfile.TemporaryDirectory() as folder:
         campaign(Path(folder), pairs)
@@ -65,14 +71,14 @@ def measure(pairs: int, people: int, answers: int) -> tuple[float, float]:
             assert server.stdout is not None
             found = next(m for line in server.stdout if (m := re.search(r"label at http://[^:]+:(\d+)/", line)))
             start, before = time.perf_counter(), _cpu_seconds(server.pid)
-            crowd = [threading.Thread(target=label, args=(int(found[1]), f"p{n}", answers)) for n in range(people)]
+            crowd = [threading.Thread(target=label, args=(int(found[1]), f"p{n}", annotations)) for n in range(people)]
             for person in crowd:
                 person.start()
             for person in crowd:
                 person.join()
             taken = time.perf_counter() - start, _cpu_seconds(server.pid) - before
             kept = (Path(folder) / "data/annotations/people.jsonl").read_bytes().count(b"\n")
-            assert kept == people * answers, f"{kept} of {people * answers} answers are on the disk"
+            assert kept == people * annotations, f"{kept} of {people * annotations} answers are on the disk"
             server.terminate()
             server.communicate()
     return taken
@@ -86,12 +92,12 @@ def _cpu_seconds(pid: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", type=float, default=1.0, help="of the number of answers")
-    answers = max(1, round(200 * parser.parse_args().scale))
+    annotations = max(1, round(200 * parser.parse_args().scale))
     print("| pairs in the batch | people | answers | answers a CPU second | answers a second | at least |")
     print("|---|---|---|---|---|---|")
     for pairs in (100, 10_000):
         for people in (1, 8):
-            each = min(answers, pairs // people)
+            each = min(annotations, pairs // people)
             wall, cpu = measure(pairs, people, each)
             total = people * each
             print(f"| {pairs:,} | {people} | {total:,} | {total / cpu:,.0f} | {total / wall:,.0f} | 200 |", flush=True)

@@ -48,7 +48,7 @@ class World:
         audits, fresh: Audits that stand at each look, and new ones a look for the rule that pools them.
         target: Share of right labels to certify.
         scale: Of each further feature beside the one before.
-        world: From the first feature [N] and the kind of selection: whether the first response is better by rule, and
+        world: From the first feature [N] and the kind of selection: whether response_a is better by rule, and
             where annotators go against the rule in 1 of 7 pairs of the pool, bool [N] each.
     """
 

@@ -3,7 +3,7 @@
 ``python -m benchmarks.cyclic [MATRICES.json]`` writes reports/cyclic.md. Two parts:
 
 * the pool of the pipeline, after ``dvc repro features``: models learn from every label of the pool and order the
-  triples of answers to held-out prompts;
+  triples of responses to held-out prompts;
 * matrices of match-ups, where a file of them is given: ``{NAME: {"names": [...], "P": [[...]]}}``, P[i][j] the
   probability that i beats j. There is no text: an item's features are one-hot, so a model learns an embedding an item,
   and can say something of two items that it has not seen meet through the low rank of their scores alone. Each cyclic
@@ -48,7 +48,7 @@ MODELS: dict[str, tuple[Posterior, Model]] = {
 
 
 def predict(model: tuple[Posterior, Model], features: Features, data: Comparisons, pairs: Pairs) -> np.ndarray:
-    """Probabilities that the first answer is better, [N], from a model fitted to ``data``."""
+    """Probabilities that response_a is better, [N], from a model fitted to ``data``."""
     from bgpm.evaluation.curve import probabilities
 
     posterior, head = model
@@ -95,7 +95,7 @@ def corpus_lines() -> list[str]:
 
 
 def noise_free(prompts: np.ndarray) -> tuple[Pairs, np.ndarray]:
-    """Every pair of answers of the shipped corpus to these prompts, with the majority before noise."""
+    """Every pair of responses of the shipped corpus to these prompts, with the majority before noise."""
     corpus, annotators = read_corpus(CORPUS), read_annotators(CORPUS)
     texts = read_table(POOL / "prompts.parquet", ["text"])["text"]
     responses = read_table(POOL / "responses.parquet", ["prompt", "text"])
@@ -104,8 +104,8 @@ def noise_free(prompts: np.ndarray) -> tuple[Pairs, np.ndarray]:
     rows, label = [], []
     for pair in all_pairs(annotators, corpus):
         q = wanted.get(corpus[pair.prompt]["prompt"])
-        answers = [corpus[pair.prompt]["answers"][side]["text"] for side in (pair.a, pair.b)]
-        known = [row_of.get((q, text)) for text in answers] if q is not None else [None]
+        responses = [corpus[pair.prompt]["answers"][side]["text"] for side in (pair.a, pair.b)]
+        known = [row_of.get((q, text)) for text in responses] if q is not None else [None]
         if None not in known:
             rows.append((*known, q))
             label.append(float(2 * pair.clear > pair.annotators))
@@ -140,7 +140,7 @@ def matrix_lines(matrix: np.ndarray) -> list[str]:
     one_prompt = Pairs(i.astype(np.int64), j.astype(np.int64), np.zeros(len(i), np.int64))
     triples = find_triples(one_prompt, label)
     # Folds of a posterior's own cross-validation do not divide a prompt: each cell is its own.
-    cells = Pairs(one_prompt.first, one_prompt.second, np.arange(len(i)))
+    cells = Pairs(one_prompt.response_a, one_prompt.response_b, np.arange(len(i)))
     features = Features(np.eye(size, dtype=np.float32), np.zeros((len(i), 1), np.float32))
     cyclic, transitive = (np.flatnonzero(mask) for mask in (triples.cyclic, ~triples.cyclic))
     transitive = rng.choice(transitive, min(len(transitive), max(len(cyclic), 30)), replace=False)

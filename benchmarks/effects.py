@@ -33,7 +33,7 @@ def pool(prompts: int, labels: int, p: int) -> tuple[Features, Pairs, Comparison
     pairs = Pairs(RESPONSES * prompt + np.tile(i, prompts), RESPONSES * prompt + np.tile(j, prompts), prompt)
     # labels gather on a fifth of the prompts, as those of an acquisition do
     chosen = pairs.take(rng.permutation(len(i) * max(1, prompts // 5))[:labels])
-    label = rng.random(len(chosen)) < 1 / (1 + np.exp(total[chosen.second] - total[chosen.first]))
+    label = rng.random(len(chosen)) < 1 / (1 + np.exp(total[chosen.response_b] - total[chosen.response_a]))
     return Features(responses, np.zeros((prompts, 1), np.float32)), pairs, Comparisons(chosen, label.astype(float))
 
 
@@ -42,11 +42,11 @@ def sparse_fit(features: Features, data: Comparisons, precision: float, variance
     from scipy import sparse
     from scipy.sparse.linalg import splu
 
-    names, place = np.unique(np.concatenate([data.pairs.first, data.pairs.second]), return_inverse=True)
+    names, place = np.unique(np.concatenate([data.pairs.response_a, data.pairs.response_b]), return_inverse=True)
     n, p = len(data), features.dim
     at = np.concatenate([np.arange(n)] * 2)
     d = sparse.csr_array((np.repeat([1.0, -1.0], n), (at, place)), shape=(n, len(names)))
-    x = features.responses[data.pairs.first].astype(float) - features.responses[data.pairs.second]
+    x = features.responses[data.pairs.response_a].astype(float) - features.responses[data.pairs.response_b]
     jacobian = sparse.hstack([sparse.csr_array(x), d]).tocsr()
     prior = np.concatenate([np.full(p, precision), np.full(len(names), 1 / variance)])
     theta = np.zeros(p + len(names))

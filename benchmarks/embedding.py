@@ -5,9 +5,9 @@ in a process of its own. The plain way is two padded forward passes a pair, chos
 with the same pooling of every layer; tokens are those of the pairs, padding not counted, so that a text that stands in
 three pairs counts three times for both:
 
-* ``minilm``: pairs of the shipped pool, where an answer stands in several pairs (ours embeds it once);
-* ``minilm-apart``: as many pairs in which every answer stands once;
-* ``decoder``: a small random Llama, prompts of about 200 tokens with two answers of about 200 (ours reads a prompt
+* ``minilm``: pairs of the shipped pool, where a response stands in several pairs (ours embeds it once);
+* ``minilm-apart``: as many pairs in which every response stands once;
+* ``decoder``: a small random Llama, prompts of about 200 tokens with two responses of about 200 (ours reads a prompt
   once).
 
 On a GPU (``--gpu``): a Llama of two billion random weights in bfloat16, with flash-attention, SDPA and eager attention:
@@ -43,7 +43,7 @@ PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 
 
 
 def shipped(apart: bool) -> list[Pair]:
-    """Pairs of the shipped pool, in file order; ``apart`` leaves out those with an answer that stood before."""
+    """Pairs of the shipped pool, in file order; ``apart`` leaves out those with a response that stood before."""
     pairs: list[Pair] = []
     seen: set[tuple[str, str]] = set()
     for row in read_rows(parse(PoolSettings, read_params()["pool"], "pool")):
@@ -56,7 +56,7 @@ def shipped(apart: bool) -> list[Pair]:
     return pairs[:PAIRS]
 
 
-def made_up(prompt: int, answer: int) -> list[Pair]:
+def made_up(prompt: int, response: int) -> list[Pair]:
     """Pairs of random words, half as long to one and a half times as long as said."""
     rng = np.random.default_rng(0)
 
@@ -66,7 +66,7 @@ def made_up(prompt: int, answer: int) -> list[Pair]:
     pairs: list[Pair] = []
     for _ in range(PAIRS // 4):
         messages = [{"role": "user", "content": words(prompt)}]
-        pairs.append(((messages, words(answer)), (messages, words(answer))))
+        pairs.append(((messages, words(response)), (messages, words(response))))
     return pairs
 
 

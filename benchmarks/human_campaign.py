@@ -133,16 +133,16 @@ def recorded(folder: Path, error: float) -> Judge:
     """People who say what is recorded, and of a share of the pairs the opposite, each of pairs of their own."""
     from bgpm.data.tables import read_table
 
-    pairs = read_table(folder / "data/pool/pairs.parquet", ["pair_id", "first", "second"])
+    pairs = read_table(folder / "data/pool/pairs.parquet", ["pair_id", "response_a", "response_b"])
     texts = read_table(folder / "data/pool/responses.parquet", ["text"])["text"]
     truth: dict[tuple[str, str], float] = {}
     label_of = {}
     for split in ("pool", "heldout"):
         table = read_table(folder / f"data/truth/{split}.parquet", ["pair_id", "label"])
         label_of |= dict(zip(table["pair_id"], table["label"].tolist(), strict=True))
-    for pair_id, first, second in zip(pairs["pair_id"], pairs["first"], pairs["second"], strict=True):
-        truth[texts[first], texts[second]] = label_of[pair_id]
-        truth[texts[second], texts[first]] = 1 - label_of[pair_id]
+    for pair_id, response_a, response_b in zip(pairs["pair_id"], pairs["response_a"], pairs["response_b"], strict=True):
+        truth[texts[response_a], texts[response_b]] = label_of[pair_id]
+        truth[texts[response_b], texts[response_a]] = 1 - label_of[pair_id]
 
     def judge(person: str, left: str, right: str) -> float:
         key = "\0".join([person, *sorted((left, right))])

@@ -3,8 +3,8 @@
 ``python -m benchmarks.intransitivity`` writes reports/intransitivity.svg and .md in some minutes. Both problems have
 24 features, whole prompts (so whole triples) held out, and noisy labels:
 
-* cyclic: three answers a prompt, of three kinds, where kind k beats kind k + 1;
-* transitive: four answers a prompt with a linear reward.
+* cyclic: three responses a prompt, of three kinds, where kind k beats kind k + 1;
+* transitive: four responses a prompt with a linear reward.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def cyclic(labels: int, seed: int) -> World:
     responses = centres[kind] + 0.7 * rng.standard_normal((3 * prompts, FEATURES))
     rows = [(3 * q + a, 3 * q + b, q) for q in range(prompts) for a, b in itertools.combinations(range(3), 2)]
     pairs = Pairs(*np.array(rows).T.copy())
-    truth = np.where((kind[pairs.second] - kind[pairs.first]) % 3 == 1, 3.0, -3.0)
+    truth = np.where((kind[pairs.response_b] - kind[pairs.response_a]) % 3 == 1, 3.0, -3.0)
     return _split(rng, responses, pairs, truth, labels, prompts)
 
 
@@ -59,7 +59,9 @@ def transitive(labels: int, seed: int) -> World:
     reward *= 3 / 2**0.5 / np.linalg.norm(reward)
     rows = [(4 * q + a, 4 * q + b, q) for q in range(prompts) for a, b in itertools.combinations(range(4), 2)]
     pairs = Pairs(*np.array(rows).T.copy())
-    return _split(rng, responses, pairs, (responses[pairs.first] - responses[pairs.second]) @ reward, labels, prompts)
+    return _split(
+        rng, responses, pairs, (responses[pairs.response_a] - responses[pairs.response_b]) @ reward, labels, prompts
+    )
 
 
 def _split(

@@ -1,7 +1,7 @@
 """The default posterior on many labels, against the same fit done the plain way in the same process.
 
 ``python -m benchmarks.laplace`` prints a table. Ours is the whole fit with nothing given: the prior precision chosen by
-held-out likelihood, free blocks screened, started, compared and accepted, and the covariance. The reference is told
+held-out likelihood, cyclic blocks screened, started, compared and accepted, and the covariance. The reference is told
 the number of blocks and every prior precision, and does one fit: torch's L-BFGS with a strong Wolfe line search on all
 weights from a random start, and the Hessian of its objective by automatic differentiation, inverted.
 """
@@ -33,7 +33,7 @@ def world(labels: int, p: int) -> tuple[Features, Comparisons]:
     prompt = rng.integers(0, prompts, labels)
     one = rng.integers(0, 4, labels)
     pairs = Pairs(4 * prompt + one, 4 * prompt + (one + rng.integers(1, 4, labels)) % 4, prompt)
-    x, y = responses[pairs.first], responses[pairs.second]
+    x, y = responses[pairs.response_a], responses[pairs.response_b]
     u, v = x @ plane, y @ plane
     score = (x - y) @ reward + 2 / 2**0.5 * (u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0])
     label = rng.random(labels) < 1 / (1 + np.exp(-score))
@@ -42,14 +42,14 @@ def world(labels: int, p: int) -> tuple[Features, Comparisons]:
 
 def plain(data: LabelledTensors, precision: Tensor) -> tuple[Tensor, Tensor]:
     """Weights [D, p] and their covariance by textbook means."""
-    shape = len(precision), data.first.shape[1]
+    shape = len(precision), data.response_a.shape[1]
     scale = precision[:, None].rsqrt()
     start = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     module = module_of(start)
 
     def objective(flat: Tensor) -> Tensor:
         weight = flat.view(shape)
-        score = torch.func.functional_call(module, {"weight": weight}, (data.first, data.second))
+        score = torch.func.functional_call(module, {"weight": weight}, (data.response_a, data.response_b))
         return F.pairwise_loss(score, data.label, tau=1.0).sum() + (weight / scale).square().sum() / 2
 
     weight = (start / shape[1] ** 0.5).flatten().requires_grad_()
@@ -90,7 +90,7 @@ def laplace(scale: float) -> Line:
     data = labelled(features, comparisons, prompts=False, margins=False)
     _, reference = seconds(lambda: plain(data, torch.tensor(precision, dtype=torch.float64)))
     return Line(
-        f"Laplace fit, {labels:,} labels, {p} features, d = {DIM}, {blocks} free blocks found",
+        f"Laplace fit, {labels:,} labels, {p} features, d = {DIM}, {blocks} cyclic blocks found",
         wall,
         cpu,
         before,

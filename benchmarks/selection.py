@@ -47,15 +47,15 @@ def pool(n: int, p: int = FEATURES) -> Candidates:
     """A pool with a decaying spectrum, as principal components have."""
     rng = np.random.default_rng(0)
     responses = rng.standard_normal((2 * n // 5, p), dtype=np.float32) / np.sqrt(np.arange(1, p + 1, dtype=np.float32))
-    first = rng.integers(0, len(responses), n)
-    second = (first + rng.integers(1, len(responses), n)) % len(responses)
+    response_a = rng.integers(0, len(responses), n)
+    response_b = (response_a + rng.integers(1, len(responses), n)) % len(responses)
 
     def kernel() -> LinearKernel:
-        return LinearKernel(responses[first].astype(np.float64) - responses[second])
+        return LinearKernel(responses[response_a].astype(np.float64) - responses[response_b])
 
-    variance = np.square(responses[first] - responses[second], dtype=np.float64).sum(1)
+    variance = np.square(responses[response_a] - responses[response_b], dtype=np.float64).sum(1)
     return Candidates(
-        Pairs(first, second, rng.integers(0, n // 10, n)),
+        Pairs(response_a, response_b, rng.integers(0, n // 10, n)),
         rng.normal(size=n) * np.sqrt(variance),
         variance,
         1.0,
@@ -66,7 +66,7 @@ def pool(n: int, p: int = FEATURES) -> Candidates:
 
 
 def plain_coreset(c: Candidates, k: int) -> None:
-    x = c.features.responses[c.pairs.first] - c.features.responses[c.pairs.second]
+    x = c.features.responses[c.pairs.response_a] - c.features.responses[c.pairs.response_b]
     squares = np.square(x).sum(1)
     picks = [0]
     for _ in range(k - 1):
@@ -77,7 +77,7 @@ def plain_coreset(c: Candidates, k: int) -> None:
 def plain_cluster(c: Candidates, k: int) -> None:
     from sklearn.cluster import KMeans
 
-    x = c.features.responses[c.pairs.first] - c.features.responses[c.pairs.second]
+    x = c.features.responses[c.pairs.response_a] - c.features.responses[c.pairs.response_b]
     KMeans(k, n_init=1, random_state=0).fit(np.abs(x))
 
 

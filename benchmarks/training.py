@@ -2,9 +2,9 @@
 
 ``python -m benchmarks.training`` prints a table; each line is measured in a process of its own. Work is what an update
 asks of a model: forward and backward pass of `BATCH` labels drawn as `order` draws them, without the optimiser. The
-reference is one padded pass over each label's two answers, every one of them anew. Ours reads all in one row without
-padding, an answer that stands in several pairs once, and in a decoder the answers to a prompt share it. Tokens are
-those of the pairs' answers in their prompts, padding not counted. The difference is between gradients, the largest of
+reference is one padded pass over each label's two responses, every one of them anew. Ours reads all in one row without
+padding, a response that stands in several pairs once, and in a decoder the responses to a prompt share it. Tokens are
+those of the pairs' responses in their prompts, padding not counted. The difference is between gradients, the largest of
 all weights against the largest gradient; dropout is off.
 """
 
@@ -38,16 +38,16 @@ BATCH, UPDATES = 16, 4
 
 
 def tables(pairs: list[Pair]) -> tuple[TextSet, Comparisons]:
-    """Pairs as the loop holds them; the label says that the first answer is better."""
+    """Pairs as the loop holds them; the label says that response_a is better."""
     asked = {json.dumps(messages): messages for pair in pairs for messages, _ in pair}
-    said = {(json.dumps(messages), str(answer)): None for pair in pairs for messages, answer in pair}
+    said = {(json.dumps(messages), str(response)): None for pair in pairs for messages, response in pair}
     prompt_row = {key: row for row, key in enumerate(asked)}
     row = {key: n for n, key in enumerate(said)}
     texts = TextSet(
         list(asked.values()),
         np.array([messages[-1]["content"] for messages in asked.values()], object),
         np.array([prompt_row[prompt] for prompt, _ in said]),
-        np.array([answer for _, answer in said], object),
+        np.array([response for _, response in said], object),
     )
     sides = [np.array([row[json.dumps(pair[side][0]), str(pair[side][1])] for pair in pairs]) for side in (0, 1)]
     return texts, Comparisons(Pairs(*sides, texts.prompt[sides[0]]), np.ones(len(pairs)), None)
@@ -55,10 +55,12 @@ def tables(pairs: list[Pair]) -> tuple[TextSet, Comparisons]:
 
 def model_of(backbone: Backbone, texts: TextSet, data: Comparisons) -> PreferenceNetwork:
     """The backbone with a Bradley-Terry head that starts from frozen features, as training builds it."""
-    states = np.empty((len(texts.answers), backbone.layers, backbone.width), np.float32)
+    states = np.empty((len(texts.response_texts), backbone.layers, backbone.width), np.float32)
     embed(backbone, texts.responses(), states)
-    reduction = Reduction.fit(FeatureSettings(layers="all", pca=16), states, list(texts.answers))
-    features = Features(reduction(states, list(texts.answers)), np.zeros((len(texts.conversations), 16), np.float32))
+    reduction = Reduction.fit(FeatureSettings(layers="all", pca=16), states, list(texts.response_texts))
+    features = Features(
+        reduction(states, list(texts.response_texts)), np.zeros((len(texts.conversations), 16), np.float32)
+    )
     start = starting_head(Laplace(prior_precision=1.0), Bt(), features, data, seed=0)
     head = ScoreHead(start, Laplace(prior_precision=1.0))
     return PreferenceNetwork(backbone.model, backbone.model, reduction, head, RegulariserSettings())
@@ -86,7 +88,7 @@ def measure(case: str) -> dict[str, Any]:
         )  # fmt: skip
         with packing.own_attention(backbone.model) if packed else contextlib.nullcontext():
             given = [collator(batch) for batch in batches]
-            if not packed:  # every answer anew, as without an eye to what pairs share
+            if not packed:  # every response anew, as without an eye to what pairs share
                 given = [_anew(one) for one in given]
                 tokens = sum(int(one["attention_mask"].sum()) for one in given)
             model(**given[0])["loss"].backward()  # warm
@@ -111,7 +113,7 @@ def measure(case: str) -> dict[str, Any]:
 
 
 def _anew(batch: dict[str, Any]) -> dict[str, Any]:
-    """The same padded batch with a row for each answer of each pair."""
+    """The same padded batch with a row for each response of each pair."""
     which = batch["which"]
     rows = {name: batch[name][which] for name in ("input_ids", "attention_mask", "pooling")}
     return {**batch, **rows, "which": torch.arange(len(which))}

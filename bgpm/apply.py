@@ -37,7 +37,7 @@ class Entry:
 
     Attributes:
         columns: As the file has them.
-        choice: Prompt and answers; of a pair the first is response_a, or chosen.
+        choice: Prompt and responses; of a pair the first is response_a, or chosen.
         prompt, responses: Their turns, with the messages as they came.
     """
 
@@ -110,7 +110,7 @@ def _common(parser: argparse.ArgumentParser, rows: str, *, pool: bool = False) -
 
 
 def score(given: argparse.Namespace) -> None:
-    """Each row of pairs with ``probability``, that the first answer is the better one, and ``score_mean`` and
+    """Each row of pairs with ``probability``, that response_a is better, and ``score_mean`` and
     ``score_sd``, its score in logits; columns of these names are replaced.
 
     Raises:
@@ -118,13 +118,13 @@ def score(given: argparse.Namespace) -> None:
     """
     entries = read(given)
     for entry in entries:
-        count = len(entry.choice.answers)
+        count = len(entry.choice.responses)
         if count != 2:
-            raise DataError(f"{entry.choice.place}: {count} answers: expected a pair; use `bgpm rank` for more")
+            raise DataError(f"{entry.choice.place}: {count} responses: expected a pair; use `bgpm rank` for more")
     model = PreferenceModel.load(given.model, given.seed, given.root)
     found = model.embed_all([entry.choice for entry in entries])
-    first, second = np.array(found.rows, np.int64).reshape(-1, 2).T
-    result = model.compare(found.features, Pairs(first, second, found.prompt))
+    response_a, response_b = np.array(found.rows, np.int64).reshape(-1, 2).T
+    result = model.compare(found.features, Pairs(response_a, response_b, found.prompt))
     _write(
         given.out,
         (
@@ -135,7 +135,7 @@ def score(given: argparse.Namespace) -> None:
 
 
 def rank(given: argparse.Namespace) -> None:
-    """Each row with ``order`` (positions of its answers, best first), ``borda`` (each answer's mean probability
+    """Each row with ``order`` (positions of its responses, best first), ``borda`` (each response's mean probability
     against the others) and ``winner`` (the Condorcet winner's position, or null); columns of these names are replaced.
 
     Raises:
@@ -151,7 +151,7 @@ def rank(given: argparse.Namespace) -> None:
 
 def export(given: argparse.Namespace) -> None:
     """Preference pairs as the model has them, in TRL's format with one more column: ``probability``, that the chosen
-    answer is the better one. GPO and soft labels read it, DPO drops it. How many pairs were left out is said on
+    response is the better one. GPO and soft labels read it, DPO drops it. How many pairs were left out is said on
     standard error.
 
     Texts where every prompt of the file is text, conversations where one is a list of messages: a file has one form.
@@ -186,7 +186,7 @@ def export(given: argparse.Namespace) -> None:
     _write(given.out, pairs)
     if len(pairs) < offered:
         print(
-            f"{offered - len(pairs)} of {offered} pairs left out: no answer better with probability {least} or more",
+            f"{offered - len(pairs)} of {offered} pairs left out: no response better with probability {least} or more",
             file=sys.stderr,
         )
 
@@ -228,12 +228,12 @@ def read(given: argparse.Namespace) -> list[Entry]:
     entries = [_entry(record, reading) for record in tqdm(rows, desc="read", unit="row", disable=None)]
     if not entries:
         raise DataError(f"{given.file}: no row in it")
-    if repeat_their_prompts((entry.choice.prompt, entry.choice.answers) for entry in entries):
+    if repeat_their_prompts((entry.choice.prompt, entry.choice.responses) for entry in entries):
         for entry in entries:
             reading.note("row whose responses repeated the prompt, taken without it", entry.choice.place)
         entries = [_without_prompt(entry) for entry in entries]
     for entry in entries:
-        if any(map(is_blank, entry.choice.answers)):
+        if any(map(is_blank, entry.choice.responses)):
             reading.note("row with a blank response, kept", entry.choice.place)
     for remark, tally in reading.noted.items():
         print(f"{remark}: {tally.count}, first at {tally.examples[0]}", file=sys.stderr)
@@ -271,11 +271,11 @@ def _entry(record: Record, reading: Reading) -> Entry:
 
 
 def _without_prompt(entry: Entry) -> Entry:
-    answers = tuple(after_prompt(entry.choice.prompt, answer) for answer in entry.choice.answers)
+    responses = tuple(after_prompt(entry.choice.prompt, response) for response in entry.choice.responses)
     return replace(
         entry,
-        choice=replace(entry.choice, answers=answers),
-        responses=tuple((Turn("assistant", answer),) for answer in answers),
+        choice=replace(entry.choice, responses=responses),
+        responses=tuple((Turn("assistant", response),) for response in responses),
     )
 
 
@@ -287,7 +287,7 @@ def _matrices(given: argparse.Namespace, entries: Sequence[Entry]) -> list[Matri
 def _preference(entry: Entry, chosen: int, rejected: int, *, chat: bool) -> dict[str, Any]:
     """A row of TRL's preference format: three texts, or three lists of messages."""
     if not chat:
-        better, worse = entry.choice.answers[chosen], entry.choice.answers[rejected]
+        better, worse = entry.choice.responses[chosen], entry.choice.responses[rejected]
         return {"prompt": entry.choice.prompt[0][1], "chosen": better, "rejected": worse}
     given = (turn.as_given() for turn in entry.prompt if not turn.added)
     sides = {"chosen": entry.responses[chosen], "rejected": entry.responses[rejected]}

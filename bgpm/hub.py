@@ -121,10 +121,10 @@ def restore(folder: Path) -> Parts:
 
 
 def _probe(backbone: Backbone, reduction: Reduction) -> np.ndarray:
-    prompt, answer = PROBE
+    prompt, response = PROBE
     states = np.empty((1, backbone.layers, backbone.width), np.float32)
-    embed(backbone, [([{"role": "user", "content": prompt}], answer)], states, title="probe")
-    return reduction(states, [answer], [prompt])[0].astype(np.float64)
+    embed(backbone, [([{"role": "user", "content": prompt}], response)], states, title="probe")
+    return reduction(states, [response], [prompt])[0].astype(np.float64)
 
 
 def facts_of(model: Path, seed: int, root: Path) -> dict[str, Any]:

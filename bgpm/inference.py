@@ -5,9 +5,9 @@
     model = PreferenceModel.load("data/entropy/round-8/model")
     mean, variance, probability = model.matrix("Why is the sky blue?", ["Rayleigh scattering.", "Because.", "No."])
 
-Each distinct answer to a prompt goes through the backbone once, however many others it is compared with: K answers cost
-K forwards for K (K - 1) / 2 scores, with `pairpm` too, which reads the features of both. Shapes: K answers to one
-prompt, p features. Scores here are in logits, s / tau: what the pipeline's tables hold, divided by the temperature.
+Each distinct response to a prompt goes through the backbone once, however many others it is compared with: K responses
+cost K forwards for K (K - 1) / 2 scores, with `pairpm` too, which reads the features of both. Shapes: K responses to
+one prompt, p features. Scores here are in logits, s / tau: what the pipeline's tables hold, divided by the temperature.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ CHUNK = 1024  # texts whose states of every layer are in memory at once
 
 
 class Matrix(NamedTuple):
-    """Every answer against every other, float64 [K, K]; the diagonal is 0, 0 and 0.5.
+    """Every response against every other, float64 [K, K]; the diagonal is 0, 0 and 0.5.
 
     Attributes:
         mean: Posterior mean of the score of row over column, in logits; exactly antisymmetric.
         variance: Its variance, logits squared, >= 0; symmetric. 0 throughout for a model without uncertainty.
-        probability: That the row's answer is better than the column's, averaged over the posterior; with the
+        probability: That the row's response is better than the column's, averaged over the posterior; with the
             transpose it makes 1.
     """
 
@@ -63,12 +63,12 @@ class Matrix(NamedTuple):
 
 @dataclass(frozen=True)
 class Ranking:
-    """Answers in order.
+    """Responses in order.
 
     Attributes:
-        order: Positions of the answers, best first: by Borda, the first given first where they are equal.
-        borda: [K], an answer's mean probability against the others.
-        winner: The Condorcet winner, which is more likely than not to be better than every other answer; None where
+        order: Positions of the responses, best first: by Borda, the first given first where they are equal.
+        borda: [K], a response's mean probability against the others.
+        winner: The Condorcet winner, which is more likely than not to be better than every other response; None where
             there is none: preferences may be cyclic. It need not be first in the order.
     """
 
@@ -79,43 +79,43 @@ class Ranking:
 
 @dataclass(frozen=True)
 class ResponseSet:
-    """Answers to one prompt.
+    """Responses to one prompt.
 
     Attributes:
         prompt: Turns up to the user's last.
-        answers: The answers; an empty one is one too, a refusal to answer.
+        responses: The responses; an empty one is one too, a refusal to answer.
         place: Where they come from, for messages.
     """
 
     prompt: tuple[Message, ...]
-    answers: tuple[str, ...]
-    place: str = "answers"
+    responses: tuple[str, ...]
+    place: str = "responses"
 
     def __post_init__(self) -> None:
-        if not self.answers:
-            raise DataError(f"{self.place}: no answer: expected a list of texts")
-        for number, answer in enumerate(self.answers, 1):
-            if not isinstance(answer, str):
+        if not self.responses:
+            raise DataError(f"{self.place}: no response: expected a list of texts")
+        for number, response in enumerate(self.responses, 1):
+            if not isinstance(response, str):
                 raise DataError(
-                    f"{self.place}: answer {number} of {len(self.answers)}: expected text, got {answer!r}; drop it"
+                    f"{self.place}: response {number} of {len(self.responses)}: not text: {response!r}; drop it"
                 )
 
     @classmethod
-    def of(cls, prompt: Prompt, answers: Sequence[str]) -> ResponseSet:
+    def of(cls, prompt: Prompt, responses: Sequence[str]) -> ResponseSet:
         """From what a caller has; DataError for a prompt in which nothing is asked."""
-        if isinstance(answers, str):
-            raise DataError("answers: expected a list of texts, got one text; put it into a list")
+        if isinstance(responses, str):
+            raise DataError("responses: expected a list of texts, got one text; put it into a list")
         turns = prompt if isinstance(prompt, str) else list(prompt)
-        return cls(prompt_of(turns, "prompt"), tuple(answers))
+        return cls(prompt_of(turns, "prompt"), tuple(responses))
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """Features of the distinct answers of some choices.
+    """Features of the distinct responses of some choices.
 
     Attributes:
-        features: Of each distinct (prompt, answer), and of each prompt where the model reads prompts.
-        rows: For each choice its answers' rows, int64 [K]; equal answers have one row.
+        features: Of each distinct (prompt, response), and of each prompt where the model reads prompts.
+        rows: For each choice its responses' rows, int64 [K]; equal responses have one row.
         prompt: For each choice its prompt's row, int64.
     """
 
@@ -189,8 +189,8 @@ class PreferenceModel(ModelHubMixin):
         """One seed's model of a round.
 
         A trained backbone is read from its checkpoint in the folder; a frozen one is params.yaml's, with the map in
-        ``data/features/pool``. Where the pool is there, one of its answers is embedded and compared with what the model
-        was trained on, so that another backbone of the same size is refused.
+        ``data/features/pool``. Where the pool is there, one of its responses is embedded and compared with what the
+        model was trained on, so that another backbone of the same size is refused.
 
         Args:
             folder: A model folder, such as ``data/entropy/round-8/model``; relative to ``root``.
@@ -231,58 +231,58 @@ class PreferenceModel(ModelHubMixin):
         found._check(model, seed, fitted.in_features, root)
         return found
 
-    def embed(self, prompt: Prompt, answers: Sequence[str]) -> Features:
-        """Features of answers in the context of their prompt, float32 [K, p].
+    def embed(self, prompt: Prompt, responses: Sequence[str]) -> Features:
+        """Features of responses in the context of their prompt, float32 [K, p].
 
         Raises:
-            DataError: If nothing is asked in the prompt, an answer is empty, or the backbone's chat template refuses
+            DataError: If nothing is asked in the prompt, a response is empty, or the backbone's chat template refuses
                 the conversation.
         """
-        found = self.embed_all([ResponseSet.of(prompt, answers)])
+        found = self.embed_all([ResponseSet.of(prompt, responses)])
         return Features(found.features.responses[found.rows[0]], found.features.prompts)
 
     def embed_all(self, choices: Sequence[ResponseSet]) -> Embedded:
-        """Features for many choices; each distinct answer to a prompt is embedded once over all of them.
+        """Features for many choices; each distinct response to a prompt is embedded once over all of them.
 
         Raises:
             DataError: If the backbone's chat template refuses a conversation; names its place.
         """
         prompts: dict[tuple[Message, ...], int] = {}
-        answers: dict[tuple[int, str], int] = {}
+        distinct: dict[tuple[int, str], int] = {}
         rows, asked = [], []
         for choice in choices:
             if choice.prompt not in prompts:
                 prompts[choice.prompt] = len(prompts)
                 try:
-                    tokens(self.backbone, _messages(choice.prompt), choice.answers[0])
+                    tokens(self.backbone, _messages(choice.prompt), choice.responses[0])
                 except DataError as error:
                     raise DataError(f"{choice.place}: {error}") from error
             asked.append(prompts[choice.prompt])
-            rows.append(np.array([answers.setdefault((asked[-1], text), len(answers)) for text in choice.answers]))
+            rows.append(np.array([distinct.setdefault((asked[-1], text), len(distinct)) for text in choice.responses]))
         conversations = [_messages(turns) for turns in prompts]
         asked_text = [as_text(turns) for turns in prompts]
-        texts = [(conversations[row], text, text, asked_text[row]) for row, text in answers]
+        texts = [(conversations[row], text, text, asked_text[row]) for row, text in distinct]
         # the text that `prepare` gives a prompt counts for the statistics alone, which gates may read
         alone = [(c, None, text, "") for c, text in zip(conversations, asked_text, strict=True)]
-        responses = self._features(texts, "embed answers")
+        responses = self._features(texts, "embed responses")
         of_prompts = self._features(alone, "embed prompts") if self.reads_prompt else np.empty((len(prompts), 0))
         return Embedded(Features(responses, of_prompts), rows, np.array(asked, np.int64))
 
     def compare(self, features: Features, pairs: Pairs) -> Matrix:
-        """Mean, variance and probability of any pairs of embedded answers, [N] each; equal answers tie exactly."""
+        """Mean, variance and probability of any pairs of embedded responses, [N] each; equal responses tie exactly."""
         moments = self.fitted.moments(features, pairs)
         probability = F.expected_probability(moments.mean, moments.variance, moments.tau)
         values = moments.mean / moments.tau, moments.variance / moments.tau**2, probability
-        same = pairs.first == pairs.second
+        same = pairs.response_a == pairs.response_b
         return Matrix(*(np.where(same, tie, value) for tie, value in zip((0.0, 0.0, 0.5), values, strict=True)))
 
-    def matrix(self, prompt: Prompt, answers: Sequence[str]) -> Matrix:
-        """Every answer against every other, from one forward of the backbone for each distinct answer.
+    def matrix(self, prompt: Prompt, responses: Sequence[str]) -> Matrix:
+        """Every response against every other, from one forward of the backbone for each distinct response.
 
         Raises:
             DataError: As `embed`.
         """
-        return self.matrices([ResponseSet.of(prompt, answers)])[0]
+        return self.matrices([ResponseSet.of(prompt, responses)])[0]
 
     def matrices(self, choices: Sequence[ResponseSet]) -> list[Matrix]:
         """`matrix` of many choices.
@@ -298,16 +298,16 @@ class PreferenceModel(ModelHubMixin):
             )
         ]
 
-    def rank(self, prompt: Prompt, answers: Sequence[str]) -> Ranking:
-        """Answers in order, by their mean probability against the others; errors as `matrix`."""
-        return ranking(self.matrix(prompt, answers))
+    def rank(self, prompt: Prompt, responses: Sequence[str]) -> Ranking:
+        """Responses in order, by their mean probability against the others; errors as `matrix`."""
+        return ranking(self.matrix(prompt, responses))
 
-    def best_of_n(self, prompt: Prompt, answers: Sequence[str]) -> int:
-        """Position of the answer that `rank` puts first: what `evaluate` measures as best of n; errors as `matrix`."""
-        return self.rank(prompt, answers).order[0]
+    def best_of_n(self, prompt: Prompt, responses: Sequence[str]) -> int:
+        """Position of the response that `rank` puts first: what `evaluate` takes for best of n; errors as `matrix`."""
+        return self.rank(prompt, responses).order[0]
 
     def matrix_of(self, features: Features, rows: np.ndarray, prompt: int) -> Matrix:
-        """`matrix` of answers at these rows of embedded ``features``; equal answers tie exactly."""
+        """`matrix` of responses at these rows of embedded ``features``; equal responses tie exactly."""
         distinct, back = np.unique(rows, return_inverse=True)
         i, j = np.triu_indices(len(distinct), 1)
         square = Matrix(*(np.full((len(distinct),) * 2, middle) for middle in (0.0, 0.0, 0.5)))
@@ -319,14 +319,14 @@ class PreferenceModel(ModelHubMixin):
         return Matrix(*(whole[np.ix_(back, back)] for whole in square))
 
     def _features(self, items: Sequence[tuple[list[dict[str, str]], str | None, str, str]], title: str) -> np.ndarray:
-        """Features float32 [n, p] of conversations with an answer or without, of the text that is looked at, and of
+        """Features float32 [n, p] of conversations with a response or without, of the text that is looked at, and of
         the prompt that it answers."""
         parts = [np.empty((0, self.reduction.dim), np.float32)]
         for start in range(0, len(items), CHUNK):
             chunk = items[start : start + CHUNK]
             states = np.empty((len(chunk), self.backbone.layers, self.backbone.width), np.float32)
             part = f"{title} {start + 1}-{start + len(chunk)} of {len(items)}"
-            embed(self.backbone, [(messages, answer) for messages, answer, *_ in chunk], states, title=part)
+            embed(self.backbone, [(messages, response) for messages, response, *_ in chunk], states, title=part)
             parts.append(self.reduction(states, [text for *_, text, _ in chunk], [prompt for *_, prompt in chunk]))
         return np.concatenate(parts)
 
@@ -372,13 +372,13 @@ class PreferenceModel(ModelHubMixin):
         )[0]
         if not np.linalg.norm(got - expected) <= hub.ALIKE * np.linalg.norm(expected):
             raise StateError(
-                f"{model}: the backbone gives other features of the pool's first answer than those it was trained on "
+                f"{model}: the backbone gives other features of the pool's first response than those it was trained on "
                 f"({stored}): it is another model, or reads texts in another way; {fix}"
             )
 
 
 def ranking(matrix: Matrix) -> Ranking:
-    """Order, Borda and the Condorcet winner of answers that were all compared; one alone is its own winner."""
+    """Order, Borda and the Condorcet winner of responses that were all compared; one alone is its own winner."""
     k = len(matrix.mean)
     borda = (matrix.probability.sum(1) - 0.5) / (k - 1) if k > 1 else np.array([0.5])  # the diagonal is against itself
     beats = (matrix.mean > 0).sum(1)

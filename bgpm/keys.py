@@ -13,7 +13,7 @@ def uniform_by_key(keys: np.ndarray, generator: np.random.Generator) -> np.ndarr
     """One uniform number a key: a function of the key and of 16 bytes drawn from the generator.
 
     Because the number belongs to the key and not to the row, sorting by it gives an order that neither the
-    order of rows nor the order of a pair's answers can change.
+    order of rows nor the order of a pair's responses can change.
 
     Args:
         keys: str [N], different for different pairs; equal keys get equal numbers.

@@ -15,14 +15,14 @@ import sys
 from pathlib import Path
 from typing import cast, get_args
 
-from bgpm.annotations.exchange import Shape, export_answers, import_answers
-from bgpm.annotations.questions import questions, texts
+from bgpm.annotations.exchange import Shape, export_annotations, import_annotations
 from bgpm.annotations.store import LabelStore
+from bgpm.annotations.texts import batch_texts, pair_texts
 from bgpm.data.tables import read_table
 from bgpm.errors import BgpmError, DataError
 from bgpm.stage import POOL
 
-__all__ = ["export_answers", "import_answers"]
+__all__ = ["export_annotations", "import_annotations"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,16 +52,16 @@ def run(given: argparse.Namespace) -> None:
 def _export(given: argparse.Namespace) -> None:
     if given.store and not given.store.is_file():
         raise DataError(f"{given.store}: no such file")
-    answers = LabelStore(given.store).answers() if given.store else []
+    annotations = LabelStore(given.store).annotations() if given.store else []
     shape = given.shape or "jsonl"
     asked: list[dict[str, str]] = []
     if given.batch:
-        asked = list(questions(given.batch))
+        asked = list(batch_texts(given.batch))
         names = {question["pair_id"] for question in asked}
-        answers = [answer for answer in answers if answer.pair_id in names]
+        annotations = [annotation for annotation in annotations if annotation.pair_id in names]
     elif shape not in ("csv", "jsonl"):  # which have no place for texts
-        asked = list(texts(list(dict.fromkeys(answer.pair_id for answer in answers))))
-    sys.stdout.write(export_answers(answers, shape, asked))
+        asked = list(pair_texts(list(dict.fromkeys(annotation.pair_id for annotation in annotations))))
+    sys.stdout.write(export_annotations(annotations, shape, asked))
 
 
 def _import(given: argparse.Namespace) -> None:
@@ -73,7 +73,7 @@ def _import(given: argparse.Namespace) -> None:
     pairs = given.batch or POOL / "pairs.parquet"
     known = set(read_table(pairs, ["pair_id"])["pair_id"])
     store = LabelStore(given.store)
-    new = import_answers(given.file, cast(Shape, shape), store, known, source=str(pairs), last_wins=given.last_wins)
+    new = import_annotations(given.file, cast(Shape, shape), store, known, source=str(pairs), last_wins=given.last_wins)
     print(f"{new} new answers in {given.store}", file=sys.stderr)
 
 

@@ -23,7 +23,7 @@ class Design:
 
     Attributes:
         a, b: float64 [N, D], derivative of the score in W x and in W y.
-        x, y: float64 [N, q], the last layer's inputs for the first and the second answer.
+        x, y: float64 [N, q], the last layer's inputs for the first and the second response.
     """
 
     a: Tensor
@@ -39,7 +39,7 @@ class Design:
 
 
 class ScoreModule(nn.Module, ABC):
-    """A preference model: features of two answers (and of their prompt) to a score in logits times tau."""
+    """A preference model: features of two responses (and of their prompt) to a score in logits times tau."""
 
     weight: nn.Parameter  # the last layer's weights, [D, q]
 
@@ -49,11 +49,11 @@ class ScoreModule(nn.Module, ABC):
         return False
 
     @abstractmethod
-    def forward(self, first: Tensor, second: Tensor, prompt: Tensor | None = None) -> Tensor:
-        """Scores [N] of features [N, p]; swapping the answers flips the sign, exactly."""
+    def forward(self, response_a: Tensor, response_b: Tensor, prompt: Tensor | None = None) -> Tensor:
+        """Scores [N] of features [N, p]; swapping the responses flips the sign, exactly."""
 
     @abstractmethod
-    def design(self, first: Tensor, second: Tensor, prompt: Tensor | None = None) -> Design:
+    def design(self, response_a: Tensor, response_b: Tensor, prompt: Tensor | None = None) -> Design:
         """The gradient of every score in `weight`, all else held fixed."""
 
 
@@ -102,7 +102,7 @@ class GeneralPreference(ScoreModule):
         return self.gate_weight is not None
 
     def embed(self, features: Tensor) -> Tensor:
-        """Embeddings v [N, d] of answers with features [N, p]."""
+        """Embeddings v [N, d] of responses with features [N, p]."""
         return self._embed(features)[0]
 
     def gates(self, prompt: Tensor | None) -> Tensor | None:
@@ -121,11 +121,11 @@ class GeneralPreference(ScoreModule):
             )
         return torch.softmax(prompt @ self.gate_weight.T.to(prompt.dtype), -1) * len(self.gate_weight)
 
-    def forward(self, first: Tensor, second: Tensor, prompt: Tensor | None = None) -> Tensor:
-        return F.preference_score(self.embed(first), self.embed(second), self.gates(prompt))
+    def forward(self, response_a: Tensor, response_b: Tensor, prompt: Tensor | None = None) -> Tensor:
+        return F.preference_score(self.embed(response_a), self.embed(response_b), self.gates(prompt))
 
-    def design(self, first: Tensor, second: Tensor, prompt: Tensor | None = None) -> Design:
-        (v_i, norm_i), (v_j, norm_j) = self._embed(first), self._embed(second)
+    def design(self, response_a: Tensor, response_b: Tensor, prompt: Tensor | None = None) -> Design:
+        (v_i, norm_i), (v_j, norm_j) = self._embed(response_a), self._embed(response_b)
         gates = self.gates(prompt)
         a, b = F.apply_skew(v_j, gates), -F.apply_skew(v_i, gates)
         if self.normalize:  # the derivative of u / |u| is (I - v v') / |u|
@@ -133,7 +133,7 @@ class GeneralPreference(ScoreModule):
             b = (b - v_j * (v_j * b).sum(-1, keepdim=True)) / norm_j
         if self.bt_block:  # the constant coordinate has no weights
             a, b = (torch.cat([t[:, :1], t[:, 2:]], -1) for t in (a, b))
-        return Design(a, self.inputs(first), b, self.inputs(second))
+        return Design(a, self.inputs(response_a), b, self.inputs(response_b))
 
     def inputs(self, features: Tensor) -> Tensor:
         """What the weights multiply: features [N, p], and the constant where there is one.
@@ -193,9 +193,11 @@ class PairNetwork(ScoreModule):
         own, other, bias = (w.to(x.dtype) for w in (self.own, self.other, self.bias))
         return torch.tanh(x @ own.T + y @ other.T + bias)
 
-    def forward(self, first: Tensor, second: Tensor, prompt: Tensor | None = None) -> Tensor:
-        return (self._hidden(first, second) - self._hidden(second, first)) @ self.weight[0].to(first.dtype)
+    def forward(self, response_a: Tensor, response_b: Tensor, prompt: Tensor | None = None) -> Tensor:
+        return (self._hidden(response_a, response_b) - self._hidden(response_b, response_a)) @ self.weight[0].to(
+            response_a.dtype
+        )
 
-    def design(self, first: Tensor, second: Tensor, prompt: Tensor | None = None) -> Design:
-        one = first.new_ones(len(first), 1)
-        return Design(one, self._hidden(first, second), -one, self._hidden(second, first))
+    def design(self, response_a: Tensor, response_b: Tensor, prompt: Tensor | None = None) -> Design:
+        one = response_a.new_ones(len(response_a), 1)
+        return Design(one, self._hidden(response_a, response_b), -one, self._hidden(response_b, response_a))

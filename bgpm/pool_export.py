@@ -109,13 +109,13 @@ def read_preferences(folder: Path, seed: int, root: Path = Path()) -> Preference
     probability = np.where(audited, mine["audit"], mine["probability"])
     decided = np.flatnonzero(label != 0.5)
     pool = root / POOL
-    pairs = read_table(pool / "pairs.parquet", ["pair_id", "prompt", "first", "second"])
+    pairs = read_table(pool / "pairs.parquet", ["pair_id", "prompt", "response_a", "response_b"])
     rows = rows_of(pairs["pair_id"], mine["pair_id"][decided], str(pool / "pairs.parquet"))
     text = read_table(pool / "responses.parquet", ["text"])["text"]
     messages = read_table(pool / "prompts.parquet", ["messages"])["messages"]
     first = label[decided] > 0.5
-    chosen = np.where(first, pairs["first"][rows], pairs["second"][rows])
-    rejected = np.where(first, pairs["second"][rows], pairs["first"][rows])
+    chosen = np.where(first, pairs["response_a"][rows], pairs["response_b"][rows])
+    rejected = np.where(first, pairs["response_b"][rows], pairs["response_a"][rows])
     return Preferences(
         [json.loads(str(messages[prompt])) for prompt in pairs["prompt"][rows]],
         [str(text[row]) for row in chosen],
@@ -141,15 +141,19 @@ def as_rows(pairs: Preferences, kind: Format) -> Iterator[dict[str, Any]]:
     def prompt(turns: list[dict[str, str]]) -> Any:
         return turns[0]["content"] if plain else turns
 
-    def answer(text: str) -> Any:
+    def response(text: str) -> Any:
         return text if plain else [{"role": "assistant", "content": text}]
 
     if kind == "kto":
         for turns, text, label in _single(pairs):
-            yield {"prompt": prompt(turns), "completion": answer(text), "label": label}
+            yield {"prompt": prompt(turns), "completion": response(text), "label": label}
         return
     for row, turns in enumerate(pairs.prompt):
-        told = {"prompt": prompt(turns), "chosen": answer(pairs.chosen[row]), "rejected": answer(pairs.rejected[row])}
+        told = {
+            "prompt": prompt(turns),
+            "chosen": response(pairs.chosen[row]),
+            "rejected": response(pairs.rejected[row]),
+        }
         more = {"probability": float(pairs.probability[row]), "source": str(pairs.source[row])}
         yield told if kind == "reward" else told | more
 

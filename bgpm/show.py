@@ -4,7 +4,7 @@ For the command line::
 
     bgpm batch data/entropy/round-0/batch.parquet > todo.jsonl
 
-``label`` 1 says that ``response_a`` is better. Answers go to ``data/annotations/`` (see the README there).
+``label`` 1 says that ``response_a`` is better. Labels go to ``data/annotations/`` (see the README there).
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import json
 import sys
 from pathlib import Path
 
-from bgpm.annotations.questions import questions
+from bgpm.annotations.texts import batch_texts
 from bgpm.errors import BgpmError
 
 
 def main(batch: str) -> None:
     """Print the pairs of a batch with their texts."""
-    for question in questions(Path(batch)):
-        print(json.dumps(question, ensure_ascii=False))
+    for pair in batch_texts(Path(batch)):
+        print(json.dumps(pair, ensure_ascii=False))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

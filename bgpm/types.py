@@ -26,35 +26,35 @@ Uncertainty = Literal["mean", "variance", "kernel"]
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pairs of answers to one prompt each, as rows of a table of responses.
+    """Pairs of responses to one prompt each, as rows of a table of responses.
 
     Attributes:
-        first, second: int64 [N], rows of the response table. Which answer is first was decided by a
+        response_a, response_b: int64 [N], rows of the response table. Which response is first was decided by a
             seeded shuffle when the pool was made and carries no information.
         prompt: int64 [N], rows of the prompt table.
     """
 
-    first: np.ndarray
-    second: np.ndarray
+    response_a: np.ndarray
+    response_b: np.ndarray
     prompt: np.ndarray
 
     def __post_init__(self) -> None:
-        if not self.first.shape == self.second.shape == self.prompt.shape or self.first.ndim != 1:
+        if not self.response_a.shape == self.response_b.shape == self.prompt.shape or self.response_a.ndim != 1:
             raise ShapeError(
                 "pairs need three vectors of one length, "
-                f"got {self.first.shape}, {self.second.shape}, {self.prompt.shape}"
+                f"got {self.response_a.shape}, {self.response_b.shape}, {self.prompt.shape}"
             )
 
     def __len__(self) -> int:
-        return len(self.first)
+        return len(self.response_a)
 
     def take(self, rows: np.ndarray) -> Pairs:
         """The pairs at these rows (or where a boolean mask holds), in that order."""
-        return Pairs(self.first[rows], self.second[rows], self.prompt[rows])
+        return Pairs(self.response_a[rows], self.response_b[rows], self.prompt[rows])
 
     def swapped(self) -> Pairs:
-        """The same pairs with the answers in the other order."""
-        return Pairs(self.second, self.first, self.prompt)
+        """The same pairs with the responses in the other order."""
+        return Pairs(self.response_b, self.response_a, self.prompt)
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Comparisons:
 
     Attributes:
         pairs: The pairs, [N].
-        label: float64 [N] in [0, 1], probability that the first answer is the better one; 0.5 is a tie.
+        label: float64 [N] in [0, 1], probability that response_a is better; 0.5 is a tie.
         margin: float64 [N] or None, how much better the winner is, >= 0, in units of the score.
         weight: float64 [N] or None, how often each label counts in a fit, >= 0; None counts each once.
     """
@@ -149,7 +149,7 @@ class Comparisons:
         return len(self.label)
 
     def swapped(self) -> Comparisons:
-        """The same facts with the answers of every pair in the other order."""
+        """The same facts with the responses of every pair in the other order."""
         return Comparisons(self.pairs.swapped(), 1.0 - self.label, self.margin, self.weight)
 
 
@@ -160,9 +160,9 @@ class ScoreMoments:
     Attributes:
         mean: float64 [N], logits times tau.
         variance: float64 [N], its square units, >= 0.
-        tau: Temperature of the likelihood P(first better) = sigmoid(s / tau).
-        error_rate: e, the share of labels that the model takes to be wrong: P(label says first) = e + (1 - 2 e)
-            P(first better). Predictions are of which answer *is* better: evaluation does not read it, so that a
+        tau: Temperature of the likelihood P(a better) = sigmoid(s / tau).
+        error_rate: e, the share of labels that the model takes to be wrong: P(label says a) = e + (1 - 2 e)
+            P(a better). Predictions are of which response *is* better: evaluation does not read it, so that a
             model is measured by the same rule whatever it thinks of its annotators.
     """
 
@@ -198,11 +198,11 @@ class Candidates:
         variance: float64 [N], posterior variance of the score, before division by ``tau`` squared.
         tau: Temperature of the likelihood.
         features: Features of the pool's texts.
-        keys: str [N], a stable name for each pair that does not depend on the order of its answers:
+        keys: str [N], a stable name for each pair that does not depend on the order of its responses:
             ties are broken by a seeded hash of it.
         kernel: Call it for covariance rows; raises ConfigError where the posterior has none.
         error_rate: e, the share of wrong labels: what a label can teach is that of a label with errors.
-        bought: Pairs acquired so far, without their labels; given to acquisition functions, not to selectors.
+        acquired: Pairs acquired so far, without their labels; given to acquisition functions, not to selectors.
 
     Raises:
         ArgumentError: If moments are not arrays of numbers.
@@ -218,7 +218,7 @@ class Candidates:
     keys: np.ndarray
     kernel: Callable[[], PairKernel]
     error_rate: float = 0.0
-    bought: Pairs = field(default_factory=lambda: Pairs(*(np.empty(0, np.int64) for _ in range(3))))
+    acquired: Pairs = field(default_factory=lambda: Pairs(*(np.empty(0, np.int64) for _ in range(3))))
 
     def __post_init__(self) -> None:
         n = len(self.pairs)
@@ -232,8 +232,8 @@ class Candidates:
             raise NumericsError(
                 f"candidates.error_rate: expected in [0, 0.5), got {self.error_rate}; a share of labels"
             )
-        for side in ("first", "second", "prompt"):
-            rows = np.concatenate([getattr(self.pairs, side), getattr(self.bought, side)])
+        for side in ("response_a", "response_b", "prompt"):
+            rows = np.concatenate([getattr(self.pairs, side), getattr(self.acquired, side)])
             count = len(self.features.prompts if side == "prompt" else self.features.responses)
             if len(rows) and not (rows.min() >= 0 and rows.max() < count):
                 raise ShapeError(

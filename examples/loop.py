@@ -15,7 +15,7 @@ responses = rng.standard_normal((400, 8)).astype(np.float32)  # two responses fo
 prompt = np.arange(200)
 pairs = Pairs(2 * prompt, 2 * prompt + 1, prompt)
 reward = responses @ rng.standard_normal(8)  # what the annotator likes
-better = (reward[pairs.first] > reward[pairs.second]).astype(float)
+better = (reward[pairs.response_a] > reward[pairs.response_b]).astype(float)
 
 pool = Pool.of(Features(responses, rng.standard_normal((200, 8)).astype(np.float32)), pairs)
 loop = Loop(

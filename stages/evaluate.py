@@ -48,7 +48,7 @@ def main(arm: str, k: str = "0") -> None:
     table = read_table(POOL / "pairs.parquet")
     truth = recorded(table) if known else None
     pool_pairs = as_pairs(table)
-    gap = words[pool_pairs.first] - words[pool_pairs.second]
+    gap = words[pool_pairs.response_a] - words[pool_pairs.response_b]
     labels = read_table(here / "labels.parquet")
     audits = None if arm == "offline" else read_table(here / "audits.parquet")
     curve, prompts, figures, published, whole = [], [], [], {}, []
@@ -79,8 +79,8 @@ def main(arm: str, k: str = "0") -> None:
             curve += [(seed, number - 1, int((~batch).sum()), *row) for row in estimate_rows(where(mine, batch))]
         curve += [(seed, number, len(mine["label"]), *row) for row in rows]
         place = {"seed": seed, "round": number}
-        answers = point.answers
-        prompts.append({name: np.full(len(answers["prompt"]), value) for name, value in place.items()} | answers)
+        of_prompts = point.prompts
+        prompts.append({name: np.full(len(of_prompts["prompt"]), value) for name, value in place.items()} | of_prompts)
         figures += [(seed, *row) for row in point.figures]
         published[seed] = published_results(f"bgpm/{arm}-round-{number}-seed-{seed}", point.score, benchmark)
     with whole_folder(here / "evaluation") as folder:

@@ -17,11 +17,11 @@ from bgpm.evaluation.result import pool_result, study
 from bgpm.oracles import oracle_of
 from bgpm.registry import parse
 from bgpm.reporting import ReportSettings
+from bgpm.reporting.acquired import read_pool_tables
 from bgpm.reporting.costs import read_costs
 from bgpm.reporting.figure import draw
 from bgpm.reporting.page import costs_page, page
 from bgpm.reporting.pool import draw_pool
-from bgpm.reporting.purchases import read_pool_tables
 from bgpm.reporting.summary import as_csv, metrics, plot_csv, report_json, report_markdown
 from bgpm.stage import (
     ARMS,

@@ -66,9 +66,9 @@ def work(acquisition: Acquisition, arm: str, k: str, path: Path) -> None:
         return
     out = []
     for seed in seeds:
-        model, pool, bought = of(seed)
+        model, pool, acquired = of(seed)
         drawn = generator("score", arm, seed, int(k))
-        scores = score(acquisition, model, pool, bought, generator=drawn, moments=moments[seed])
+        scores = score(acquisition, model, pool, acquired, generator=drawn, moments=moments[seed])
         size = len(scores["pair"])
         told = np.full(size, acquisition.kind, dtype=object)
         out.append({"seed": np.full(size, seed), **scores, "acquisition": told})

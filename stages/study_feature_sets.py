@@ -13,7 +13,7 @@ from bgpm.posteriors import Posterior
 from bgpm.registry import build
 from bgpm.stage import STUDY, read_params, run, whole_folder
 from bgpm.study import PARAMS, read_plan
-from bgpm.study.arm import answers
+from bgpm.study.arm import oracle_labels
 from bgpm.study.feature_sets import accuracies
 from bgpm.study.pools import features_of, fit_reduction, states_of
 from bgpm.study.seeds import of_all
@@ -32,7 +32,9 @@ def main(name: str, which: str) -> None:
     heldout = LabelledSplit(**vars(read_split(folder, folder / "truth-heldout.parquet")), features=features)
     seeds = range(plan.first_seed, plan.first_seed + plan.seeds)
     found = [
-        accuracies(model, posterior, pool, answers(folder, pool, Recorded(), seed), heldout, study.labels, seed=seed)
+        accuracies(
+            model, posterior, pool, oracle_labels(folder, pool, Recorded(), seed), heldout, study.labels, seed=seed
+        )
         for seed in tqdm(seeds, f"{name} {which}", unit="seed", disable=None)
     ]
     with whole_folder(STUDY / "feature_sets" / name / which) as out:

@@ -9,7 +9,7 @@ from bgpm.loop.pool import read_pool
 from bgpm.oracles.recorded import Recorded
 from bgpm.stage import read_params, run, whole_folder, write_json
 from bgpm.study import LABELLED, PARAMS, StudyPlan, labelled, read_plan
-from bgpm.study.arm import Components, answers
+from bgpm.study.arm import Components, oracle_labels
 from bgpm.study.labelled import WholeRun
 from bgpm.study.seeds import of_all, side_by_side, write_curve
 
@@ -22,7 +22,7 @@ def main(name: str, arm: str) -> None:
     runs = side_by_side(partial(one, plan, name, arm), seeds, plan.processes, f"{name} {arm}")
     with whole_folder(LABELLED / "loops" / name / arm) as folder:
         write_curve(folder / "curve.parquet", seeds, [run.curve for run in runs])
-        write_table(folder / "bought.parquet", of_all(seeds, [run.bought for run in runs]))
+        write_table(folder / "acquired.parquet", of_all(seeds, [run.acquired for run in runs]))
         write_json(folder / "summary.json", {"pairs": runs[0].pairs})
 
 
@@ -31,7 +31,7 @@ def one(plan: StudyPlan, name: str, arm: str, seed: int) -> WholeRun:
     tables = LABELLED / "tables" / name
     pool = read_pool(tables, LABELLED / "features" / name / "pool")
     arm_plan = plan.labelled.arm_plans[arm]
-    truth = answers(tables, pool, Recorded(noise=arm_plan.noise), seed)
+    truth = oracle_labels(tables, pool, Recorded(noise=arm_plan.noise), seed)
     return labelled.run(plan.labelled, arm_plan, pool, truth, seed=seed)
 
 

@@ -9,7 +9,7 @@ from bgpm.loop.pool import read_labelled, read_pool
 from bgpm.oracles.recorded import Recorded
 from bgpm.stage import STUDY, generator, read_params, run, whole_folder
 from bgpm.study import PARAMS, StudyPlan, fitted, read_plan
-from bgpm.study.arm import Components, Run, answers
+from bgpm.study.arm import Components, Run, oracle_labels
 from bgpm.study.arm import run as loop
 from bgpm.study.seeds import of_all, side_by_side, write_curve
 
@@ -21,7 +21,7 @@ def main(name: str, arm: str) -> None:
     runs = side_by_side(partial(one, plan, name, arm), seeds, plan.processes, f"{name} {arm}")
     with whole_folder(STUDY / "loops" / name / arm) as folder:
         write_curve(folder / "curve.parquet", seeds, [run.curve for run in runs])
-        for table in ("prompts", "bought"):
+        for table in ("prompts", "acquired"):
             write_table(folder / f"{table}.parquet", of_all(seeds, [getattr(run, table) for run in runs]))
 
 
@@ -32,7 +32,7 @@ def one(plan: StudyPlan, name: str, arm: str, seed: int) -> Run:
     heldout = read_labelled(tables, tables / "truth-heldout.parquet", features / "pool")
     measured = read_labelled(benchmark, benchmark / "truth-benchmark.parquet", features / "benchmark")
     arm_plan = plan.arm_plans[arm]
-    truth = answers(tables, pool, Recorded(noise=arm_plan.noise), seed)
+    truth = oracle_labels(tables, pool, Recorded(noise=arm_plan.noise), seed)
     if plan.pool_plans[name].labels == "fitted":
         world = fitted.fit(pool, truth)
         truth = fitted.drawn(world, pool, generator("fitted", seed))

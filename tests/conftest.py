@@ -25,19 +25,19 @@ SUBJECTS = ["river", "clock", "bread", "engine", "garden", "letter", "winter", "
 QUALITIES = {"good": "clear useful kind exact helpful", "bad": "vague rude wrong broken useless"}
 
 
-def tiny_pool(prompts: int = 24, answers: int = 4, seed: int = 0) -> list[dict[str, Any]]:
+def tiny_pool(prompts: int = 24, responses: int = 4, seed: int = 0) -> list[dict[str, Any]]:
     """Pairs whose better answer has more good words than bad ones: learnable from word embeddings."""
     rng = np.random.default_rng(seed)
     rows = []
     for n in range(prompts):
         texts, goodness = [], []
-        for k in range(answers):
+        for k in range(responses):
             good = int(rng.integers(0, 7))
             words = [*rng.choice(QUALITIES["good"].split(), good), *rng.choice(QUALITIES["bad"].split(), 6 - good)]
             rng.shuffle(words)
             texts.append(f"{SUBJECTS[(n + k) % 10]} " + " ".join(words) + f" number{n} answer{k}")
             goodness.append(good)
-        for a, b in itertools.combinations(range(answers), 2):
+        for a, b in itertools.combinations(range(responses), 2):
             if goodness[a] != goodness[b]:
                 rows.append(
                     {

@@ -31,7 +31,7 @@ class DenseKernel:
 
 @dataclass(frozen=True)
 class Pool:
-    """Candidates of a linear-Gaussian model: s = w . (phi_first - phi_second), w ~ N(mean, covariance)."""
+    """Candidates of a linear-Gaussian model: s = w . (phi_a - phi_b), w ~ N(mean, covariance)."""
 
     features: Features
     pairs: Pairs
@@ -43,7 +43,7 @@ class Pool:
 
     def candidates(self) -> Candidates:
         phi = self.features.responses.astype(np.float64)
-        apart = phi[self.pairs.first] - phi[self.pairs.second]
+        apart = phi[self.pairs.response_a] - phi[self.pairs.response_b]
         covariance = apart @ self.weight_covariance @ apart.T
         return Candidates(
             self.pairs,
@@ -58,8 +58,10 @@ class Pool:
 
     def swapped(self, mask: np.ndarray) -> Pool:
         """The same pairs, the answers in the other order where the mask holds."""
-        first, second = self.pairs.first, self.pairs.second
-        turned = Pairs(np.where(mask, second, first), np.where(mask, first, second), self.pairs.prompt)
+        response_a, response_b = self.pairs.response_a, self.pairs.response_b
+        turned = Pairs(
+            np.where(mask, response_b, response_a), np.where(mask, response_a, response_b), self.pairs.prompt
+        )
         return replace(self, pairs=turned)
 
     def permuted(self, order: np.ndarray) -> Pool:
@@ -71,20 +73,22 @@ class Pool:
 def make_pool() -> Callable[..., Pool]:
     """A pool of all pairs of the answers to each prompt; ``spread`` is the standard deviation of a typical score."""
 
-    def make(prompts: int = 12, answers: int = 4, dim: int = 6, spread: float = 1.0, seed: int = 0) -> Pool:
+    def make(prompts: int = 12, responses: int = 4, dim: int = 6, spread: float = 1.0, seed: int = 0) -> Pool:
         rng = np.random.default_rng(seed)
-        duels = list(itertools.combinations(range(answers), 2))
-        first, second, prompt = np.array(
-            [(q * answers + a, q * answers + b, q) for q in range(prompts) for a, b in duels], np.int64
+        duels = list(itertools.combinations(range(responses), 2))
+        response_a, response_b, prompt = np.array(
+            [(q * responses + a, q * responses + b, q) for q in range(prompts) for a, b in duels], np.int64
         ).T
         root = rng.normal(size=(dim, dim))
         return Pool(
             Features(
-                rng.normal(size=(prompts * answers, dim)).astype(np.float32),
+                rng.normal(size=(prompts * responses, dim)).astype(np.float32),
                 rng.normal(size=(prompts, dim)).astype(np.float32),
             ),
-            Pairs(first, second, prompt),
-            np.array([f"prompt {q}: {i} and {j}" for i, j, q in zip(first, second, prompt, strict=True)], object),
+            Pairs(response_a, response_b, prompt),
+            np.array(
+                [f"prompt {q}: {i} and {j}" for i, j, q in zip(response_a, response_b, prompt, strict=True)], object
+            ),
             rng.normal(size=dim),
             spread**2 * root @ root.T / (2 * dim * dim),
             0.7,

@@ -41,9 +41,9 @@ def make_problem(labels=60, p=8, *, linear=2.0, cyclic=0.0, seed=0, tests=200, n
         return Pairs(4 * prompt + one, 4 * prompt + two, prompt)
 
     def score(some: Pairs) -> np.ndarray:
-        one, two = responses[some.first] @ plane.T, responses[some.second] @ plane.T
+        one, two = responses[some.response_a] @ plane.T, responses[some.response_b] @ plane.T
         turn = (one[:, 0] * two[:, 1] - one[:, 1] * two[:, 0]) / 2**0.5
-        return linear / 2**0.5 * (responses[some.first] - responses[some.second]) @ reward + cyclic * turn
+        return linear / 2**0.5 * (responses[some.response_a] - responses[some.response_b]) @ reward + cyclic * turn
 
     train, test = pairs(labels, 0, prompts), pairs(tests, prompts, len(responses) // 4)
     s = score(train)

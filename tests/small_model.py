@@ -17,7 +17,12 @@ from bgpm.posteriors import Posterior
 from bgpm.types import Comparisons, Features, Pairs
 
 PROMPTS = ["tell me about the clock number1", "tell me about the river number0"]
-ANSWERS = ["clock clear useful kind", "clock vague rude", "clock clear rude exact", "clock wrong broken useless vague"]
+RESPONSES = [
+    "clock clear useful kind",
+    "clock vague rude",
+    "clock clear rude exact",
+    "clock wrong broken useless vague",
+]
 
 
 def trained(encoder: Path, model: Model, posterior: Posterior) -> PreferenceModel:
@@ -30,8 +35,12 @@ def trained(encoder: Path, model: Model, posterior: Posterior) -> PreferenceMode
     embed(backbone, [([{"role": "user", "content": prompt}], text) for prompt, text in texts], states)
     reduction = Reduction.fit(FeatureSettings(pca=16), states, [text for _, text in texts])
     at = {text: row for row, text in enumerate(texts)}
-    first, second = (np.array([at[row["prompt"], row[side]] for row in rows]) for side in ("response_a", "response_b"))
+    response_a, response_b = (
+        np.array([at[row["prompt"], row[side]] for row in rows]) for side in ("response_a", "response_b")
+    )
     features = Features(reduction(states, [text for _, text in texts]), np.empty((len(rows), 0), np.float32))
-    data = Comparisons(Pairs(first, second, np.arange(len(rows))), np.array([row["label"] for row in rows], np.float64))
+    data = Comparisons(
+        Pairs(response_a, response_b, np.arange(len(rows))), np.array([row["label"] for row in rows], np.float64)
+    )
     fitted = posterior.fit(model, features, data, seed=0)
     return PreferenceModel(fitted, backbone, reduction, base=settings)

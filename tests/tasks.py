@@ -97,25 +97,27 @@ class Workspace:
         for name, items in {"responses": texts.responses(), "prompts": texts.prompts()}.items():
             states[name] = np.empty((len(items), loaded.layers, loaded.width), np.float32)
             embed(loaded, items, states[name])
-        reduction = Reduction.fit(self.reduction, states["responses"], list(texts.answers))
+        reduction = Reduction.fit(self.reduction, states["responses"], list(texts.response_texts))
         (folder / "features").mkdir()
-        np.save(folder / "features/responses.npy", reduction(states["responses"], list(texts.answers)))
-        np.save(folder / "features/prompts.npy", reduction(states["prompts"], list(texts.questions)))
+        np.save(folder / "features/responses.npy", reduction(states["responses"], list(texts.response_texts)))
+        np.save(folder / "features/prompts.npy", reduction(states["prompts"], list(texts.prompt_texts)))
         reduction.save(folder / "features/reduction.safetensors")
 
     def _tables(self, name: str, rows: list[dict[str, Any]]) -> None:
         prompts = list(dict.fromkeys(row["prompt"] for row in rows))
-        answers = list(dict.fromkeys((row["prompt"], row[key]) for row in rows for key in ("response_a", "response_b")))
-        at = {answer: n for n, answer in enumerate(answers)}
+        responses = list(
+            dict.fromkeys((row["prompt"], row[key]) for row in rows for key in ("response_a", "response_b"))
+        )
+        at = {response: n for n, response in enumerate(responses)}
         messages = [json.dumps([{"role": "user", "content": prompt}]) for prompt in prompts]
         write_table(self.folder / name / "prompts.parquet", {"messages": messages, "text": prompts})
         write_table(
             self.folder / name / "responses.parquet",
-            {"prompt": [prompts.index(prompt) for prompt, _ in answers], "text": [text for _, text in answers]},
+            {"prompt": [prompts.index(prompt) for prompt, _ in responses], "text": [text for _, text in responses]},
         )
         pairs = {
-            "first": [at[row["prompt"], row["response_a"]] for row in rows],
-            "second": [at[row["prompt"], row["response_b"]] for row in rows],
+            "response_a": [at[row["prompt"], row["response_a"]] for row in rows],
+            "response_b": [at[row["prompt"], row["response_b"]] for row in rows],
             "prompt": [prompts.index(row["prompt"]) for row in rows],
         }
         write_table(self.folder / name / "pairs.parquet", pairs)

@@ -30,7 +30,7 @@ def test_columns_keys_and_labels_are_named_as_in_the_parameters(tmp_path: Path) 
     options = [*named, "--ignore-keys", "[mood]", "--labels", "{a: [L], b: [R]}"]
     (entry,) = read(given(file, *options))
     assert entry.choice.prompt == (("user", "why"),)
-    assert entry.choice.answers == ("x", "y")
+    assert entry.choice.responses == ("x", "y")
     assert entry.columns == ROW
 
 

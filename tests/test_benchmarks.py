@@ -139,8 +139,8 @@ def test_the_reference_of_the_laplace_fit_finds_the_same_scores() -> None:
     weight, covariance = laplace.plain(data, torch.tensor(precision, dtype=torch.float64))
     assert covariance.shape == (24, 24)
     with torch.no_grad():
-        ours = model.module(data.first, data.second)
-        theirs = laplace.module_of(weight)(data.first, data.second)
+        ours = model.module(data.response_a, data.response_b)
+        theirs = laplace.module_of(weight)(data.response_a, data.response_b)
     torch.testing.assert_close(theirs, ours, rtol=0, atol=0.02)
     assert theirs.std() > 1
 

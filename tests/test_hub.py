@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import Project, write_tiny_bert
 from huggingface_hub import ModelCard
-from small_model import ANSWERS, PROMPTS, trained
+from small_model import PROMPTS, RESPONSES, trained
 
 from bgpm.data.tables import read_table
 from bgpm.errors import ConfigError, StateError
@@ -34,7 +34,7 @@ def model(encoder: Path) -> PreferenceModel:
 
 
 def same(a: PreferenceModel, b: PreferenceModel) -> None:
-    for one, other in zip(a.matrix(PROMPTS[0], ANSWERS), b.matrix(PROMPTS[0], ANSWERS), strict=True):
+    for one, other in zip(a.matrix(PROMPTS[0], RESPONSES), b.matrix(PROMPTS[0], RESPONSES), strict=True):
         np.testing.assert_array_equal(one, other)
 
 

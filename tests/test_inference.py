@@ -36,7 +36,12 @@ from bgpm.training.run import run
 
 FOLDER = "data/entropy/round-2/model"
 PROMPT = "tell me about the clock"
-ANSWERS = ["clock clear useful kind", "clock vague rude", "clock clear rude exact", "clock wrong broken useless vague"]
+RESPONSES = [
+    "clock clear useful kind",
+    "clock vague rude",
+    "clock clear rude exact",
+    "clock wrong broken useless vague",
+]
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +75,7 @@ def check_against_pool(project: Project, folder: Path, model: PreferenceModel, p
         at = {row: n for n, row in enumerate(rows)}
         got = model.matrix(json.loads(messages[prompt]), list(responses["text"][rows]))
         for n in np.flatnonzero(pairs.prompt == prompt):
-            i, j = at[pairs.first[n]], at[pairs.second[n]]
+            i, j = at[pairs.response_a[n]], at[pairs.response_b[n]]
             expected = mean[n] / tau, variance[n] / tau**2, p[n]
             np.testing.assert_allclose([whole[i, j] for whole in got], expected, rtol=1e-4, atol=1e-5)
             compared += 1
@@ -120,14 +125,14 @@ def test_a_trained_backbone_is_the_one_that_reads(finished_project: Project, tmp
 
 
 def test_a_matrix_is_antisymmetric_to_the_bit_and_equal_answers_tie(model: PreferenceModel) -> None:
-    mean, variance, p = model.matrix(PROMPT, [*ANSWERS, ANSWERS[1]])
+    mean, variance, p = model.matrix(PROMPT, [*RESPONSES, RESPONSES[1]])
     assert np.array_equal(mean, -mean.T)
     assert np.array_equal(variance, variance.T)
     assert np.array_equal(p + p.T, np.ones((5, 5)))
     assert np.abs(mean[0, 1:]).min() > 0
     assert (mean[1, 4], variance[1, 4], p[1, 4]) == (0, 0, 0.5)
     assert np.array_equal(mean[1], mean[4])
-    turned = model.matrix(PROMPT, ANSWERS[::-1]).mean
+    turned = model.matrix(PROMPT, RESPONSES[::-1]).mean
     np.testing.assert_allclose(turned[::-1, ::-1], mean[:4, :4], atol=1e-5)
 
 
@@ -142,10 +147,10 @@ def test_each_distinct_answer_is_embedded_once(
 
     embed = module.embed
     monkeypatch.setattr(module, "embed", counted)
-    model.matrix(PROMPT, [*ANSWERS, ANSWERS[1]])
+    model.matrix(PROMPT, [*RESPONSES, RESPONSES[1]])
     assert len(seen) == 4
     seen.clear()
-    rows = [{"prompt": q, "responses": ANSWERS[s]} for q in (PROMPT, "why") for s in (slice(3), slice(1, 4))]
+    rows = [{"prompt": q, "responses": RESPONSES[s]} for q in (PROMPT, "why") for s in (slice(3), slice(1, 4))]
     rank(finished_project, write_jsonl(tmp_path / "f.jsonl", rows), tmp_path / "out.jsonl")
     assert len(seen) == 1 + 2 * 4  # the first is how `load` recognises the backbone
 
@@ -161,13 +166,13 @@ def test_the_order_is_bordas_and_the_winner_condorcets() -> None:
 
 
 def test_rank_and_best_of_n_agree_with_the_matrix(model: PreferenceModel) -> None:
-    p = model.matrix(PROMPT, ANSWERS).probability
+    p = model.matrix(PROMPT, RESPONSES).probability
     borda = [np.mean([p[i, j] for j in range(4) if j != i]) for i in range(4)]
-    found = model.rank(PROMPT, ANSWERS)
+    found = model.rank(PROMPT, RESPONSES)
     np.testing.assert_allclose(found.borda, borda, atol=1e-6)
     assert found.order == sorted(range(4), key=lambda i: -borda[i])
-    assert model.best_of_n(PROMPT, ANSWERS) == int(np.argmax(borda))
-    assert model.embed(PROMPT, ANSWERS[:2]).responses.shape == (2, 16)
+    assert model.best_of_n(PROMPT, RESPONSES) == int(np.argmax(borda))
+    assert model.embed(PROMPT, RESPONSES[:2]).responses.shape == (2, 16)
 
 
 def apply(project: Project, command: str, file: Path, *more: str | Path) -> None:
@@ -186,7 +191,7 @@ def lines(text: str) -> list[dict[str, Any]]:
 def test_score_reads_every_shape_of_a_pair(
     finished_project: Project, model: PreferenceModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    question, (a, b, *_) = {"role": "user", "content": PROMPT}, ANSWERS
+    question, (a, b, *_) = {"role": "user", "content": PROMPT}, RESPONSES
     rows = [
         {"prompt": PROMPT, "response_a": a, "response_b": b, "id": "é"},
         {"prompt": PROMPT, "chosen": b, "rejected": a},
@@ -204,7 +209,7 @@ def test_score_reads_every_shape_of_a_pair(
 
 
 def test_rank_adds_order_borda_and_winner(finished_project: Project, model: PreferenceModel, tmp_path: Path) -> None:
-    rows = [{"prompt": PROMPT, "responses": ANSWERS, "note": 1}, {"prompt": "why", "responses": ANSWERS[:2]}]
+    rows = [{"prompt": PROMPT, "responses": RESPONSES, "note": 1}, {"prompt": "why", "responses": RESPONSES[:2]}]
     got = rank(finished_project, write_jsonl(tmp_path / "f.jsonl", rows), tmp_path / "out.jsonl")
     for row, before in zip(got, rows, strict=True):
         expected = model.rank(before["prompt"], before["responses"])
@@ -216,10 +221,10 @@ def test_rank_adds_order_borda_and_winner(finished_project: Project, model: Pref
 def test_export_is_trls_preference_format(
     finished_project: Project, model: PreferenceModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    texts = write_jsonl(tmp_path / "f.jsonl", [{"prompt": PROMPT, "responses": ANSWERS}])
-    order, p = model.rank(PROMPT, ANSWERS).order, model.matrix(PROMPT, ANSWERS).probability
+    texts = write_jsonl(tmp_path / "f.jsonl", [{"prompt": PROMPT, "responses": RESPONSES}])
+    order, p = model.rank(PROMPT, RESPONSES).order, model.matrix(PROMPT, RESPONSES).probability
     apply(finished_project, "export", texts, "--format", "dpo")
-    best = {"prompt": PROMPT, "chosen": ANSWERS[order[0]], "rejected": ANSWERS[order[-1]]}
+    best = {"prompt": PROMPT, "chosen": RESPONSES[order[0]], "rejected": RESPONSES[order[-1]]}
     (row,) = lines(capsys.readouterr().out)
     assert row.pop("probability") == pytest.approx(p[order[0], order[-1]], abs=1e-5)
     assert row == best
@@ -227,23 +232,23 @@ def test_export_is_trls_preference_format(
     least = float(np.median(p[p > 0.5]))
     apply(finished_project, "export", texts, "--format", "dpo", "--pairs", "all", "--min-probability", str(least))
     said = capsys.readouterr()
-    got = {(ANSWERS.index(row["chosen"]), ANSWERS.index(row["rejected"])) for row in lines(said.out)}
+    got = {(RESPONSES.index(row["chosen"]), RESPONSES.index(row["rejected"])) for row in lines(said.out)}
     strict = {(int(i), int(j)) for i, j in np.argwhere(p > least + 1e-5)}
     assert strict <= got <= {(int(i), int(j)) for i, j in np.argwhere(p > least - 1e-5)}
     assert 0 < len(got) < 6
     for row in lines(said.out):
-        expected = p[ANSWERS.index(row["chosen"]), ANSWERS.index(row["rejected"])]
+        expected = p[RESPONSES.index(row["chosen"]), RESPONSES.index(row["rejected"])]
         assert row["probability"] == pytest.approx(expected, abs=1e-5)
     assert f"{6 - len(got)} of 6 pairs left out" in said.err
 
     chat = [{"role": "system", "content": "be brief"}, {"role": "user", "content": PROMPT}]
-    rows = [{"prompt": chat, "responses": ANSWERS[:2]}, {"prompt": PROMPT, "responses": ANSWERS}]
+    rows = [{"prompt": chat, "responses": RESPONSES[:2]}, {"prompt": PROMPT, "responses": RESPONSES}]
     apply(finished_project, "export", write_jsonl(tmp_path / "g.jsonl", rows), "--format", "dpo")
     first, second = lines(capsys.readouterr().out)
     assert 0.5 < first["probability"] <= 1
     assert second.pop("probability") == pytest.approx(p[order[0], order[-1]], abs=1e-5)
     assert first["prompt"] == chat
-    assert {first["chosen"][0]["content"], first["rejected"][0]["content"]} == set(ANSWERS[:2])
+    assert {first["chosen"][0]["content"], first["rejected"][0]["content"]} == set(RESPONSES[:2])
     assert second == {
         "prompt": [chat[1]],
         "chosen": [{"role": "assistant", "content": best["chosen"]}],
@@ -255,7 +260,7 @@ def test_export_is_trls_preference_format(
     ("command", "row", "message"),
     [
         ("score", {"prompt": "why", "response_a": "x"}, "expected columns"),
-        ("score", {"prompt": "why", "responses": ["x", "y", "z"]}, "3 answers: expected a pair; use `bgpm rank`"),
+        ("score", {"prompt": "why", "responses": ["x", "y", "z"]}, "3 responses: expected a pair; use `bgpm rank`"),
         ("score", {"prompt": "why", "response_a": "x", "response_b": "y", "n": "\ud800"}, "not valid Unicode"),
         ("rank", {"prompt": " ", "responses": ["x", "y"]}, "the prompt is empty"),
         ("rank", {"prompt": "why", "responses": []}, "the list is empty"),
@@ -305,7 +310,7 @@ def test_one_response_wins_equal_ones_tie_and_blank_ones_are_ranked_and_counted(
 def test_label_split_and_margin_are_not_looked_at(
     finished_project: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pair = {"prompt": PROMPT, "response_a": ANSWERS[0], "response_b": ANSWERS[1]}
+    pair = {"prompt": PROMPT, "response_a": RESPONSES[0], "response_b": RESPONSES[1]}
     rows = [pair, pair | {"label": "left", "split": "test", "margin": -0.5}]
     apply(finished_project, "score", write_jsonl(tmp_path / "f.jsonl", rows))
     plain, odd = lines(capsys.readouterr().out)
@@ -321,27 +326,27 @@ def test_export_gives_tool_turns_back_as_they_came(
         {"role": "assistant", "content": None, "tool_calls": [call]},
         {"role": "tool", "content": "by hand", "tool_call_id": "c1"},
     ]
-    responses = [[{"role": "assistant", "content": "x", "tool_calls": [call]}], ANSWERS[0]]
+    responses = [[{"role": "assistant", "content": "x", "tool_calls": [call]}], RESPONSES[0]]
     tools = [{"type": "function", "function": {"name": "find"}}]
     rows = [{"prompt": prompt, "responses": responses, "tools": tools}]
     apply(finished_project, "export", write_jsonl(tmp_path / "f.jsonl", rows), "--format", "dpo")
     (row,) = lines(capsys.readouterr().out)
     assert (row["prompt"], row["tools"]) == (prompt, tools)
-    plain = [{"role": "assistant", "content": ANSWERS[0]}]
+    plain = [{"role": "assistant", "content": RESPONSES[0]}]
     assert sorted([row["chosen"], row["rejected"]], key=str) == sorted([responses[0], plain], key=str)
 
 
 def test_what_cannot_be_compared_is_refused(model: PreferenceModel) -> None:
-    with pytest.raises(DataError, match="answer 2 of 3: expected text"):
+    with pytest.raises(DataError, match="response 2 of 3: not text"):
         model.rank(PROMPT, ["x", None, "y"])  # type: ignore[list-item]
-    with pytest.raises(DataError, match="no answer"):
+    with pytest.raises(DataError, match="no response"):
         model.embed(PROMPT, [])
     with pytest.raises(DataError, match="put it into a list"):
         model.embed(PROMPT, "one text")
     with pytest.raises(DataError, match="expected messages with role and content"):
-        model.embed(["why"], ANSWERS)  # type: ignore[list-item]
+        model.embed(["why"], RESPONSES)  # type: ignore[list-item]
     with pytest.raises(DataError, match="last turn to be the user's"):
-        model.matrix([{"role": "assistant", "content": "hello"}], ANSWERS)
+        model.matrix([{"role": "assistant", "content": "hello"}], RESPONSES)
 
 
 def test_a_conversation_that_the_chat_template_refuses_is_named(
@@ -350,7 +355,8 @@ def test_a_conversation_that_the_chat_template_refuses_is_named(
     template = "{% if messages[0].role == 'system' %}{{ raise_exception('no system turn') }}{% endif %}"
     monkeypatch.setattr(model.backbone.tokenizer, "chat_template", template + "{{ messages[0].content }}")
     choices = [
-        ResponseSet(((role, "be brief"), ("user", PROMPT)), tuple(ANSWERS), f"f:{role}") for role in ("user", "system")
+        ResponseSet(((role, "be brief"), ("user", PROMPT)), tuple(RESPONSES), f"f:{role}")
+        for role in ("user", "system")
     ]
     model.embed_all(choices[:1])
     with pytest.raises(DataError, match=r"^f:system: the backbone's chat template refuses .* no system turn"):
@@ -395,5 +401,5 @@ def test_a_model_of_other_features_or_of_another_backbone_is_refused(finished_pr
     with torch.random.fork_rng():
         torch.manual_seed(1)
         BertModel(other.config).save_pretrained(project.folder / "tiny/backbone")
-    with pytest.raises(StateError, match="other features of the pool's first answer"):
+    with pytest.raises(StateError, match="other features of the pool's first response"):
         PreferenceModel.load(FOLDER, root=project.folder)

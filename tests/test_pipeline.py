@@ -407,8 +407,8 @@ def test_a_pair_that_nobody_could_judge_is_paid_for_once_and_never_trained_on(ab
         assert len(set(labels["pair"][mine])) == mine.sum() == 20
         for k in (0, 1):
             scores = read_table(project.folder / f"data/entropy/round-{k}/scores.parquet")
-            bought = labels["pair"][mine & (labels["round"] <= k)]
-            assert not np.isin(bought, scores["pair"][scores["seed"] == seed]).any()
+            acquired = labels["pair"][mine & (labels["round"] <= k)]
+            assert not np.isin(acquired, scores["pair"][scores["seed"] == seed]).any()
         model = json.loads(project.read("data/entropy/round-2/model/summary.json"))[f"seed-{seed}"]
         assert model["labels"] == (mine & ~skipped).sum()
     assert json.loads(project.read("reports/metrics.json"))["labels"] == 20  # asked for, and so paid for
@@ -425,7 +425,7 @@ def test_a_judges_replies_survive_dvc_and_are_no_dependency(abstaining_project: 
     def by_good_words(_: int, request: Request) -> Response:
         text = request.body["messages"][0]["content"]
         a, b = re.findall(r"<answer_[ab]>(.*?)</answer_[ab]>", text, re.S)
-        counts = [sum(word in good for word in answer.split()) for answer in (a, b)]
+        counts = [sum(word in good for word in annotation.split()) for annotation in (a, b)]
         return completion("A" if counts[0] > counts[1] else "B")
 
     project.env |= {"JUDGE_KEY": "sk-secret-9876543210", "NO_PROXY": "127.0.0.1"}

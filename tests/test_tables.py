@@ -12,7 +12,7 @@ from bgpm.errors import StateError
 
 TABLE = {
     "pair_id": np.array(["a", "ü", "\u2028", ""], object),
-    "first": np.array([3, 0, 2, 1]),
+    "response_a": np.array([3, 0, 2, 1]),
     "label": np.array([1.0, np.nan, 0.5, 0.0]),
     "known": np.array([True, False, True, True]),
 }
@@ -74,7 +74,7 @@ def test_tables_of_no_rows_survive(tmp_path: Path) -> None:
 
 def test_tables_are_stacked_and_cut_row_by_row() -> None:
     both = concatenate([TABLE, where(TABLE, np.array([2, 0]))])
-    assert both["first"].tolist() == [3, 0, 2, 1, 2, 3]
+    assert both["response_a"].tolist() == [3, 0, 2, 1, 2, 3]
     assert where(both, both["known"])["pair_id"].tolist() == ["a", "\u2028", "", "\u2028", "a"]
 
 
@@ -89,5 +89,23 @@ def test_rows_are_found_by_id_and_a_strange_id_is_named() -> None:
 
 
 def test_the_index_columns_become_pairs() -> None:
-    pairs = as_pairs({"first": np.array([0, 1], np.int32), "second": [2, 3], "prompt": np.array([0, 0]), "more": None})
-    assert (pairs.first.dtype, pairs.second.tolist()) == (np.int64, [2, 3])
+    pairs = as_pairs(
+        {"response_a": np.array([0, 1], np.int32), "response_b": [2, 3], "prompt": np.array([0, 0]), "more": None}
+    )
+    assert (pairs.response_a.dtype, pairs.response_b.tolist()) == (np.int64, [2, 3])
+
+
+def test_columns_of_an_older_run_are_read_under_their_new_names_and_that_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "pairs.parquet"
+    write_table(path, {"pair_id": ["p"], "first": np.array([3]), "second": np.array([4]), "prompt": np.array([0])})
+    for columns in (["response_b", "pair_id"], None, ["prompt"]):
+        found = read_table(path, columns)
+        assert list(found) == (columns or ["pair_id", "response_a", "response_b", "prompt"])
+        assert found.get("response_b", [4]) == [4]
+    assert caplog.messages == [
+        f"{path}: an older run wrote it; first is read as response_a, second is read as response_b"
+    ]
+    with pytest.raises(StateError, match="no column first; it has pair_id, response_a, response_b, prompt"):
+        read_table(path, ["first"])

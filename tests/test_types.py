@@ -14,24 +14,26 @@ PAIRS = Pairs(np.array([0, 2, 4]), np.array([1, 3, 5]), np.array([0, 0, 1]))
 def test_swapping_twice_changes_nothing_and_once_turns_labels_round() -> None:
     facts = Comparisons(PAIRS, np.array([1.0, 0.25, 0.5]), np.array([2.0, 0.0, np.nan]))
     swapped = facts.swapped()
-    assert swapped.pairs.first.tolist() == [1, 3, 5]
+    assert swapped.pairs.response_a.tolist() == [1, 3, 5]
     assert swapped.label.tolist() == [0.0, 0.75, 0.5]
     assert swapped.margin is facts.margin
     assert swapped.swapped().label.tolist() == facts.label.tolist()
 
 
 def test_rows_are_taken_in_the_order_asked_for_or_by_mask() -> None:
-    assert PAIRS.take(np.array([2, 0])).second.tolist() == [5, 1]
+    assert PAIRS.take(np.array([2, 0])).response_b.tolist() == [5, 1]
     assert PAIRS.take(np.array([False, True, True])).prompt.tolist() == [0, 1]
     assert len(PAIRS.take(np.array([], np.int64))) == 0
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "prompt"), [([0], [1, 2], [0]), ([0], [1], [0, 0]), ([[0]], [[1]], [[0]]), (0, 1, 0)]
+    ("response_a", "response_b", "prompt"), [([0], [1, 2], [0]), ([0], [1], [0, 0]), ([[0]], [[1]], [[0]]), (0, 1, 0)]
 )
-def test_pairs_of_different_lengths_or_dimensions_are_refused(first: object, second: object, prompt: object) -> None:
+def test_pairs_of_different_lengths_or_dimensions_are_refused(
+    response_a: object, response_b: object, prompt: object
+) -> None:
     with pytest.raises(ShapeError, match="three vectors of one length"):
-        Pairs(np.array(first), np.array(second), np.array(prompt))
+        Pairs(np.array(response_a), np.array(response_b), np.array(prompt))
 
 
 @pytest.mark.parametrize(

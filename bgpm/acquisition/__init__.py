@@ -2,7 +2,7 @@
 
 One file a function, found by its name (see `bgpm.registry`). Each maps `Candidates` to one number a
 pair, higher is better, the same for a pair and its swap. Units are in each docstring. x = s / tau is
-the score in units of the temperature and p = sigmoid(x) the probability that the first answer is better.
+the score in units of the temperature and p = sigmoid(x) the probability that response_a is better.
 """
 
 from __future__ import annotations

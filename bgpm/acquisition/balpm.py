@@ -58,13 +58,13 @@ class Balpm(Acquisition):
     def values(self, candidates: Candidates, *, generator: np.random.Generator) -> np.ndarray:
         information = F.bald(*moments(candidates), candidates.tau, error_rate=candidates.error_rate).numpy()
         offered, first, of = np.unique(candidates.pairs.prompt, return_index=True, return_inverse=True)
-        bought, times = np.unique(candidates.bought.prompt, return_counts=True)
+        acquired, times = np.unique(candidates.acquired.prompt, return_counts=True)
         prompts = candidates.features.prompts
         require_finite("prompt features", prompts[offered], candidates.keys[first])
         require_finite(
-            "prompt features", prompts[bought], np.array([f"acquired of prompt {row}" for row in bought], object)
+            "prompt features", prompts[acquired], np.array([f"acquired of prompt {row}" for row in acquired], object)
         )
-        known = np.union1d(offered, bought)
+        known = np.union1d(offered, acquired)
         points, here = prompts[known].astype(np.float64), prompts[offered].astype(np.float64)
         if len(points) > max(EXACT, LEAF, 8 * self.neighbours):
             radius = _radius_in_trees(points, self.neighbours, generator)[np.searchsorted(known, offered)]
@@ -74,8 +74,8 @@ class Balpm(Acquisition):
             return information
         nearest = radius[radius > 0].min()
         radius = np.maximum(radius, nearest)
-        within = _count_within(here, radius, prompts[bought].astype(np.float64), times)
-        harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, len(candidates.bought) + 1))])
+        within = _count_within(here, radius, prompts[acquired].astype(np.float64), times)
+        harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, len(candidates.acquired) + 1))])
         contribution = np.log(radius / nearest) - harmonic[within] / points.shape[1]
         return information + self.entropy_weight * (contribution - contribution.min())[of]
 

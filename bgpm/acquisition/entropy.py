@@ -18,7 +18,7 @@ class Entropy(Acquisition):
     The sum of what the model does not know (`bald`) and of the label's own noise: where labels are noisy it
     may acquire coin tosses. It does not chase the most extreme feature differences, as the variance does.
 
-    p is the probability that the first answer *is* better, also where annotators err: their errors add the same noise
+    p is the probability that response_a *is* better, also where annotators err: their errors add the same noise
     to every pair, so the ranking would be the same, and the odds that `power` makes of the values only flatter. An
     error rate acts through the posterior.
     """

@@ -47,8 +47,8 @@ _CHUNK = 1 << 13  # pairs whose integrands are held at once: 24 MiB
 class Epig(Acquisition):
     """Mean information about the label of a target pair, in nats, in [0, log 2].
 
-    Where annotators err (``candidates.error_rate``), what the label *they give* tells about which answer of the target
-    *is* better: nobody wants to predict their errors.
+    Where annotators err (``candidates.error_rate``), what the label *they give* tells about which response of the
+    target *is* better: nobody wants to predict their errors.
 
     Needs covariances between pairs: ConfigError for a posterior without them.
 
@@ -67,7 +67,7 @@ class Epig(Acquisition):
         kernel = candidates.kernel()
         mean, _ = moments(candidates)
         variance = kernel.diagonal().to(mean)
-        # Every pair is turned so that its first answer is the likely loser: then a pair and its swap are one.
+        # Every pair is turned so that its first response is the likely loser: then a pair and its swap are one.
         turn = torch.where(mean > 0, -1.0, 1.0).to(mean)
         probability = F.expected_probability(-mean.abs(), variance, candidates.tau)
         said = candidates.error_rate + (1 - 2 * candidates.error_rate) * probability

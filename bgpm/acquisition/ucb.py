@@ -14,7 +14,7 @@ from bgpm.types import Candidates, Uncertainty
 class Ucb(Acquisition):
     """|E s| + kappa sd[s], in units of the score.
 
-    Made for finding a best answer: it prefers pairs that are already decided, whose labels say little. An error rate
+    Made for finding a best response: it prefers pairs that are already decided, whose labels say little. An error rate
     acts through the posterior.
 
     Attributes:

@@ -39,12 +39,12 @@ class ShownPair:
 
     Attributes:
         turns: The conversation so far, (role, text).
-        first, second: The answers in the pool's order.
+        response_a, response_b: The answers in the pool's order.
     """
 
     turns: tuple[tuple[str, str], ...]
-    first: str
-    second: str
+    response_a: str
+    response_b: str
 
 
 class PoolTexts:
@@ -53,7 +53,7 @@ class PoolTexts:
     def __init__(self, pool: Path) -> None:
         self.responses = read_table(pool / "responses.parquet", ["text"])["text"]
         self.messages = read_table(pool / "prompts.parquet", ["messages"])["messages"]
-        self.pairs = read_table(pool / "pairs.parquet", ["pair_id", "prompt", "first", "second", "section"])
+        self.pairs = read_table(pool / "pairs.parquet", ["pair_id", "prompt", "response_a", "response_b", "section"])
         self.row = {pair_id: row for row, pair_id in enumerate(self.pairs["pair_id"])}
 
     def __getitem__(self, pair_id: str) -> ShownPair:
@@ -61,8 +61,8 @@ class PoolTexts:
             raise DataError(f"pair {pair_id!r}: the pool has no such pair; run `dvc repro`, then start the page again")
         row = self.row[pair_id]
         turns = json.loads(str(self.messages[self.pairs["prompt"][row]]))
-        first, second = (str(self.responses[self.pairs[name][row]]) for name in ("first", "second"))
-        return ShownPair(tuple((turn["role"], turn["content"]) for turn in turns), first, second)
+        response_a, response_b = (str(self.responses[self.pairs[name][row]]) for name in ("response_a", "response_b"))
+        return ShownPair(tuple((turn["role"], turn["content"]) for turn in turns), response_a, response_b)
 
 
 def waiting(params: Mapping[str, Any]) -> list[OpenBatch]:

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 from bgpm.annotate.batches import OpenBatch, PoolTexts
 from bgpm.annotations.agreement import cohen, fleiss
 from bgpm.annotations.names import spelling
-from bgpm.annotations.store import Answer, LabelStore, folder_by_pair, now
+from bgpm.annotations.store import Annotation, LabelStore, folder_by_pair, now
 from bgpm.errors import DataError, StateError
 from bgpm.oracles.human import Human
 
@@ -37,13 +37,13 @@ def shown(annotator: str, pair_id: str) -> Literal["ab", "ba"]:
 
 
 def label_of(choice: Choice, order: str) -> float | None:
-    """The label of a choice: 1 when the pool's first answer is better, None for a skipped pair."""
+    """The label of a choice: 1 when response_a is better, None for a skipped pair."""
     if choice in ("tie", "skip"):
         return 0.5 if choice == "tie" else None
     return float((choice == "left") == (order == "ab"))
 
 
-def labels(said: Mapping[str, Answer]) -> dict[str, float]:
+def labels(said: Mapping[str, Annotation]) -> dict[str, float]:
     """The labels that people gave one pair as 1 (A), 0.5 (tie) or 0 (B), without those who skipped it."""
     given = {name: a.label for name, a in said.items() if a.label is not None}
     return {name: 0.5 if label == 0.5 else float(label > 0.5) for name, label in given.items()}
@@ -57,7 +57,7 @@ class Progress:
         mine: Pairs that each person has answered.
     """
 
-    def __init__(self, batch: OpenBatch, said: Mapping[str, Mapping[str, Answer]], people: int) -> None:
+    def __init__(self, batch: OpenBatch, said: Mapping[str, Mapping[str, Annotation]], people: int) -> None:
         self.batch, self.people = batch, people
         self.count = {pair: len(said.get(pair, ())) for pair in batch.pair_ids}
         self.open = {pair: None for pair, count in self.count.items() if count < people}
@@ -95,9 +95,9 @@ class Desk:
         self._batches: list[OpenBatch] = []
         self._asked: set[str] = set()
         self._seen: object = None
-        self._said: dict[str, dict[str, Answer]] = {}
-        self._history: list[Answer] = []
-        self._by: dict[str, list[Answer]] = {}  # the history of each person
+        self._said: dict[str, dict[str, Annotation]] = {}
+        self._history: list[Annotation] = []
+        self._by: dict[str, list[Annotation]] = {}  # the history of each person
         self._progress: dict[str, Progress] = {}  # of each batch, by its title
         self._hands: dict[tuple[str, str], float] = {}  # (annotator, pair): until when
 
@@ -107,7 +107,7 @@ class Desk:
             self._refresh()
             return self._batches
 
-    def said(self) -> dict[str, dict[str, Answer]]:
+    def said(self) -> dict[str, dict[str, Annotation]]:
         """Every answer that counts, by pair and annotator, of this and of earlier batches."""
         with self._lock:
             self._refresh()
@@ -165,11 +165,11 @@ class Desk:
     def question(self, annotator: str, pair_id: str) -> dict[str, Any]:
         """A pair as this person is shown it."""
         asked, order = self.texts[pair_id], shown(annotator, pair_id)
-        left, right = (asked.first, asked.second) if order == "ab" else (asked.second, asked.first)
+        left, right = (asked.response_a, asked.response_b) if order == "ab" else (asked.response_b, asked.response_a)
         turns = [{"role": role, "content": content} for role, content in asked.turns]
         return {"pair_id": pair_id, "turns": turns, "left": left, "right": right, "shown": order}
 
-    def answer(
+    def annotate(
         self, *, id: str, annotator: str, pair_id: str, choice: Choice, shown: str, seconds: float, note: str = ""
     ) -> None:
         """Put an answer on disk; it is there when this returns. A repeated one (same ``id``) changes nothing.
@@ -193,15 +193,15 @@ class Desk:
             self._refresh()
             if pair_id not in self._asked:
                 raise ClosedError("this pair is not asked for any more: the loop went on with the labels it had")
-            answer = Answer(pair_id, label, annotator, now(), 0.0, seconds, "human", shown, note, id)
+            annotation = Annotation(pair_id, label, annotator, now(), 0.0, seconds, "human", shown, note, id)
             paid = self.settings
             price = (0.0 if label is None else paid.price_per_label) + paid.price_per_hour * seconds / 3600
-            self.store.append(answer := replace(answer, cost=price))
+            self.store.append(annotation := replace(annotation, cost=price))
             self._hands.pop((annotator, pair_id), None)
             if self._seen != (fingerprint := self._fingerprint()):  # else it had come before
-                self._history.append(answer)
-                self._by.setdefault(annotator, []).append(answer)
-                self._said.setdefault(pair_id, {})[annotator] = answer
+                self._history.append(annotation)
+                self._by.setdefault(annotator, []).append(annotation)
+                self._said.setdefault(pair_id, {})[annotator] = annotation
                 for progress in self._progress.values():
                     progress.add(pair_id, annotator)
                 self._seen = fingerprint
@@ -242,8 +242,8 @@ class Desk:
             except DataError as error:
                 raise StateError(str(error)) from None
             self._by = {}
-            for answer in self._history:
-                self._by.setdefault(answer.annotator, []).append(answer)
+            for annotation in self._history:
+                self._by.setdefault(annotation.annotator, []).append(annotation)
             self._progress = {}
             self._seen = fingerprint
 
@@ -268,13 +268,13 @@ class Desk:
 
     def _agreement(self, annotator: str, batch: OpenBatch) -> dict[str, Any] | None:
         """How often the others agree with this person in this batch; None where nobody answered the same pair."""
-        answers = {p: labels(self._said[p]) for p in batch.pair_ids if p in self._said}
-        others = sorted({name for said in answers.values() for name in said} - {annotator})
-        pairwise = [(name, cohen(answers, annotator, name)) for name in others]
+        annotations = {p: labels(self._said[p]) for p in batch.pair_ids if p in self._said}
+        others = sorted({name for said in annotations.values() for name in said} - {annotator})
+        pairwise = [(name, cohen(annotations, annotator, name)) for name in others]
         pairwise = [(name, a) for name, a in pairwise if a.pairs]
         if not pairwise:
             return None
-        everyone = fleiss(answers)
+        everyone = fleiss(annotations)
         return {
             "with": [{"name": n, "pairs": a.pairs, "raw": a.raw, "kappa": _finite(a.kappa)} for n, a in pairwise],
             "pairs": everyone.pairs,

@@ -14,7 +14,7 @@ from typing import Any
 from bgpm.annotate.batches import OpenBatch, PoolTexts, beliefs
 from bgpm.annotate.desk import Desk, labels
 from bgpm.annotations.agreement import cohen, error_rates, fleiss
-from bgpm.annotations.store import Answer, folder_by_pair, paid
+from bgpm.annotations.store import Annotation, folder_by_pair, paid
 from bgpm.errors import BgpmError, DataError, StateError
 from bgpm.evaluation import AuditSettings
 from bgpm.evaluation.arm import Arm, read_arm
@@ -28,7 +28,7 @@ from bgpm.reporting.charts import Series, line_chart
 from bgpm.reporting.expectations import kept_words, reach_cells, round_cells
 from bgpm.stage import ANNOTATIONS, HELDOUT_ANNOTATIONS, START, generator, round_dir, setting
 
-Said = Mapping[str, Mapping[str, Answer]]
+Said = Mapping[str, Mapping[str, Annotation]]
 
 SHOWN = 100  # pairs of the next batch that the page lists
 EXCERPT = 160  # characters of a text that it shows
@@ -97,11 +97,11 @@ def _people(batch: OpenBatch | None, waiting: int) -> str:
         given = paid(folders, "human")
     except DataError as error:
         return _section(title, _sentence(error))
-    counting = [answer for some in by_pair for answer in some.values()]
-    by_name: dict[str, tuple[list[Answer], list[Answer]]] = {a.annotator: ([], []) for a in given}
-    for kept, answers in enumerate((given, counting)):
-        for answer in answers:
-            by_name[answer.annotator][kept].append(answer)
+    counting = [annotation for some in by_pair for annotation in some.values()]
+    by_name: dict[str, tuple[list[Annotation], list[Annotation]]] = {a.annotator: ([], []) for a in given}
+    for kept, made in enumerate((given, counting)):
+        for annotation in made:
+            by_name[annotation.annotator][kept].append(annotation)
     if batch is None:
         state = "Nothing waits for a label. <code>dvc repro</code> goes on with what is there, or is doing so now."
     elif waiting:
@@ -110,12 +110,12 @@ def _people(batch: OpenBatch | None, waiting: int) -> str:
         state = f"{escape(batch.title)}: every pair is answered. Run <code>dvc repro</code>: the loop goes on."
     if not by_name:
         return _section(title, f"<p>{state}</p><p>Nobody has answered yet.</p>")
-    priced = any(answer.cost for answer in given)
+    priced = any(annotation.cost for annotation in given)
     rows = [_row(name, kept, every, priced=priced) for name, (every, kept) in sorted(by_name.items())]
     rows.append(_row("everyone", counting, given, priced=priced))
     head = ["person", "labels", "of them ties", "skipped", "time", "time per answer", *(["money"] if priced else [])]
     note = "" if priced else '<p class="soft">No money: set a price in <code>oracles.human</code> of params.yaml.</p>'
-    count = len({answer.pair_id for answer in counting})
+    count = len({annotation.pair_id for annotation in counting})
     pairs = f"<p><b>{count:,}</b> pairs were answered by <b>{len(by_name)}</b> people.</p>"
     if len(given) > len(counting):
         note += (
@@ -125,7 +125,7 @@ def _people(batch: OpenBatch | None, waiting: int) -> str:
     return _section(title, f"<p>{state}</p>{pairs}{_table(head, rows)}{note}")
 
 
-def _row(name: str, counting: Sequence[Answer], given: Sequence[Answer], *, priced: bool) -> list[str]:
+def _row(name: str, counting: Sequence[Annotation], given: Sequence[Annotation], *, priced: bool) -> list[str]:
     labelled = [a for a in counting if a.label is not None]
     timed = [a.seconds for a in given if a.seconds is not None]
     money = [f"{sum(a.cost for a in given):,.2f}"] if priced else []
@@ -237,24 +237,24 @@ def _forecast(arm: Arm) -> str:
 
 def _agreement(said: Said) -> str:
     title = "Agreement and noise"
-    answers = {pair: labels(some) for pair, some in said.items()}
-    everyone = fleiss(answers)
+    annotations = {pair: labels(some) for pair, some in said.items()}
+    everyone = fleiss(annotations)
     if not everyone.pairs:
         return _section(
             title,
             "<p>No pair was answered by two people yet. Set <code>annotators_per_pair: 2</code> in "
             "<code>oracles.human</code>, or let somebody give second opinions on the labelling page.</p>",
         )
-    names = sorted({name for some in answers.values() for name in some})
+    names = sorted({name for some in annotations.values() for name in some})
     pairwise = []
     for n, one in enumerate(names):
         for other in names[n + 1 :]:
-            found = cohen(answers, one, other)
+            found = cohen(annotations, one, other)
             if found.pairs:
                 pairwise.append(
                     [f"{one} and {other}", f"{found.pairs:,}", f"{100 * found.raw:.0f}%", _kappa(found.kappa)]
                 )
-    rates = [[name, f"{100 * rate:.0f}%", f"{n:,}"] for name, (rate, n) in error_rates(answers).items()]
+    rates = [[name, f"{100 * rate:.0f}%", f"{n:,}"] for name, (rate, n) in error_rates(annotations).items()]
     lead = (
         f"<p>Two answers to one pair are the same in <b>{100 * everyone.raw:.0f}%</b> of cases, over "
         f"<b>{everyone.pairs:,}</b> pairs that two or more people answered; Fleiss' kappa "
@@ -307,12 +307,12 @@ def _next(batch: OpenBatch | None, texts: PoolTexts) -> str:
 
 def _reason(row: Mapping[str, Any], path: Path, texts: PoolTexts) -> str:
     asked = texts[row["pair_id"]]
-    answers = "".join(
+    responses = "".join(
         f"<dt>{name}</dt><dd dir=auto>{escape(_excerpt(text))}</dd>"
-        for name, text in (("A", asked.first), ("B", asked.second))
+        for name, text in (("A", asked.response_a), ("B", asked.response_b))
     )
     return (
-        f'<li><p class="prompt" dir="auto">{escape(_excerpt(asked.turns[-1][1]))}</p><dl>{answers}</dl>'
+        f'<li><p class="prompt" dir="auto">{escape(_excerpt(asked.turns[-1][1]))}</p><dl>{responses}</dl>'
         f"<p>{escape(why(row, row['acquisition'] or path.parent.parent.name))}</p></li>"
     )
 

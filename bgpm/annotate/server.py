@@ -231,10 +231,10 @@ class Handler(BaseHTTPRequestHandler):
         elif url.path in self.server.page:
             self._send(HTTPStatus.OK, *self.server.page[url.path])
         elif url.path == "/campaign":
-            self._answer(lambda: self.server.overview())
+            self._annotation(lambda: self.server.overview())
         elif url.path == "/api/state":
             more = query.get("more") == "1"
-            self._answer(lambda: self.server.desk.state(query.get("annotator", ""), more=more))
+            self._annotation(lambda: self.server.desk.state(query.get("annotator", ""), more=more))
         else:
             self._json(HTTPStatus.NOT_FOUND, {"error": "no such page"})
 
@@ -253,7 +253,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             body = self.rfile.read(int(length))
             self.close_connection = False
-            self._answer(lambda: self._change(path, body))
+            self._annotation(lambda: self._change(path, body))
 
     def _change(self, path: str, body: bytes) -> dict[str, Any]:
         try:
@@ -270,7 +270,7 @@ class Handler(BaseHTTPRequestHandler):
         more, desk = given.pop("more", False) is True, self.server.desk
         extra = {}
         if path == "/api/answer":
-            desk.answer(**given)
+            desk.annotate(**given)
         else:
             extra["question"] = desk.undo(**given)
         return {"saved": given["id"], **extra, "state": desk.state(given["annotator"], more=more)}
@@ -286,7 +286,7 @@ class Handler(BaseHTTPRequestHandler):
         cookie = f"{self.cookie}={access.token}; Path=/; HttpOnly; SameSite=Lax"
         self._send(HTTPStatus.SEE_OTHER, b"", "text/plain", {"Location": "/", "Set-Cookie": cookie})
 
-    def _answer(self, make: Callable[[], str | dict[str, Any]]) -> None:
+    def _annotation(self, make: Callable[[], str | dict[str, Any]]) -> None:
         """Send what ``make`` returns; its errors become answers that a page can act upon."""
         try:
             value = make()

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-Answers = Mapping[str, Mapping[str, float]]
+LabelsByPair = Mapping[str, Mapping[str, float]]
 
 START = 0.1  # where the search for error rates begins: below 1/2, since people mean to be right
 STEPS = 5_000
@@ -43,9 +43,9 @@ def _kappa(raw: float, chance: float) -> float:
     return (raw - chance) / (1 - chance) if chance < 1 else math.nan
 
 
-def cohen(answers: Answers, one: str, other: str) -> Agreement:
+def cohen(annotations: LabelsByPair, one: str, other: str) -> Agreement:
     """Cohen's kappa of two people over the pairs that both answered; categories are A, tie and B."""
-    both = [(said[one], said[other]) for said in answers.values() if one in said and other in said]
+    both = [(said[one], said[other]) for said in annotations.values() if one in said and other in said]
     if not both:
         return Agreement(0, math.nan, math.nan)
     n = len(both)
@@ -54,9 +54,9 @@ def cohen(answers: Answers, one: str, other: str) -> Agreement:
     return Agreement(n, raw, _kappa(raw, sum(mine[c] * yours[c] for c in mine) / n**2))
 
 
-def fleiss(answers: Answers) -> Agreement:
+def fleiss(annotations: LabelsByPair) -> Agreement:
     """Fleiss' kappa over the pairs that two or more people answered; the number of people may differ by pair."""
-    shared = [list(said.values()) for said in answers.values() if len(said) > 1]
+    shared = [list(said.values()) for said in annotations.values() if len(said) > 1]
     if not shared:
         return Agreement(0, math.nan, math.nan)
     raw = statistics.fmean(statistics.fmean(a == b for a, b in itertools.combinations(said, 2)) for said in shared)
@@ -65,7 +65,7 @@ def fleiss(answers: Answers) -> Agreement:
     return Agreement(len(shared), raw, _kappa(raw, sum((c / total) ** 2 for c in counts.values())))
 
 
-def error_rates(answers: Answers) -> dict[str, tuple[float, int]]:
+def error_rates(annotations: LabelsByPair) -> dict[str, tuple[float, int]]:
     """Each person's error rate and the number of pairs it rests on, by maximum likelihood.
 
     The model: every pair has one better answer; person r names the other one with probability e_r, whichever it is
@@ -76,7 +76,7 @@ def error_rates(answers: Answers) -> dict[str, tuple[float, int]]:
     Returns:
         (rate, pairs that someone else answered too) for each person with at least one such pair.
     """
-    decided = ({r: label for r, label in said.items() if label != 0.5} for said in answers.values())
+    decided = ({r: label for r, label in said.items() if label != 0.5} for said in annotations.values())
     shared = [said for said in decided if len(said) > 1]
     pairs = Counter(r for said in shared for r in said)
     alike = Counter(tuple(sorted(said.items())) for said in shared)  # pairs of which the same people said the same

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bgpm.annotations.choices import Found, Passed, annotation, choice, is_choice
-from bgpm.annotations.store import Answer
+from bgpm.annotations.choices import Found, Passed, annotation_of, choice, is_choice
+from bgpm.annotations.store import Annotation
 from bgpm.data.files import records
 from bgpm.errors import DataError
 
@@ -23,9 +23,9 @@ NOT_SUBMITTED = ("discarded", "draft", "pending")
 NAMES = {1.0: "A", 0.0: "B", 0.5: "tie"}
 
 
-def record(question: Mapping[str, str], answers: Sequence[Answer]) -> dict[str, Any]:
+def record(question: Mapping[str, str], annotations: Sequence[Annotation]) -> dict[str, Any]:
     """One pair as a record; a skipped question has no response, since records do not hold what was discarded."""
-    told = [{"value": NAMES[a.label], "user_id": a.annotator} for a in answers if a.label is not None]
+    told = [{"value": NAMES[a.label], "user_id": a.annotator} for a in annotations if a.label is not None]
     return {
         "id": question["pair_id"],
         "fields": {name: text for name, text in question.items() if name != "pair_id"},
@@ -103,7 +103,7 @@ def _question(whole: Sequence[Mapping[str, list[Any]]], path: Path) -> str:
     return ours.pop()
 
 
-def _annotation(found: Mapping[str, Any], response: object) -> Answer | str:
+def _annotation(found: Mapping[str, Any], response: object) -> Annotation | str:
     if not isinstance(response, dict):
         raise DataError(f"response {response!r}: expected an object with value and user_id")
     status = response.get("status")
@@ -117,7 +117,7 @@ def _annotation(found: Mapping[str, Any], response: object) -> Answer | str:
     label, note = choice(response["value"])
     metadata = found.get("metadata")
     names = [metadata.get("pair_id") if isinstance(metadata, dict) else None, found.get("external_id"), found.get("id")]
-    return annotation(
+    return annotation_of(
         {
             "pair_id": next((name for name in names if name is not None), None),
             "label": label,

@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from bgpm.annotations.names import annotator_name
-from bgpm.annotations.store import LONGEST_SECONDS, Answer
+from bgpm.annotations.store import LONGEST_SECONDS, Annotation
 from bgpm.errors import DataError
 
-COLUMNS = [field.name for field in fields(Answer)]
+COLUMNS = [field.name for field in fields(Annotation)]
 A = ("a", "left", "response a", "answer a")
 B = ("b", "right", "response b", "answer b")
 TIE = ("tie", "draw", "equal", "same", "both")  # say nothing but that neither is better
@@ -54,7 +54,7 @@ class Passed:
         return found
 
 
-Read = Callable[[], Answer | str]  # an annotation, or why it is passed over; DataError where it is neither
+Read = Callable[[], Annotation | str]  # an annotation, or why it is passed over; DataError where it is neither
 Found = tuple[str, Read]  # with its place
 
 
@@ -84,7 +84,7 @@ def is_choice(value: object) -> bool:
     return True
 
 
-def annotation(entry: Mapping[str, Any]) -> Answer:
+def annotation_of(entry: Mapping[str, Any]) -> Annotation:
     """An annotation from its fields; pair_id and label must be there, a name is made from the rest."""
     missing = [name for name in ("pair_id", "label") if name not in entry]
     if missing:
@@ -94,7 +94,7 @@ def annotation(entry: Mapping[str, Any]) -> Answer:
     given["at"] = utc(given.get("at"))
     content = json.dumps([given["pair_id"], given["label"], given["annotator"], given["at"]], default=str)
     given.setdefault("id", hashlib.blake2b(content.encode(), digest_size=16).hexdigest())
-    return Answer(**given)
+    return Annotation(**given)
 
 
 def pair_id_of(data: Mapping[str, Any], where: str) -> str:

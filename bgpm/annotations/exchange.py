@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bgpm.annotations import argilla, label_studio
-from bgpm.annotations.choices import COLUMNS, Found, Passed, annotation
-from bgpm.annotations.store import Answer, LabelStore
+from bgpm.annotations.choices import COLUMNS, Found, Passed, annotation_of
+from bgpm.annotations.store import Annotation, LabelStore
 from bgpm.data.files import records
 from bgpm.data.sheets import bare, guarded
 from bgpm.errors import DataError
@@ -30,11 +30,13 @@ Shape = Literal["csv", "jsonl", "argilla", "label-studio"]
 PROBLEMS_SHOWN = 10
 
 
-def export_answers(answers: Sequence[Answer], shape: Shape, questions: Iterable[Mapping[str, str]] = ()) -> str:
+def export_annotations(
+    annotations: Sequence[Annotation], shape: Shape, questions: Iterable[Mapping[str, str]] = ()
+) -> str:
     """Answers as the text of a file.
 
     Args:
-        questions: For Argilla and Label Studio, the pairs with their texts (`bgpm.annotations.questions`), answered or
+        questions: For Argilla and Label Studio, the pairs with their texts (`bgpm.annotations.texts`), answered or
             not.
 
     Raises:
@@ -44,17 +46,17 @@ def export_answers(answers: Sequence[Answer], shape: Shape, questions: Iterable[
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, COLUMNS)  # ends lines with CR LF, else it would not quote a CR in a note
         writer.writeheader()
-        writer.writerows(_guarded(asdict(answer)) for answer in answers)
+        writer.writerows(_guarded(asdict(annotation)) for annotation in annotations)
         return text.getvalue()
     if shape == "jsonl":
-        return "".join(json.dumps(asdict(answer), ensure_ascii=False) + "\n" for answer in answers)
-    by_pair: dict[str, list[Answer]] = {}
-    for answer in answers:
-        by_pair.setdefault(answer.pair_id, []).append(answer)
-        if answer.label is not None and answer.label not in argilla.NAMES:
+        return "".join(json.dumps(asdict(annotation), ensure_ascii=False) + "\n" for annotation in annotations)
+    by_pair: dict[str, list[Annotation]] = {}
+    for annotation in annotations:
+        by_pair.setdefault(annotation.pair_id, []).append(annotation)
+        if annotation.label is not None and annotation.label not in argilla.NAMES:
             raise DataError(
-                f"pair {answer.pair_id!r}: label {answer.label:g} of {answer.annotator} is neither A, B nor a tie; "
-                "export csv or jsonl"
+                f"pair {annotation.pair_id!r}: label {annotation.label:g} of {annotation.annotator} is neither A, B "
+                "nor a tie; export csv or jsonl"
             )
     record = argilla.record if shape == "argilla" else label_studio.task
     whole = [record(question, by_pair.pop(question["pair_id"], [])) for question in questions]
@@ -63,7 +65,7 @@ def export_answers(answers: Sequence[Answer], shape: Shape, questions: Iterable[
     return json.dumps(whole, ensure_ascii=False, indent=1) + "\n"
 
 
-def import_answers(
+def import_annotations(
     path: Path, shape: Shape, store: LabelStore, known: Set[str], *, source: str = "the pool", last_wins: bool = False
 ) -> int:
     """Append what a file holds to a store: everything, or nothing where anything is wrong.
@@ -85,33 +87,33 @@ def import_answers(
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     with store.writer():
-        written = {answer.id for answer in store.history(retracted=True)}
-        word = {(a.pair_id, a.annotator): (a.label, "what the store has") for a in store.answers()}
+        written = {annotation.id for annotation in store.history(retracted=True)}
+        word = {(a.pair_id, a.annotator): (a.label, "what the store has") for a in store.annotations()}
         problems: list[str] = []
         passed = Passed()
-        fresh: list[Answer] = []
+        fresh: list[Annotation] = []
         for place, read in _READERS[shape](path, passed):
             try:
-                answer = read()
+                annotation = read()
             except DataError as error:
                 problems.append(f"{place}: {error}")
                 continue
-            if isinstance(answer, str):
-                passed.annotations[answer] += 1
+            if isinstance(annotation, str):
+                passed.annotations[annotation] += 1
                 continue
-            key = answer.pair_id, answer.annotator
-            said, where = word.get(key, (answer.label, ""))
-            if answer.pair_id not in known:
-                problems.append(f"{place}: pair {answer.pair_id!r} is not in {source}")
-            elif said != answer.label and not last_wins:
+            key = annotation.pair_id, annotation.annotator
+            said, where = word.get(key, (annotation.label, ""))
+            if annotation.pair_id not in known:
+                problems.append(f"{place}: pair {annotation.pair_id!r} is not in {source}")
+            elif said != annotation.label and not last_wins:
                 problems.append(
-                    f"{place}: {answer.annotator} says {answer.label} of pair {answer.pair_id!r}, but {said} in "
-                    f"{where}; take one out, or let the last win (--last-wins)"
+                    f"{place}: {annotation.annotator} says {annotation.label} of pair {annotation.pair_id!r}, but "
+                    f"{said} in {where}; take one out, or let the last win (--last-wins)"
                 )
-            elif said != answer.label or key not in word:
-                fresh.append(replace(answer, id=uuid.uuid4().hex) if answer.id in written else answer)
-                written.add(answer.id)
-                word[key] = answer.label, place
+            elif said != annotation.label or key not in word:
+                fresh.append(replace(annotation, id=uuid.uuid4().hex) if annotation.id in written else annotation)
+                written.add(annotation.id)
+                word[key] = annotation.label, place
         if problems:
             more = len(problems) - PROBLEMS_SHOWN
             tail = [f"... and {more} more"] if more > 0 else []
@@ -138,13 +140,13 @@ def _bare(row: Mapping[str, str]) -> dict[str, str]:
 def _lines(path: Path, _: Passed) -> Iterator[Found]:
     """Annotations of JSONL, one an object."""
     for place, entry in records(path, ""):
-        yield place, lambda entry=entry: annotation(entry)
+        yield place, lambda entry=entry: annotation_of(entry)
 
 
 def _rows(path: Path, _: Passed) -> Iterator[Found]:
     """Annotations of CSV, one a row; an empty cell is a value that was not given, an empty label a skipped pair."""
 
-    def answer(row: Mapping[str, str]) -> Answer:
+    def of_row(row: Mapping[str, str]) -> Annotation:
         given: dict[str, Any] = {name: value for name, value in _bare(row).items() if value != ""}
         for name in ("label", "cost", "seconds"):
             if name in given:
@@ -154,10 +156,10 @@ def _rows(path: Path, _: Passed) -> Iterator[Found]:
                     raise DataError(f"{name} {given[name]!r}: expected a number") from None
         if "label" in row:
             given.setdefault("label", None)
-        return annotation(given)
+        return annotation_of(given)
 
     for place, row in records(path, ""):
-        yield place, lambda row=row: answer(row)
+        yield place, lambda row=row: of_row(row)
 
 
 _READERS: dict[Shape, Callable[[Path, Passed], Iterator[Found]]] = {

@@ -15,13 +15,13 @@ from typing import Any
 from bgpm.annotations.choices import (
     Found,
     Passed,
-    annotation,
+    annotation_of,
     choice,
     is_choice,
     lead_time,
     pair_id_of,
 )
-from bgpm.annotations.store import Answer
+from bgpm.annotations.store import Annotation
 from bgpm.data.files import records
 from bgpm.errors import DataError
 
@@ -31,21 +31,21 @@ MIN = ("id", "annotator", "annotation_id", "created_at", "updated_at", "lead_tim
 CHOICES = ("choices", "pairwise")
 
 
-def task(question: Mapping[str, str], answers: Sequence[Answer]) -> dict[str, Any]:
+def task(question: Mapping[str, str], annotations: Sequence[Annotation]) -> dict[str, Any]:
     """One pair as a task; a skipped question is an annotation that was cancelled."""
-    return {"data": dict(question), "annotations": [_written(answer) for answer in answers]}
+    return {"data": dict(question), "annotations": [_written(annotation) for annotation in annotations]}
 
 
-def _written(answer: Answer) -> dict[str, Any]:
+def _written(annotation: Annotation) -> dict[str, Any]:
     result = []
-    if answer.label is not None:
-        value = {"choices": [NAMES[answer.label]]}
+    if annotation.label is not None:
+        value = {"choices": [NAMES[annotation.label]]}
         result = [{"from_name": "preference", "to_name": "prompt", "type": "choices", "value": value}]
     return {
-        "completed_by": {"email": answer.annotator},
-        "created_at": answer.at or None,
-        "lead_time": answer.seconds,
-        "was_cancelled": answer.label is None,
+        "completed_by": {"email": annotation.annotator},
+        "created_at": annotation.at or None,
+        "lead_time": annotation.seconds,
+        "was_cancelled": annotation.label is None,
         "result": result,
     }
 
@@ -82,7 +82,7 @@ def _results(one: object, kinds: Sequence[str]) -> list[dict[str, Any]]:
     return [r for r in results or () if isinstance(r, dict) and r.get("type") in kinds]
 
 
-def _annotation(data: Mapping[str, Any], one: object, passed: Passed, *, asked: bool) -> Answer:
+def _annotation(data: Mapping[str, Any], one: object, passed: Passed, *, asked: bool) -> Annotation:
     """One annotation of a task.
 
     Args:
@@ -108,7 +108,7 @@ def _annotation(data: Mapping[str, Any], one: object, passed: Passed, *, asked: 
         texts = [note, *(text for r in others if r.get("type") == "textarea" for text in _texts(r["value"]))]
         note = "\n".join(text for text in texts if text)
         passed.tags |= {str(r.get("from_name")): str(r.get("type")) for r in others if r.get("type") != "textarea"}
-    return _answer(pair_id, label, one.get("completed_by"), one, note, passed)
+    return _made(pair_id, label, one.get("completed_by"), one, note, passed)
 
 
 def _chosen(result: Mapping[str, Any]) -> list[Any]:
@@ -146,10 +146,10 @@ def _one_choice(said: Mapping[str, list[Any]], passed: Passed) -> tuple[float | 
     return choice(given[name][0])
 
 
-def _answer(
+def _made(
     pair_id: str, label: float | None, by: object, times: Mapping[str, Any], note: str, passed: Passed
-) -> Answer:
-    return annotation(
+) -> Annotation:
+    return annotation_of(
         {
             "pair_id": pair_id,
             "label": label,
@@ -180,7 +180,7 @@ def _listed(value: object) -> list[Any]:
     return list(value) if isinstance(value, list) else [] if value in (None, "") else [value]
 
 
-def _row(row: Mapping[str, Any], tags: set[str], passed: Passed) -> Answer:
+def _row(row: Mapping[str, Any], tags: set[str], passed: Passed) -> Annotation:
     pair_id = pair_id_of(row, "the row")
     if not tags:
         names = ", ".join(name for name in row if name not in MIN)
@@ -192,4 +192,4 @@ def _row(row: Mapping[str, Any], tags: set[str], passed: Passed) -> Answer:
             times["lead_time"] = float(times["lead_time"]) if times["lead_time"] else None
         except ValueError:
             raise DataError(f"lead_time {times['lead_time']!r}: expected a number") from None
-    return _answer(pair_id, label, row["annotator"], times, note, passed)
+    return _made(pair_id, label, row["annotator"], times, note, passed)

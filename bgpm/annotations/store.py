@@ -1,8 +1,8 @@
 """The store of annotations: an append-only file that loses none of them.
 
-One JSON object a line. A line is either an answer (the fields of `Answer`; ``pair_id`` and ``label`` suffice for lines
-written by hand) or a retraction ``{"retract": ID, "annotator": ..., "at": ...}``. Nothing is ever rewritten, so a file
-can be merged, read and mended with any editor.
+One JSON object a line. A line is either an annotation (the fields of `Annotation`; ``pair_id`` and ``label`` suffice
+for lines written by hand) or a retraction ``{"retract": ID, "annotator": ..., "at": ...}``. Nothing is ever rewritten,
+so a file can be merged, read and mended with any editor.
 
 An answer is on disk before `LabelStore.append` returns. What a crash or a full disk cuts off is the line that was being
 written and had not been acknowledged; it is moved aside, not deleted. One process writes at a time; readers need
@@ -51,12 +51,12 @@ def _new_id() -> str:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Annotation:
     """What one annotator gave for one pair.
 
     Attributes:
         pair_id: The pair, in the order of its answers that the batch has.
-        label: Probability that the batch's first answer is the better one (1, 0, 0.5 for a tie, or between),
+        label: Probability that response_a is better (1, 0, 0.5 for a tie, or between),
             whichever was shown first; None for a question that was skipped.
         annotator: Who said it, in the one spelling that counts (`bgpm.annotations.names`), whichever was given.
         at: When, UTC, ISO 8601; empty where it is not known.
@@ -139,10 +139,10 @@ class LabelStore:
         self._thread = threading.RLock()
         self._held = False
         self._state: tuple[int, ...] | None = None  # which file it was after our last look, and how long
-        self._ids: dict[str, Answer] = {}
+        self._ids: dict[str, Annotation] = {}
         self._retracted: set[str] = set()
 
-    def history(self, *, retracted: bool = False) -> list[Answer]:
+    def history(self, *, retracted: bool = False) -> list[Annotation]:
         """Every answer in the order of writing, an annotator's earlier words included.
 
         Args:
@@ -152,9 +152,9 @@ class LabelStore:
             DataError: Naming file and line of what is neither an answer nor a retraction. A last line that was
                 cut off while being written is passed over.
         """
-        return [answer for answer, _ in self._lines(retracted=retracted)]
+        return [annotation for annotation, _ in self._lines(retracted=retracted)]
 
-    def _lines(self, *, retracted: bool = False) -> list[tuple[Answer, str]]:
+    def _lines(self, *, retracted: bool = False) -> list[tuple[Annotation, str]]:
         """Every answer with its place where somebody wrote it by hand, without an id; "" where a program did."""
         try:
             data = self.path.read_bytes()
@@ -164,18 +164,18 @@ class LabelStore:
         if content.torn:
             log.warning("%s: the last line is cut off and does not count; it had not been acknowledged", self.path)
         return [
-            (answer, content.by_hand.get(answer.id, ""))
-            for answer in content.answers.values()
-            if retracted or answer.id not in content.retracted
+            (annotation, content.by_hand.get(annotation.id, ""))
+            for annotation in content.annotations.values()
+            if retracted or annotation.id not in content.retracted
         ]
 
-    def answers(self) -> list[Answer]:
+    def annotations(self) -> list[Annotation]:
         """Answers that count: not retracted, and each annotator's last word on each pair."""
-        return list({(answer.pair_id, answer.annotator): answer for answer in self.history()}.values())
+        return list({(annotation.pair_id, annotation.annotator): annotation for annotation in self.history()}.values())
 
-    def by_pair(self) -> dict[str, dict[str, Answer]]:
+    def by_pair(self) -> dict[str, dict[str, Annotation]]:
         """Answers that count, by pair and annotator."""
-        return _by_pair(self.answers())
+        return _by_pair(self.annotations())
 
     @contextmanager
     def writer(self) -> Iterator[LabelStore]:
@@ -212,27 +212,27 @@ class LabelStore:
         finally:
             os.close(lock)
 
-    def append(self, answer: Answer) -> None:
+    def append(self, annotation: Annotation) -> None:
         """Put an answer on disk; nothing happens if one of this ``id`` is there.
 
         Raises:
             StateError: If another process writes, or the answer did not get onto the disk: then it is not there.
             DataError: If another answer has this ``id``.
         """
-        self.extend([answer])
+        self.extend([annotation])
 
-    def extend(self, answers: Iterable[Answer]) -> None:
+    def extend(self, annotations: Iterable[Annotation]) -> None:
         """Put answers on disk, all of them or none."""
-        answers = list(answers)
+        annotations = list(annotations)
         with self._writing():
-            fresh: dict[str, Answer] = {}
-            for answer in answers:
-                there = self._ids.get(answer.id) or fresh.get(answer.id)
-                if there is not None and not _says_the_same(there, answer):
-                    raise DataError(f"{self.path}: another answer has the id {answer.id!r}: an id names one answer")
+            fresh: dict[str, Annotation] = {}
+            for annotation in annotations:
+                there = self._ids.get(annotation.id) or fresh.get(annotation.id)
+                if there is not None and not _says_the_same(there, annotation):
+                    raise DataError(f"{self.path}: another answer has the id {annotation.id!r}: an id names one answer")
                 if there is None:
-                    fresh[answer.id] = answer
-            self._write([asdict(answer) for answer in fresh.values()])
+                    fresh[annotation.id] = annotation
+            self._write([asdict(annotation) for annotation in fresh.values()])
             self._ids.update(fresh)
 
     def undo(self, id: str, annotator: str) -> None:
@@ -243,9 +243,9 @@ class LabelStore:
             StateError: As for `append`.
         """
         with self._writing():
-            answer, annotator = self._ids.get(id), spelling(annotator)
-            if answer is None or answer.annotator != annotator:
-                whose = "there is none" if answer is None else f"it is by {answer.annotator!r}"
+            annotation, annotator = self._ids.get(id), spelling(annotator)
+            if annotation is None or annotation.annotator != annotator:
+                whose = "there is none" if annotation is None else f"it is by {annotation.annotator!r}"
                 raise DataError(f"{self.path}: no answer {id!r} of annotator {annotator!r} to take back: {whose}")
             if id not in self._retracted:
                 self._write([{"retract": id, "annotator": annotator, "at": now()}])
@@ -304,7 +304,7 @@ class LabelStore:
             log.warning("%s: the last line was cut off by a crash or a full disk: moved to %s", self.path, aside)
         elif data and not data.endswith(b"\n"):
             _write_all(file, b"\n")
-        self._ids, self._retracted = content.answers, content.retracted
+        self._ids, self._retracted = content.annotations, content.retracted
 
 
 def _identity(file: int) -> tuple[int, ...]:
@@ -312,12 +312,12 @@ def _identity(file: int) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _says_the_same(one: Answer, other: Answer) -> bool:
+def _says_the_same(one: Annotation, other: Annotation) -> bool:
     """Whether a repeated answer is the same one; the time of day may differ where a page sent it twice."""
     return (one.pair_id, one.label, one.annotator) == (other.pair_id, other.label, other.annotator)
 
 
-Folder = list[tuple[Path, list[tuple[Answer, str]]]]  # files, and their answers with the places of those by hand
+Folder = list[tuple[Path, list[tuple[Annotation, str]]]]  # files, and their answers with the places of those by hand
 
 
 def read_folder(folder: Path, source: AnnotatorKind) -> Folder:
@@ -332,12 +332,12 @@ def read_folder(folder: Path, source: AnnotatorKind) -> Folder:
     ]
 
 
-def folder_by_pair(folder: Path, source: AnnotatorKind) -> dict[str, dict[str, Answer]]:
+def folder_by_pair(folder: Path, source: AnnotatorKind) -> dict[str, dict[str, Annotation]]:
     """`files_by_pair` of a folder."""
     return files_by_pair(read_folder(folder, source))
 
 
-def files_by_pair(files: Folder) -> dict[str, dict[str, Answer]]:
+def files_by_pair(files: Folder) -> dict[str, dict[str, Annotation]]:
     """Answers by pair and annotator.
 
     In one file an annotator's last word on a pair counts, across files the latest, and answers without a time count as
@@ -347,41 +347,41 @@ def files_by_pair(files: Folder) -> dict[str, dict[str, Answer]]:
     Raises:
         DataError: Naming file and line of two that contradict each other.
     """
-    last: dict[tuple[str, str], tuple[Answer, str]] = {}
+    last: dict[tuple[str, str], tuple[Annotation, str]] = {}
     for path, lines in files:
-        here: dict[tuple[str, str], tuple[Answer, str]] = {}
-        for answer, place in lines:
-            key = answer.pair_id, answer.annotator
+        here: dict[tuple[str, str], tuple[Annotation, str]] = {}
+        for annotation, place in lines:
+            key = annotation.pair_id, annotation.annotator
             if key in here and (place or here[key][1]):
-                _refuse_contradiction(here[key], (answer, place), path)
-            here[key] = answer, place
-        for key, (answer, place) in here.items():
+                _refuse_contradiction(here[key], (annotation, place), path)
+            here[key] = annotation, place
+        for key, (annotation, place) in here.items():
             if key in last:
-                _refuse_contradiction(last[key], (answer, place or str(path)), path)
-            if key not in last or answer.time() >= last[key][0].time():
-                last[key] = answer, place or str(path)
-    return _by_pair(answer for answer, _ in last.values())
+                _refuse_contradiction(last[key], (annotation, place or str(path)), path)
+            if key not in last or annotation.time() >= last[key][0].time():
+                last[key] = annotation, place or str(path)
+    return _by_pair(annotation for annotation, _ in last.values())
 
 
-def _refuse_contradiction(one: tuple[Answer, str], other: tuple[Answer, str], path: Path) -> None:
+def _refuse_contradiction(one: tuple[Annotation, str], other: tuple[Annotation, str], path: Path) -> None:
     """Raise where two answers without a time differ; where no place is given it is the file."""
-    (said, where), (answer, place) = one, other
-    if answer.label != said.label and not (answer.at or said.at):
-        first, second = ("skip" if a.label is None else f"label {a.label:g}" for a in (said, answer))
+    (said, where), (annotation, place) = one, other
+    if annotation.label != said.label and not (annotation.at or said.at):
+        first, second = ("skip" if a.label is None else f"label {a.label:g}" for a in (said, annotation))
         raise DataError(
-            f"{place or path}: {answer.annotator} says {second} of pair {answer.pair_id!r}, but {first} in "
+            f"{place or path}: {annotation.annotator} says {second} of pair {annotation.pair_id!r}, but {first} in "
             f"{where or path}; take one out, or say `at` in both, the later one last"
         )
 
 
-def paid(folders: Iterable[Path], source: AnnotatorKind) -> list[Answer]:
+def paid(folders: Iterable[Path], source: AnnotatorKind) -> list[Annotation]:
     """Every answer of one kind of annotator that was ever given in these folders, each once.
 
     Those that were taken back, replaced by a later one or never asked for count too: somebody gave time to them.
     """
     stores = [LabelStore(path) for folder in folders for path in sorted(folder.glob("*.jsonl"))]
-    given = {answer.id: answer for store in stores for answer in store.history(retracted=True)}
-    return [answer for answer in given.values() if answer.source == source]
+    given = {annotation.id: annotation for store in stores for annotation in store.history(retracted=True)}
+    return [annotation for annotation in given.values() if annotation.source == source]
 
 
 def check_pairs(files: Folder, known: Container[str], pool: str) -> None:
@@ -397,23 +397,23 @@ def check_pairs(files: Folder, known: Container[str], pool: str) -> None:
     """
     strange: list[str] = []
     for path, lines in files:
-        for answer, place in lines:
-            if answer.pair_id in known:
+        for annotation, place in lines:
+            if annotation.pair_id in known:
                 continue
             if place:
                 raise DataError(
-                    f"{place}: pair {answer.pair_id!r} is not in {pool}; mend pair_id (`bgpm batch BATCH` "
+                    f"{place}: pair {annotation.pair_id!r} is not in {pool}; mend pair_id (`bgpm batch BATCH` "
                     "prints the names), or take the line out"
                 )
-            strange.append(f"{answer.pair_id!r} in {path}")
+            strange.append(f"{annotation.pair_id!r} in {path}")
     if strange:
         log.warning("%d answers are about pairs that are not in %s, the first is %s", len(strange), pool, strange[0])
 
 
-def _by_pair(answers: Iterable[Answer]) -> dict[str, dict[str, Answer]]:
-    found: dict[str, dict[str, Answer]] = {}
-    for answer in answers:
-        found.setdefault(answer.pair_id, {})[answer.annotator] = answer
+def _by_pair(annotations: Iterable[Annotation]) -> dict[str, dict[str, Annotation]]:
+    found: dict[str, dict[str, Annotation]] = {}
+    for annotation in annotations:
+        found.setdefault(annotation.pair_id, {})[annotation.annotator] = annotation
     return found
 
 
@@ -421,14 +421,14 @@ def _by_pair(answers: Iterable[Answer]) -> dict[str, dict[str, Answer]]:
 class _Content:
     """Answers by id, in order; ids taken back; places of lines without an id; bytes of a last line that was cut off."""
 
-    answers: dict[str, Answer]
+    annotations: dict[str, Annotation]
     retracted: set[str]
     by_hand: dict[str, str]
     torn: bytes
 
 
 def _parse(path: Path, data: bytes) -> _Content:
-    answers: dict[str, Answer] = {}
+    annotations: dict[str, Annotation] = {}
     retracted: set[str] = set()
     by_hand: dict[str, str] = {}
     # Split at line feeds only: U+2028 and its like may stand inside a note.
@@ -441,25 +441,25 @@ def _parse(path: Path, data: bytes) -> _Content:
             entry = parse_json(line)
         except ValueError as error:
             if not ended:
-                return _Content(answers, retracted, by_hand, last)
+                return _Content(annotations, retracted, by_hand, last)
             raise DataError(f"{path}:{number}: not JSON ({error}); mend the line or take it out") from None
         if isinstance(entry, dict) and isinstance(entry.get("retract"), str):
             retracted.add(entry["retract"])
             continue
-        answer = _answer(entry, f"{path}:{number}", line)
-        if not _says_the_same(answers.setdefault(answer.id, answer), answer):
-            raise DataError(f"{path}:{number}: another answer above has the id {answer.id!r}; take one line out")
+        annotation = _annotation(entry, f"{path}:{number}", line)
+        if not _says_the_same(annotations.setdefault(annotation.id, annotation), annotation):
+            raise DataError(f"{path}:{number}: another answer above has the id {annotation.id!r}; take one line out")
         if "id" not in entry:
-            by_hand[answer.id] = f"{path}:{number}"
-    return _Content(answers, retracted, by_hand, b"")
+            by_hand[annotation.id] = f"{path}:{number}"
+    return _Content(annotations, retracted, by_hand, b"")
 
 
-def _answer(entry: object, place: str, line: bytes) -> Answer:
+def _annotation(entry: object, place: str, line: bytes) -> Annotation:
     """One line's answer; a line written by hand needs pair_id and label only, and gets a name of its own."""
     if not isinstance(entry, dict) or not {"pair_id", "label"} <= entry.keys():
         found = ", ".join(map(str, entry)) if isinstance(entry, dict) else type(entry).__name__
         raise DataError(f"{place}: not an annotation: expected pair_id, label, annotator; got {found or 'nothing'}")
-    given = {name: entry[name] for name in Answer.__dataclass_fields__ if name in entry}
+    given = {name: entry[name] for name in Annotation.__dataclass_fields__ if name in entry}
     given["annotator"] = annotator_name(written := entry.get("annotator"))
     if given["annotator"] not in (str(written), ANONYMOUS):
         file = place.rpartition(":")[0]
@@ -471,10 +471,10 @@ def _answer(entry: object, place: str, line: bytes) -> Answer:
     given.setdefault("at", "")
     given.setdefault("id", hashlib.blake2b(place.rpartition(":")[2].encode() + line, digest_size=16).hexdigest())
     try:
-        answer = Answer(**given)
+        annotation = Annotation(**given)
     except DataError as error:
         raise DataError(f"{place}: {error}; mend the line or take it out") from None
-    return answer if answer.label is None else replace(answer, label=float(answer.label))
+    return annotation if annotation.label is None else replace(annotation, label=float(annotation.label))
 
 
 @cache

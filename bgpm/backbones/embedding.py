@@ -1,7 +1,7 @@
 """Load a frozen backbone and embed texts with it, every layer kept.
 
-Why every layer: a sentence encoder's last layer is trained to forget what makes an answer good;
-earlier layers still know. The states of a layer are averaged over the answer's own tokens, read in the
+Why every layer: a sentence encoder's last layer is trained to forget what makes a response good;
+earlier layers still know. The states of a layer are averaged over the response's own tokens, read in the
 context of the prompt (`pooling: mean`), or taken at the last token (`pooling: last`).
 """
 
@@ -44,7 +44,7 @@ class Tokens:
 
     Attributes:
         ids: Token ids, special tokens included.
-        start: Position of the first token that is pooled: the answer's first, or of a prompt alone the first
+        start: Position of the first token that is pooled: the response's first, or of a prompt alone the first
             after an opening special token. What a chat template puts between turns is part of a prompt.
         stop: One past the last pooled token; a closing special token is left out of a mean.
         cut_prompt, cut_answer: How many tokens truncation removed.
@@ -55,7 +55,7 @@ class Tokens:
     start: int
     stop: int
     cut_prompt: int = 0
-    cut_answer: int = 0
+    cut_response: int = 0
     moved: bool = False
 
 
@@ -66,7 +66,7 @@ class Backbone:
     Attributes:
         model, tokenizer: As transformers loads them.
         pooling: ``mean`` or ``last``.
-        max_tokens: Of prompt and answer.
+        max_tokens: Of prompt and response.
         template_date: What a chat template gets for today.
         system_turns: As in `BackboneSettings`.
     """
@@ -357,13 +357,13 @@ def is_causal(model: Any) -> bool:
     return model.config.get_text_config().model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 
-def tokens(backbone: Backbone, messages: Messages, answer: str | None) -> Tokens:
-    """Token ids of a conversation and an answer to it, or of the conversation alone.
+def tokens(backbone: Backbone, messages: Messages, response: str | None) -> Tokens:
+    """Token ids of a conversation and a response to it, or of the conversation alone.
 
-    Prompt and answer are tokenised apart and joined, so that the boundary is exact. A chat template is
+    Prompt and response are tokenised apart and joined, so that the boundary is exact. A chat template is
     used where the tokeniser has one; otherwise turns read ``Human: ...`` and ``Assistant: ...``, and a
     single user turn stands as it is for an encoder. An opening special token stays when the prompt is cut.
-    Of an answer, and of a prompt without template, what is spelt like a special token is read as plain text.
+    Of a response, and of a prompt without template, what is spelt like a special token is read as plain text.
 
     Raises:
         DataError: If the chat template refuses the conversation; some know no system turn.
@@ -371,37 +371,37 @@ def tokens(backbone: Backbone, messages: Messages, answer: str | None) -> Tokens
     tok = backbone.tokenizer
     causal, moved = is_causal(backbone.model), False
     if getattr(tok, "chat_template", None):
-        prompt_ids, moved = _templated(backbone, messages, answer)
+        prompt_ids, moved = _templated(backbone, messages, response)
         head = prompt_ids[:1] if prompt_ids[:1] == [tok.bos_token_id] else []
         prompt_ids = prompt_ids[len(head) :]
         ending = tok.eos_token_id
     else:
         plain = not causal and len(messages) == 1
         text = messages[0]["content"] if plain else plain_transcript(messages)
-        if causal and answer is not None:
+        if causal and response is not None:
             text += "\n\nAssistant:"
-            answer = " " + answer
+            response = " " + response
         prompt_ids = _plain(tok, text)
         opening = tok.bos_token_id if causal else tok.cls_token_id
         ending = tok.eos_token_id if causal else tok.sep_token_id
         head = [opening] if opening is not None else []
     closing = [ending] if ending is not None else []
     between = [] if causal else closing
-    if answer is None:
+    if response is None:
         room = backbone.max_tokens - len(head) - len(closing)
         kept = prompt_ids[-room:]
         ids = [*head, *kept, *closing]
         return Tokens(ids, len(head), len(head) + max(len(kept), 1), len(prompt_ids) - len(kept), moved=moved)
-    answer_ids = _plain(tok, answer)
+    response_ids = _plain(tok, response)
     room = backbone.max_tokens - len(head) - len(between) - len(closing)
-    kept_answer = answer_ids[:room]
-    left = room - len(kept_answer)
+    kept_response = response_ids[:room]
+    left = room - len(kept_response)
     kept_prompt = prompt_ids[len(prompt_ids) - min(left, len(prompt_ids)) :]
-    ids = [*head, *kept_prompt, *between, *kept_answer, *closing]
-    # Of an empty answer the last token speaks: the closing one, where there is one.
+    ids = [*head, *kept_prompt, *between, *kept_response, *closing]
+    # Of an empty response the last token speaks: the closing one, where there is one.
     start = min(len(head) + len(kept_prompt) + len(between), len(ids) - 1)
-    stop = start + max(len(kept_answer), 1)
-    return Tokens(ids, start, stop, len(prompt_ids) - len(kept_prompt), len(answer_ids) - len(kept_answer), moved)
+    stop = start + max(len(kept_response), 1)
+    return Tokens(ids, start, stop, len(prompt_ids) - len(kept_prompt), len(response_ids) - len(kept_response), moved)
 
 
 def _plain(tokenizer: Any, text: str) -> list[int]:
@@ -425,8 +425,8 @@ def on_day(template: str, day: str) -> str:
     return f"{{% macro strftime_now(format) %}}{{{{ format{said} }}}}{{% endmacro %}}{template}"
 
 
-def _templated(backbone: Backbone, messages: Messages, answer: str | None) -> tuple[list[int], bool]:
-    """Ids of a conversation in the tokeniser's own chat template, ready for an answer if there is one, and whether a
+def _templated(backbone: Backbone, messages: Messages, response: str | None) -> tuple[list[int], bool]:
+    """Ids of a conversation in the tokeniser's own chat template, ready for a response if there is one, and whether a
     system turn was folded or dropped for it."""
     from jinja2 import TemplateError
 
@@ -436,7 +436,7 @@ def _templated(backbone: Backbone, messages: Messages, answer: str | None) -> tu
             if writes_date(tok):
                 own = {"chat_template": on_day(tok.get_chat_template(), backbone.template_date)}
             encoded = tok.apply_chat_template(
-                list(messages), add_generation_prompt=answer is not None, return_dict=True, **own
+                list(messages), add_generation_prompt=response is not None, return_dict=True, **own
             )
             return list(encoded["input_ids"]), moved
         except (TemplateError, ValueError, TypeError) as error:  # a ValueError: several templates, none the default
@@ -501,21 +501,21 @@ def embed(
 
     A text's vector does not depend on what else is in its batch, nor on the order of the texts, beyond rounding of the
     forward pass (about 3e-7). Where `packing.find` finds it exact, batches have no padding, and in a decoder the
-    answers to a prompt share it.
+    responses to a prompt share it.
 
     Several processes, each with the whole model and all texts, share the batches. What is in a batch does not depend on
     how many they are: with as many threads each, the result is the same to the bit.
 
     Args:
-        texts: Conversations with an answer each, or with None for the conversation alone.
+        texts: Conversations with a response each, or with None for the conversation alone.
         out: Array to fill; a memory map for large pools. None on every process of a group but its first.
         batch_tokens: Tokens a forward pass, padding included.
         group: Process group that shares the work, see `bgpm.launch.process_group`; None for this process alone.
         names: What messages call each text; its row by default.
 
     Returns:
-        How many texts lost tokens of the prompt or of the answer to ``max_tokens``, and tokens in all; and where there
-        are any, how many had a system turn folded or dropped.
+        How many texts lost tokens of the prompt or of the response to ``max_tokens``, and tokens in all; and where
+        there are any, how many had a system turn folded or dropped.
 
     Raises:
         DataError: If the chat template refuses conversations; counts them and names the first.
@@ -564,7 +564,7 @@ def embed(
         "texts": len(items),
         "tokens": sum(len(t.ids) for t in items),
         "prompts_cut": sum(t.cut_prompt > 0 for t in items),
-        "answers_cut": sum(t.cut_answer > 0 for t in items),
+        "responses_cut": sum(t.cut_response > 0 for t in items),
     }
     if moved := sum(t.moved for t in items):
         counts["system_turns_moved"] = moved
@@ -572,10 +572,10 @@ def embed(
             done = {"fold": "folded", "drop": "dropped"}[backbone.system_turns]
             log.warning("%s: the chat template knows no system turn: of %d texts it was %s (backbone.system_turns)",
                         title, moved, done)  # fmt: skip
-    if rank == 0 and (counts["prompts_cut"] or counts["answers_cut"]):
+    if rank == 0 and (counts["prompts_cut"] or counts["responses_cut"]):
         log.warning(
-            "%s: of %d texts %d lost the beginning of their prompt and %d the end of their answer: more than %d tokens",
-            title, len(items), counts["prompts_cut"], counts["answers_cut"], backbone.max_tokens,
+            "%s: of %d texts %d lost the beginning of their prompt and %d the end of their response: over %d tokens",
+            title, len(items), counts["prompts_cut"], counts["responses_cut"], backbone.max_tokens,
         )  # fmt: skip
     return counts
 
@@ -589,9 +589,9 @@ def _tokenised(
         DataError: If the chat template refuses some; counts them and names the first five.
     """
     items, refused, why = [], [], None
-    for (messages, answer), name in zip(texts, names, strict=True):
+    for (messages, response), name in zip(texts, names, strict=True):
         try:
-            items.append(tokens(backbone, messages, answer))
+            items.append(tokens(backbone, messages, response))
         except DataError as error:
             refused.append(name)
             why = why or error

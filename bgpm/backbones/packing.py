@@ -2,8 +2,8 @@
 
 `transformers` leaves attention to a function that is found by name (its AttentionInterface). Ours gets the borders of
 the texts along and loops over them with torch's scaled_dot_product_attention, or makes one call of flash-attention's
-`flash_attn_varlen_func`. In a decoder the answers to one prompt share it: the prompt lies in the row once, and each
-answer sees it and itself. In an encoder the prompt's states depend on the answer, so nothing can be shared.
+`flash_attn_varlen_func`. In a decoder the responses to one prompt share it: the prompt lies in the row once, and each
+response sees it and itself. In an encoder the prompt's states depend on the response, so nothing can be shared.
 
 Not every model can be read so: some give attention a bias or a cap that this function does not know, some count
 positions in their own way. `find` therefore compares packed with single texts on the model itself.
@@ -64,7 +64,7 @@ class Pack:
 
 @dataclass(frozen=True)
 class Packing:
-    """How a model is read in packs: number of a text's first position, and whether answers share their prompt."""
+    """How a model is read in packs: number of a text's first position, and whether responses share their prompt."""
 
     first: int
     share: bool
@@ -72,7 +72,7 @@ class Packing:
     @property
     def described(self) -> str:
         """For a log."""
-        return "packed batches" + (", answers share their prompt" if self.share else "")
+        return "packed batches" + (", responses share their prompt" if self.share else "")
 
 
 def packs(items: Sequence[Tokens], max_tokens: int, *, share: bool) -> Iterator[Pack]:

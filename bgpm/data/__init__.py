@@ -1,1 +1,1 @@
-"""Pools of answer pairs: reading, checking, splitting, and the tables that stages exchange."""
+"""Pools of response pairs: reading, checking, splitting, and the tables that stages exchange."""

@@ -5,8 +5,8 @@ RewardBench (arXiv:2403.13787) is a table of pairs. In two others one record is 
     RewardBench 2  id, prompt, subset, chosen: [1 text], rejected: [3 texts]; in Ties more of both, id `ref:N`, `tied:N`
     RM-Bench       id, prompt, domain, chosen: [3 texts], rejected: [3 texts]; concise, detailed, detailed with markup
 
-An item becomes the pairs that its score needs: chosen against each rejected answer, under Ties every pair of
-answers, in RM-Bench every style against every style. How scores are made of them is in `bgpm.evaluation`.
+An item becomes the pairs that its score needs: chosen against each rejected response, under Ties every pair of
+responses, in RM-Bench every style against every style. How scores are made of them is in `bgpm.evaluation`.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def _texts(record: Record, column: str) -> list[str]:
 
 
 def _best_of(record: Record) -> Iterator[Row]:
-    """RewardBench 2: the chosen answer against each other one; under Ties every pair, 0.5 where neither is better."""
+    """RewardBench 2: the chosen response against each other one; under Ties every pair, 0.5 where neither is better."""
     place, columns = record
     chosen, rejected = _texts(record, "chosen"), _texts(record, "rejected")
     subset, id = name_of(columns.get("subset")), name_of(columns.get("id"))
@@ -100,13 +100,13 @@ def _best_of(record: Record) -> Iterator[Row]:
         raise DataError(f"{place}: num_correct is {columns['num_correct']}, but chosen has {len(chosen)} texts")
     if subset.lower() != "ties":
         if len(chosen) != 1:
-            raise DataError(f"{place}: expected one chosen answer outside the Ties subset, got {len(chosen)}")
+            raise DataError(f"{place}: expected one chosen response outside the Ties subset, got {len(chosen)}")
         pairs = [(chosen[0], other, 1.0) for other in rejected]
     else:
         if not re.fullmatch(r"(ref|tied):.+", id):
             raise DataError(f"{place}: id {id!r}: expected `ref:N` or `tied:N` under Ties, which go together by N")
-        answers = [*dict.fromkeys((text, 1.0) for text in chosen), *dict.fromkeys((text, 0.0) for text in rejected)]
-        pairs = [(a, b, 0.5 + 0.5 * (x - y)) for (a, x), (b, y) in itertools.combinations(answers, 2)]
+        responses = [*dict.fromkeys((text, 1.0) for text in chosen), *dict.fromkeys((text, 0.0) for text in rejected)]
+        pairs = [(a, b, 0.5 + 0.5 * (x - y)) for (a, x), (b, y) in itertools.combinations(responses, 2)]
     item = Item("rewardbench2", id or place)
     prompt = prompt_of(columns.get("prompt"), place)
     for number, (a, b, label) in enumerate(pairs):
@@ -114,12 +114,12 @@ def _best_of(record: Record) -> Iterator[Row]:
 
 
 def _styles(record: Record) -> Iterator[Row]:
-    """RM-Bench: every style of the chosen answer against every style of the rejected one."""
+    """RM-Bench: every style of the chosen response against every style of the rejected one."""
     place, columns = record
     chosen, rejected = _texts(record, "chosen"), _texts(record, "rejected")
     if len(chosen) != STYLES or len(rejected) != STYLES:
         raise DataError(
-            f"{place}: expected {STYLES} chosen and {STYLES} rejected answers, one a style, got {len(chosen)} and "
+            f"{place}: expected {STYLES} chosen and {STYLES} rejected responses, one a style, got {len(chosen)} and "
             f"{len(rejected)}"
         )
     name, domain = name_of(columns.get("id")) or place, name_of(columns.get("domain"))

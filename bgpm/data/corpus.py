@@ -1,6 +1,6 @@
 """The corpus that ships with the project: texts written by hand, preferences by simulated annotators.
 
-Each line of ``data/corpus/*.jsonl`` is one prompt with its answers, every answer annotated with six
+Each line of ``data/corpus/*.jsonl`` is one prompt with its responses, every response annotated with six
 attributes from 0 (bad) to 3 (good). Five annotators weigh the attributes differently and vote with
 noise; a pair's label is their majority. Majorities of unlike people can be cyclic though nobody is:
 `count_cycles` says how often that happens here. Settings are in ``annotators.yaml`` beside the texts.
@@ -83,7 +83,7 @@ class CorpusPair:
 
 
 def read_corpus(folder: Path) -> list[dict[str, Any]]:
-    """Prompts with their answers, in the order of file names and lines.
+    """Prompts with their responses, in the order of file names and lines.
 
     Raises:
         DataError: Naming file and line of what is wrong.
@@ -92,10 +92,10 @@ def read_corpus(folder: Path) -> list[dict[str, Any]]:
     for path in sorted(folder.glob("*.jsonl")):
         for place, entry in json_lines(path):
             try:
-                for answer in entry["answers"]:
-                    if not isinstance(answer["text"], str):
+                for response in entry["answers"]:
+                    if not isinstance(response["text"], str):
                         raise ValueError("an answer's text is text")
-                    if any(answer[name] not in (0, 1, 2, 3) for name in ATTRIBUTES):
+                    if any(response[name] not in (0, 1, 2, 3) for name in ATTRIBUTES):
                         raise ValueError("attributes are whole numbers from 0 to 3")
                 if not all(isinstance(entry[name], str) for name in ("prompt", "section", "subset")):
                     raise ValueError("prompt, section and subset are text")
@@ -117,18 +117,18 @@ def read_annotators(folder: Path) -> AnnotatorSettings:
     return parse(AnnotatorSettings, raw, "", str(path))
 
 
-def utilities(settings: AnnotatorSettings, answers: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """What each annotator gives each answer, [annotators, answers]."""
+def utilities(settings: AnnotatorSettings, responses: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """What each annotator gives each response, [annotators, responses]."""
     weights = np.zeros((len(settings.annotators), len(ATTRIBUTES)))
     for row, order in enumerate(settings.annotators.values()):
         for rank, name in enumerate(order):
             weights[row, ATTRIBUTES.index(name)] = settings.first * settings.decay**rank
-    values = np.array([[answer[name] for name in ATTRIBUTES] for answer in answers], np.float64)
+    values = np.array([[response[name] for name in ATTRIBUTES] for response in responses], np.float64)
     return weights @ values.T
 
 
 def all_pairs(settings: AnnotatorSettings, corpus: Sequence[Mapping[str, Any]]) -> list[CorpusPair]:
-    """Every pair of answers to one prompt with its votes. A vote of exactly equal sums is a coin's."""
+    """Every pair of responses to one prompt with its votes. A vote of exactly equal sums is a coin's."""
     rng = np.random.default_rng(settings.seed)
     pairs = []
     for row, entry in enumerate(corpus):
@@ -144,7 +144,7 @@ def all_pairs(settings: AnnotatorSettings, corpus: Sequence[Mapping[str, Any]]) 
 
 
 def count_cycles(pairs: Iterable[CorpusPair], annotators: int) -> tuple[int, int]:
-    """Triples of answers to one prompt whose noise-free majorities form a cycle, and triples in all."""
+    """Triples of responses to one prompt whose noise-free majorities form a cycle, and triples in all."""
     beats: dict[int, dict[tuple[int, int], bool]] = {}
     for p in pairs:
         wins = beats.setdefault(p.prompt, {})

@@ -93,7 +93,7 @@ def pair_key(row: Row) -> str:
 
 
 def drop_identical(rows: Iterable[Row], dropped: Tally) -> list[Row]:
-    """Rows whose two answers differ. Exactly equal only: in code, case and white space may decide."""
+    """Rows whose two responses differ. Exactly equal only: in code, case and white space may decide."""
     kept = []
     for row in rows:
         if row.a == row.b:
@@ -112,7 +112,7 @@ def merge_duplicates(
     of several spellings stays does not depend on the order of the rows.
 
     Args:
-        rows: Rows with different answers each.
+        rows: Rows with different responses each.
         dropped: Counts the rows that go.
         contradicting: Counts the pairs whose labels disagreed.
         scope: Only rows with the same scope can be duplicates of each other.
@@ -120,7 +120,7 @@ def merge_duplicates(
     groups: dict[str, list[tuple[bool, Row]]] = {}
     for row in rows:
         names = text_fingerprint(row.a), text_fingerprint(row.b)
-        if names[0] == names[1]:  # the answers differ in case or white space alone: compare them as they are
+        if names[0] == names[1]:  # the responses differ in case or white space alone: compare them as they are
             names = digest(row.a), digest(row.b)
         key = digest(scope(row), prompt_fingerprint(row.prompt), *sorted(names))
         groups.setdefault(key, []).append((names[0] > names[1], row))

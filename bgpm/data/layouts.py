@@ -108,10 +108,12 @@ _WINNERS = ("winner_model_a", "winner_model_b", "winner_tie")
 
 def _lmsys_55k(columns: Columns, place: str) -> Made:
     """JSON lists of turns: the user's, and each model's."""
-    asked, first, second = (_text_list(columns[name], place, name) for name in ("prompt", "response_a", "response_b"))
-    if not asked or not len(asked) == len(first) == len(second):
+    asked, response_a, response_b = (
+        _text_list(columns[name], place, name) for name in ("prompt", "response_a", "response_b")
+    )
+    if not asked or not len(asked) == len(response_a) == len(response_b):
         raise DataError(
-            f"{place}: {len(asked)} prompts, {len(first)} and {len(second)} responses: expected as many of each"
+            f"{place}: {len(asked)} prompts, {len(response_a)} and {len(response_b)} responses: expected equal numbers"
         )
     wins = [number_in(columns.get(name), 0, 1, place, "0 or 1") for name in _WINNERS]
     label = math.nan
@@ -119,7 +121,12 @@ def _lmsys_55k(columns: Columns, place: str) -> Made:
         if sorted(wins) != [0.0, 0.0, 1.0]:
             raise LabelCodingError(f"{place}: {', '.join(_WINNERS)} are {wins}: expected one 1 and two 0")
         label = (1.0, 0.0, 0.5)[wins.index(1.0)]
-    return {"prompt": None, "response_a": _chat(asked, first), "response_b": _chat(asked, second), "label": label}
+    return {
+        "prompt": None,
+        "response_a": _chat(asked, response_a),
+        "response_b": _chat(asked, response_b),
+        "label": label,
+    }
 
 
 def _chat(asked: list[str], said: list[str]) -> list[dict[str, str]]:
@@ -153,13 +160,13 @@ def _web_gpt(columns: Columns, place: str) -> Made:
 
 
 def _nectar(columns: Columns, place: str) -> Made:
-    answers = columns["answers"]
-    if not isinstance(answers, list) or not all(isinstance(item, Mapping) and "answer" in item for item in answers):
-        raise DataError(f"{place}: answers: expected a list of objects with answer and rank, got {show(answers)}")
-    ranks = [item.get("rank") for item in answers]
+    responses = columns["answers"]
+    if not isinstance(responses, list) or not all(isinstance(item, Mapping) and "answer" in item for item in responses):
+        raise DataError(f"{place}: answers: expected a list of objects with answer and rank, got {show(responses)}")
+    ranks = [item.get("rank") for item in responses]
     return {
         "prompt": columns["prompt"],
-        "responses": [item["answer"] for item in answers],
+        "responses": [item["answer"] for item in responses],
         "ranks": None if all(rank is None for rank in ranks) else ranks,
     }
 
@@ -181,14 +188,14 @@ def _renamed(**names: str) -> Callable[[Columns, str], Made]:
     return lambda columns, _: {ours: columns.get(theirs) for ours, theirs in names.items()}
 
 
-def _help_steer(prompt: str, first: str, second: str, strength: str) -> Callable[[Columns, str], Made]:
+def _help_steer(prompt: str, response_a: str, response_b: str, strength: str) -> Callable[[Columns, str], Made]:
     """Two responses and how much better one is; the strength's size is the margin."""
 
     def make(columns: Columns, place: str) -> Made:
         return {
             "prompt": columns[prompt],
-            "response_a": columns[first],
-            "response_b": columns[second],
+            "response_a": columns[response_a],
+            "response_b": columns[response_b],
             "margin": _size(columns, strength, place),
         }
 

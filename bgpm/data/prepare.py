@@ -1,6 +1,6 @@
 """From the rows of a pool and a benchmark to the tables that stages exchange.
 
-Read, drop what cannot teach (identical answers, duplicates), take the benchmark's prompts out of the
+Read, drop what cannot teach (identical responses, duplicates), take the benchmark's prompts out of the
 pool, split by prompt, shuffle A/B order, and keep the labels in tables of their own. Every dropped row
 is counted by reason; every error is raised before anything is written.
 """
@@ -47,7 +47,7 @@ class Prepared:
 
     Attributes:
         pool, benchmark: Tables ``prompts``, ``responses`` and ``pairs`` of `bgpm.data.tables`; pairs have
-            one more column, ``key``: a name of the pair that does not depend on the order of its answers. A benchmark
+            one more column, ``key``: a name of the pair that does not depend on the order of its responses. A benchmark
             whose items are scored whole has a table ``items`` too.
         truth: Labels by split (``pool``, ``heldout``, ``benchmark``): pair_id, label, margin.
         summary, benchmark_summary: Counts, for summary.json beside the tables.
@@ -86,9 +86,9 @@ def prepare(
     summary: dict[str, Any] = {"rows": len(rows)}
     _check_ids(rows)
     split = split_prompts(rows, pool.heldout, pool.seed)
-    dropped = {reason: Tally() for reason in ("identical answers", "duplicate", "benchmark prompt", "over the limit")}
+    dropped = {reason: Tally() for reason in ("identical responses", "duplicate", "benchmark prompt", "over the limit")}
     contradicting = Tally()
-    rows = merge_duplicates(drop_identical(rows, dropped["identical answers"]), dropped["duplicate"], contradicting)
+    rows = merge_duplicates(drop_identical(rows, dropped["identical responses"]), dropped["duplicate"], contradicting)
     rows, leaked = _decontaminate(rows, split, benchmark_prompts(bench_rows), dropped["benchmark prompt"])
     rows = _sample(rows, pool, dropped["over the limit"])
     splits = [split[prompt_fingerprint(row.prompt)] for row in rows]
@@ -160,10 +160,10 @@ def _benchmark_rows(settings: BenchmarkSettings) -> tuple[list[Row], dict[str, A
         "rows": len(rows),
         "unpublished subsets": {name: tally.count for name, tally in sorted(unknown.items())},
     }
-    dropped = {reason: Tally() for reason in ("identical answers", "duplicate", "tie")}
+    dropped = {reason: Tally() for reason in ("identical responses", "duplicate", "tie")}
     contradicting = Tally()
     if rule == "pairs":
-        rows = drop_identical(rows, dropped["identical answers"])
+        rows = drop_identical(rows, dropped["identical responses"])
         # What has an id of its own was counted on purpose; only rows without one are compared.
         rows = merge_duplicates(rows, dropped["duplicate"], contradicting, scope=lambda row: row.id or row.subset)
         decided = []
@@ -174,16 +174,16 @@ def _benchmark_rows(settings: BenchmarkSettings) -> tuple[list[Row], dict[str, A
                 decided.append(row)
         rows = decided
     else:
-        rows = _whole_items(rows, dropped["identical answers"])
+        rows = _whole_items(rows, dropped["identical responses"])
         _check_ties(rows, source)
     if not rows:
-        raise DataError(f"{source}: no benchmark pair is left: every one is a tie or has two identical answers")
+        raise DataError(f"{source}: no benchmark pair is left: every one is a tie or has two identical responses")
     _warn("benchmark", dropped | {"contradicting labels": contradicting})
     return rows, summary | {"dropped": _counts(dropped), "contradicting labels": asdict(contradicting)} | noted
 
 
 def _whole_items(rows: Sequence[Row], dropped: Tally) -> list[Row]:
-    """Rows of the items in which no right answer is also a wrong one: an item is scored whole or not at all."""
+    """Rows of the items in which no right response is also a wrong one: an item is scored whole or not at all."""
     broken: dict[str, Row] = {}
     for row in rows:
         if row.item and row.a == row.b:
@@ -194,7 +194,7 @@ def _whole_items(rows: Sequence[Row], dropped: Tally) -> list[Row]:
 
 
 def _check_ties(rows: Sequence[Row], source: str) -> None:
-    """RewardBench 2's Ties compares prompts of many right answers with prompts of one: refuse it without either."""
+    """RewardBench 2's Ties compares prompts of many right responses with prompts of one: refuse it without either."""
     names = {row.item.name.split("/", 1)[1] for row in rows if row.item and row.subset.lower() == "ties"}
     by_kind = {kind: {n.removeprefix(kind) for n in names if n.startswith(kind)} for kind in ("ref:", "tied:")}
     if names and not by_kind["ref:"] & by_kind["tied:"]:
@@ -303,7 +303,7 @@ def _tables(rows: Sequence[Row], splits: Sequence[str], seed: int) -> tuple[dict
     prompts: dict[str, list[Any]] = {name: [] for name in ("prompt_id", "text", "messages", "section", "split")}
     responses: dict[str, list[Any]] = {name: [] for name in ("response_id", "prompt", "text")}
     pairs: dict[str, list[Any]] = {
-        name: [] for name in ("pair_id", "prompt", "first", "second", "section", "subset", "split", "key")
+        name: [] for name in ("pair_id", "prompt", "response_a", "response_b", "section", "subset", "split", "key")
     }
     labels: dict[str, dict[str, list[Any]]] = {}
     row_of: dict[str, int] = {}
@@ -319,17 +319,17 @@ def _tables(rows: Sequence[Row], splits: Sequence[str], seed: int) -> tuple[dict
         row = rows[n]
         if not prompts["prompt_id"] or prompts["prompt_id"][-1] != prompt_ids[n]:
             _append(prompts, (prompt_ids[n], as_text(row.prompt), messages[n], row.section, splits[n]))
-        first, second = sorted((row.a, row.b), reverse=swap(seed, keys[n]))
-        label = row.label if first == row.a else 1.0 - row.label
+        response_a, response_b = sorted((row.a, row.b), reverse=swap(seed, keys[n]))
+        label = row.label if response_a == row.a else 1.0 - row.label
         if splits[n] == "benchmark":
-            pair_id = row.id or digest(row.subset, messages[n], first, second)
+            pair_id = row.id or digest(row.subset, messages[n], response_a, response_b)
         elif row.id:
             # Which order it stands for, so that a label given under the other order is not taken for this one;
             # told by the texts alone, since the file's own order may give the label away.
-            pair_id = f"{row.id}:{'up' if first < second else 'down'}"
+            pair_id = f"{row.id}:{'up' if response_a < response_b else 'down'}"
         else:
-            pair_id = digest("", messages[n], first, second)
-        place = (pair_id, len(prompts["text"]) - 1, respond(n, first), respond(n, second))
+            pair_id = digest("", messages[n], response_a, response_b)
+        place = (pair_id, len(prompts["text"]) - 1, respond(n, response_a), respond(n, response_b))
         _append(pairs, (*place, row.section, row.subset, splits[n], keys[n]))
         _append(labels.setdefault(splits[n], {"pair_id": [], "label": [], "margin": []}), (pair_id, label, row.margin))
     tables = {"prompts": prompts, "responses": responses, "pairs": pairs}
@@ -360,7 +360,7 @@ def _describe(pairs: Table, truth: Mapping[str, Table]) -> dict[str, Any]:
         known = labels["label"][~np.isnan(labels["label"])]
         splits[name] = {
             "prompts": len(np.unique(pairs["prompt"][here])),
-            "responses": len(np.unique(np.concatenate([pairs["first"][here], pairs["second"][here]]))),
+            "responses": len(np.unique(np.concatenate([pairs["response_a"][here], pairs["response_b"][here]]))),
             "pairs": int(here.sum()),
             "labelled": len(known) / len(labels["label"]),
             "ties": int((known == 0.5).sum()),
@@ -370,7 +370,7 @@ def _describe(pairs: Table, truth: Mapping[str, Table]) -> dict[str, Any]:
 
 
 def _cycles(folder: Path) -> dict[str, int]:
-    """Triples of the corpus's answers, and how many have noise-free majorities that form a cycle."""
+    """Triples of the corpus's responses, and how many have noise-free majorities that form a cycle."""
     annotators = read_annotators(folder)
     cyclic, triples = count_cycles(all_pairs(annotators, read_corpus(folder)), len(annotators.annotators))
     return {"cyclic": cyclic, "triples": triples}

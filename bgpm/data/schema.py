@@ -105,11 +105,11 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One pair of answers as its file has it.
+    """One pair of responses as its file has it.
 
     Attributes:
         prompt: The conversation so far; the last turn is the user's.
-        a, b: The answers.
+        a, b: The responses.
         label: Probability that ``a`` is better; NaN when unknown.
         margin: How much better the winner is, >= 0, in the file's own units; NaN when unknown.
         section, subset: Empty when the file does not say.

@@ -20,7 +20,7 @@ def uniform(purpose: str, seed: int, key: str) -> float:
 
 
 def swap(seed: int, key: str) -> bool:
-    """Whether the answer that sorts second is shown first: even odds, by the pair's key."""
+    """Whether the response that sorts second is shown first: even odds, by the pair's key."""
     return uniform("order", seed, key) < 0.5
 
 

@@ -4,21 +4,23 @@
 
     prompts.parquet    prompt_id, text, messages (JSON list of {role, content}), section, split
     responses.parquet  response_id, prompt (row), text
-    pairs.parquet      pair_id, prompt (row), first (row), second (row), section, subset, split, key
+    pairs.parquet      pair_id, prompt (row), response_a (row), response_b (row), section, subset, split, key
 
 and a benchmark whose items are scored whole (`bgpm.data.benchmarks`) has, row by row of its pairs::
 
     items.parquet      pair_id, rule, item, cell
 
-``pair_id`` stands for one order of the answers: a user's id reads ``ID:up`` (texts ascending) or ``ID:down``.
+``pair_id`` stands for one order of the responses: a user's id reads ``ID:up`` (texts ascending) or ``ID:down``.
 ``key`` names the pair whatever its order. ``split`` is ``pool``, ``heldout`` or ``benchmark``. Labels are in tables of
-their own (``data/truth``): pair_id, label (probability that ``first`` is better, NaN when unknown), margin (NaN when
-unknown).
+their own (``data/truth``): pair_id, label (probability that ``response_a`` is better, NaN when unknown), margin (NaN
+when unknown).
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -28,24 +30,40 @@ import pyarrow.parquet as pq
 from bgpm.errors import StateError
 from bgpm.types import Pairs
 
+log = logging.getLogger("bgpm")
+
 Table = dict[str, np.ndarray]  # columns of one length
+RENAMED = {"response_a": "first", "response_b": "second"}  # columns of tables, and what older runs called them
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> dict[str, np.ndarray]:
     """Columns of a parquet file as numpy arrays; text columns have dtype object.
 
+    Columns that an older run called otherwise (`RENAMED`) are found under their names of today.
+
     Raises:
         StateError: If the file is absent, damaged, or lacks a column.
     """
     try:
-        present = pq.read_schema(path).names
+        given = pq.read_schema(path).names
+        older = {new: old for new, old in RENAMED.items() if old in given and new not in given}
+        present = [next((new for new in older if older[new] == name), name) for name in given]
         missing = sorted(set(columns or []) - set(present))
         if missing:
             raise StateError(f"{path}: no column {', '.join(missing)}; it has {', '.join(present)}; run `dvc repro`")
-        table = pq.read_table(path, columns=None if columns is None else list(columns))
+        wanted = present if columns is None else list(columns)
+        table = pq.read_table(path, columns=[older.get(name, name) for name in wanted])
     except (OSError, pa.ArrowException) as error:
         raise StateError(f"{path}: cannot be read ({error}); run `dvc repro` or `dvc checkout`") from error
-    return {name: table.column(name).to_numpy() for name in table.column_names}
+    if older and not older.keys().isdisjoint(wanted):
+        _say_older(path, tuple(older.items()))
+    return {name: table.column(older.get(name, name)).to_numpy() for name in wanted}
+
+
+@cache
+def _say_older(path: Path, older: tuple[tuple[str, str], ...]) -> None:
+    """Once a file and process."""
+    log.warning("%s: an older run wrote it; %s", path, ", ".join(f"{old} is read as {new}" for new, old in older))
 
 
 def read_array(path: Path, *, mapped: bool = False) -> np.ndarray:
@@ -110,7 +128,7 @@ def where(table: Mapping[str, np.ndarray], mask: np.ndarray) -> dict[str, np.nda
 
 def as_pairs(table: Mapping[str, np.ndarray]) -> Pairs:
     """The index columns of a pairs table."""
-    return Pairs(*(np.asarray(table[name], np.int64) for name in ("first", "second", "prompt")))
+    return Pairs(*(np.asarray(table[name], np.int64) for name in ("response_a", "response_b", "prompt")))
 
 
 def rows_of(ids: np.ndarray, wanted: np.ndarray, where: str) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 from bgpm.data.tables import read_table
 
 Conversation = Sequence[dict[str, str]]  # messages, each a role and its content
-Text = tuple[Conversation, str | None]  # with an answer, or alone
+Text = tuple[Conversation, str | None]  # with a response, or alone
 
 
 @dataclass(frozen=True)
@@ -21,15 +21,15 @@ class TextSet:
 
     Attributes:
         conversations: Messages of each prompt, [Q].
-        questions: Text of each prompt, [Q].
+        prompt_texts: Text of each prompt, [Q].
         prompt: int64 [R], each response's prompt.
-        answers: Text of each response.
+        response_texts: Text of each response.
     """
 
     conversations: Sequence[Conversation]
-    questions: np.ndarray
+    prompt_texts: np.ndarray
     prompt: np.ndarray
-    answers: np.ndarray
+    response_texts: np.ndarray
 
     @classmethod
     def read(cls, folder: Path) -> TextSet:
@@ -40,8 +40,8 @@ class TextSet:
         return cls(conversations, prompts["text"], responses["prompt"], responses["text"])
 
     def responses(self) -> list[Text]:
-        """Each answer in its conversation."""
-        return [(self.conversations[row], text) for row, text in zip(self.prompt, self.answers, strict=True)]
+        """Each response in its conversation."""
+        return [(self.conversations[row], text) for row, text in zip(self.prompt, self.response_texts, strict=True)]
 
     def prompts(self) -> list[Text]:
         """Each conversation alone."""

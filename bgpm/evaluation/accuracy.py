@@ -6,7 +6,7 @@ import numpy as np
 
 
 def correct(mean: np.ndarray, label: np.ndarray, *, tie: float) -> np.ndarray:
-    """1 where the better answer scores higher, 0 where lower, ``tie`` where they are equal; NaN for tied labels."""
+    """1 where the better response scores higher, 0 where lower, ``tie`` where they are equal; NaN for tied labels."""
     sign = np.sign(mean) * np.sign(label - 0.5)
     return np.where(label == 0.5, np.nan, np.where(sign == 0, tie, sign > 0))
 

@@ -1,4 +1,4 @@
-"""What the stages wrote, as arrays: learning curves, held-out answers by prompt, labels as they were acquired."""
+"""What the stages wrote, as arrays: learning curves, held-out responses by prompt, labels as they were acquired."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ class Arm:
         rounds, labels: int64 [T], the points of the curve and the labels acquired until then.
         rows: Every number, in the order of the file.
         values: float64 [S, T] for each (split, section, metric); NaN where it was not measured.
-        heldout: Held-out answers by prompt; None where no held-out pair has a label.
-        bought: Table of labels: seed, round, pair, label, value, mean, variance and so on.
+        heldout: Held-out responses by prompt; None where no held-out pair has a label.
+        acquired: Table of labels: seed, round, pair, label, value, mean, variance and so on.
         figures: Reliability, coverage and best of n of the last round; empty where nobody measured them.
     """
 
@@ -68,7 +68,7 @@ class Arm:
     rows: tuple[Measurement, ...]
     values: Mapping[Key, np.ndarray]
     heldout: Trials | None
-    bought: Mapping[str, np.ndarray]
+    acquired: Mapping[str, np.ndarray]
     figures: tuple[Figure, ...] = ()
 
     def curve(self, split: str, section: str, metric: str) -> np.ndarray | None:
@@ -83,7 +83,7 @@ class Arm:
 
     @property
     def trials(self) -> Trials:
-        """Held-out answers by prompt; StateError where nothing was measured."""
+        """Held-out responses by prompt; StateError where nothing was measured."""
         if self.heldout is None:
             raise StateError(f"arm {self.name!r}: no held-out pair has a label; run `bgpm annotate --heldout`")
         return self.heldout
@@ -132,8 +132,8 @@ class Arm:
 
         The seed set, ties, abstentions and scores of exactly 0 do not count. One half is what coin flips give.
         """
-        mean, label = self.bought["mean"], self.bought["label"]
-        told = (self.bought["round"] > 0) & ~np.isnan(label) & (label != 0.5) & (np.nan_to_num(mean) != 0)
+        mean, label = self.acquired["mean"], self.acquired["label"]
+        told = (self.acquired["round"] > 0) & ~np.isnan(label) & (label != 0.5) & (np.nan_to_num(mean) != 0)
         return float(((mean[told] > 0) != (label[told] > 0.5)).mean()) if told.any() else math.nan
 
 
@@ -212,7 +212,7 @@ def _rows(path: Path) -> Iterator[Measurement]:
 def _trials(
     path: Path, seeds: np.ndarray, rounds: np.ndarray, labels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Right answers [S, T, Q] and pairs [Q] from one row a seed, round and prompt; None where there is no row."""
+    """Right responses [S, T, Q] and pairs [Q] from one row a seed, round and prompt; None where there is no row."""
     table = read_table(path, ["seed", "round", "prompt", "pairs", "right"])
     if not len(table["prompt"]):
         return None

@@ -1,8 +1,8 @@
 """Baselines that do not read meaning (position, length, vocabulary), trained on every label of the pool.
 
-- ``first``: the first answer is the better one. Answers are in shuffled order, so this is chance.
-- ``length``: the longer answer is better, or the shorter, whichever the pool's labels favour.
-- ``words``: logistic regression on which words one answer has and the other lacks.
+- ``first``: the first response is the better one. Responses are in shuffled order, so this is chance.
+- ``length``: the longer response is better, or the shorter, whichever the pool's labels favour.
+- ``words``: logistic regression on which words one response has and the other lacks.
 
 A learned model that does not beat these has learned length or vocabulary.
 """
@@ -31,24 +31,24 @@ class TextSplit:
 
     Attributes:
         split: Labelled pairs, [N].
-        texts: Answers, [R].
+        texts: Responses, [R].
     """
 
     split: Split
     texts: Sequence[str]
 
     def words(self) -> np.ndarray:
-        """Words of the first answer minus words of the second, [N]."""
+        """Words of the first response minus words of the second, [N]."""
         count = np.array([len(text.split()) for text in self.texts])
-        return count[self.split.pairs.first] - count[self.split.pairs.second]
+        return count[self.split.pairs.response_a] - count[self.split.pairs.response_b]
 
 
 def word_scores(train: TextSplit, tests: Sequence[TextSplit]) -> list[np.ndarray]:
-    """Scores of the pairs of each test split by a model of word presence, [N] each; swapping answers flips the sign.
+    """Scores of the pairs of each test split by a model of word presence, [N] each; swapping responses flips the sign.
 
-    The penalty is chosen by cross-validation over prompts. Words are those of at least two training answers.
+    The penalty is chosen by cross-validation over prompts. Words are those of at least two training responses.
     All zero, which decides nothing, where the labels cover fewer prompts than there are folds or no word
-    stands in two answers.
+    stands in two responses.
     """
     from scipy.sparse import csr_matrix, vstack
     from sklearn.feature_extraction.text import CountVectorizer
@@ -61,15 +61,15 @@ def word_scores(train: TextSplit, tests: Sequence[TextSplit]) -> list[np.ndarray
     if len(np.unique(pairs.prompt)) < FOLDS:
         return undecided
     vocabulary = CountVectorizer(binary=True, min_df=2, token_pattern=r"(?u)\b\w+\b|[^\w\s]")
-    rows = np.unique([pairs.first, pairs.second])
+    rows = np.unique([pairs.response_a, pairs.response_b])
     try:
         vocabulary.fit([train.texts[row] for row in rows])
-    except ValueError:  # no word stands in two answers: there is nothing to learn from
+    except ValueError:  # no word stands in two responses: there is nothing to learn from
         return undecided
 
     def differences(split: TextSplit, pairs: Pairs):
         presence = csr_matrix(vocabulary.transform(split.texts), dtype=np.float64)
-        return presence[pairs.first] - presence[pairs.second]
+        return presence[pairs.response_a] - presence[pairs.response_b]
 
     # No intercept, and every pair both ways round: the model cannot prefer a position, and no fold lacks a class.
     one_way = differences(train, pairs)
@@ -112,7 +112,7 @@ def baselines(train: TextSplit, heldout: TextSplit, benchmark: TextSplit, *, xst
     if len(train.split.label):
         direction = length_direction(train.words(), train.split.label)
         rules["length"] = direction * heldout.words(), direction * benchmark.words()
-        notes.append(f"length: the {'longer' if direction > 0 else 'shorter'} answer is taken for the better one")
+        notes.append(f"length: the {'longer' if direction > 0 else 'shorter'} response is taken for the better one")
         on_heldout, on_benchmark = word_scores(train, [heldout, benchmark])
         rules["words"] = on_heldout, on_benchmark
     else:

@@ -17,10 +17,10 @@ from bgpm.evaluation.rewardbench import is_rewardbench, official_results, overal
 RULES = {
     "rewardbench": "RewardBench's rules: a section is the mean over its subsets weighted by the published counts "
     "(math-prm as 984), the overall score the plain mean of the sections; a tie scores 0",
-    "rewardbench2": "RewardBench 2's rules for a model that compares answers: an item counts when the chosen answer "
-    "beats every other one (1/k where it ties with k - 1 and loses to none); under Ties an answer's scalar is its mean "
-    "score against all answers of the item; the overall score is the plain mean of the subsets",
-    "rm_bench": "RM-Bench's rules: easy, normal and hard are the chosen answer in a more adorned, the same and a "
+    "rewardbench2": "RewardBench 2's rules for a model that compares responses: an item counts when the chosen "
+    "response beats every other one (1/k where it ties with k - 1 and loses to none); under Ties a response's scalar is its "
+    "mean score against all responses of the item; the overall score is the plain mean of the subsets",
+    "rm_bench": "RM-Bench's rules: easy, normal and hard are the chosen response in a more adorned, the same and a "
     "plainer style than the rejected one; a domain is the mean of the three, the overall score the plain mean of the "
     "domains; a tie scores 0",
     "pairs": "a section is the share of its pairs that are ordered rightly, the overall score the plain mean of the "
@@ -96,7 +96,7 @@ def _rewardbench2(mean: np.ndarray, split: Split) -> BenchmarkScore:
         item = split.items.name[here]
         if name.lower() == "ties":
             pairs = split.pairs.take(here)
-            subsets[name] = rewardbench2.ties(mean[here], split.label[here], pairs.first, pairs.second, item)
+            subsets[name] = rewardbench2.ties(mean[here], split.label[here], pairs.response_a, pairs.response_b, item)
         else:
             subsets[name] = float(rewardbench2.best_of(signed[here], item).mean())
     counted = [value for name, value in subsets.items() if name in REWARDBENCH2]

@@ -22,7 +22,7 @@ CurveRow = tuple[str, str, str, float]
 
 
 def probabilities(moments: ScoreMoments) -> np.ndarray:
-    """P(first better), averaged over the posterior, [N]."""
+    """P(a better), averaged over the posterior, [N]."""
     return F.expected_probability(moments.mean, moments.variance, moments.tau).numpy()
 
 
@@ -85,7 +85,7 @@ def heldout_figures(moments: ScoreMoments, pairs: Pairs, label: np.ndarray) -> I
 
 
 def benchmark_rows(moments: ScoreMoments, label: np.ndarray, score: BenchmarkScore) -> Iterator[CurveRow]:
-    """Score by subset, section and overall, and likelihood over the pairs that have a better answer.
+    """Score by subset, section and overall, and likelihood over the pairs that have a better response.
 
     ``missing_subsets`` says how many published subsets a section lacks: it is partial if any.
     """
@@ -107,10 +107,10 @@ def benchmark_rows(moments: ScoreMoments, label: np.ndarray, score: BenchmarkSco
 
 
 def length_direction(gap: np.ndarray, label: np.ndarray) -> float:
-    """1 where labels favour the longer answer, -1 where the shorter; 1 when they favour neither.
+    """1 where labels favour the longer response, -1 where the shorter; 1 when they favour neither.
 
     Args:
-        gap: Words of the first answer minus words of the second, [N].
+        gap: Words of the first response minus words of the second, [N].
         label: Of the same pairs; NaN and 0.5 say nothing.
     """
     return 1.0 if np.nansum(np.sign(gap) * np.sign(label - 0.5)) >= 0 else -1.0

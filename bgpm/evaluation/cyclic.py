@@ -15,7 +15,7 @@ from bgpm.types import Pairs
 
 @dataclass(frozen=True)
 class Triples:
-    """Triples of answers to one prompt of which every pair has a winner.
+    """Triples of responses to one prompt of which every pair has a winner.
 
     Attributes:
         rows: int64 [M, 3], rows of the pairs: x against y, y against z, x against z.
@@ -31,16 +31,16 @@ def find_triples(pairs: Pairs, label: np.ndarray) -> Triples:
 
     Args:
         pairs: [N], each unordered pair at most once.
-        label: Probability that the first answer is better, [N]; 0.5 is undecided.
+        label: Probability that response_a is better, [N]; 0.5 is undecided.
     """
     wins: dict[int, dict[tuple[int, int], tuple[int, bool]]] = {}
     for n in np.flatnonzero(label != 0.5).tolist():
-        a, b, better = int(pairs.first[n]), int(pairs.second[n]), bool(label[n] > 0.5)
+        a, b, better = int(pairs.response_a[n]), int(pairs.response_b[n]), bool(label[n] > 0.5)
         wins.setdefault(int(pairs.prompt[n]), {})[min(a, b), max(a, b)] = n, better == (a < b)
     rows: list[tuple[int, int, int]] = []
     cyclic: list[bool] = []
     for beats in wins.values():
-        for x, y, z in itertools.combinations(sorted({answer for pair in beats for answer in pair}), 3):
+        for x, y, z in itertools.combinations(sorted({response for pair in beats for response in pair}), 3):
             sides = beats.get((x, y)), beats.get((y, z)), beats.get((x, z))
             if all(sides):
                 (i, xy), (j, yz), (k, xz) = (side for side in sides if side)
@@ -53,7 +53,7 @@ def triples_right(mean: np.ndarray, label: np.ndarray, triples: Triples) -> np.n
     """Whether all three pairs of each triple are ordered rightly, bool [M]; a tied score is wrong.
 
     Args:
-        mean: Scores of the first against the second answer, [N].
+        mean: Scores of the first against the second response, [N].
         label: As for `find_triples`.
     """
     return (np.sign(mean) == np.sign(label - 0.5))[triples.rows].all(1)

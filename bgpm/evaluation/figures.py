@@ -4,7 +4,7 @@ Rows are (figure, series, x, y, pairs or prompts):
 
 * ``reliability``: by bin of confidence, mean confidence (x) and share of right predictions (y);
 * ``coverage``: accuracy (y) on the share (x) of pairs with the least uncertainty, for two kinds of it;
-* ``best_of_n``: true win rate (y) of the answer that is picked out of n (x), see `best_of_n`.
+* ``best_of_n``: true win rate (y) of the response that is picked out of n (x), see `best_of_n`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def reliability(probability: np.ndarray, label: np.ndarray, bins: int = BINS) ->
     The gaps of these points, weighted by pairs, are `bgpm.functional.expected_calibration_error`.
 
     Args:
-        probability: P(first better), [N].
+        probability: P(a better), [N].
         label: 0, 1 or soft, [N].
     """
     confidence = np.maximum(probability, 1 - probability)
@@ -89,32 +89,32 @@ def selective_metrics(uncertainties: Mapping[str, np.ndarray], right: np.ndarray
 
 
 def best_of_n(pairs: Pairs, label: np.ndarray, probability: np.ndarray) -> list[FigurePoint]:
-    """True win rate of the answer picked out of n, as n grows.
+    """True win rate of the response picked out of n, as n grows.
 
-    Of each prompt, the largest set of answers that have all been compared with each other counts, if it has three or
-    more. An answer's true win rate is its mean label against the others of the set; the pick out of a random n of them
+    Of each prompt, the largest set of responses that have all been compared with each other counts, if it has three or
+    more. A response's true win rate is its mean label against the others of the set; the pick out of a random n of them
     is the one with the highest mean predicted probability against all others (``oracle``: with the highest true rate).
-    The mean over all subsets of n is exact: of K answers in order, the r-th from below is the best of n in
-    C(r - 1, n - 1) of C(K, n) subsets. Every point is a mean over the same prompts, those with at least N answers,
+    The mean over all subsets of n is exact: of K responses in order, the r-th from below is the best of n in
+    C(r - 1, n - 1) of C(K, n) subsets. Every point is a mean over the same prompts, those with at least N responses,
     where N >= 3 is as large as half of the prompts allow.
-    n = 1 is a random answer, 0.5 by definition.
+    n = 1 is a random response, 0.5 by definition.
 
     Args:
         pairs: [N], each unordered pair at most once.
-        label, probability: Probability that the first answer is better, true and predicted, [N].
+        label, probability: Probability that response_a is better, true and predicted, [N].
 
     Returns:
-        Points of the series ``model`` and ``oracle``; none where no prompt has three such answers.
+        Points of the series ``model`` and ``oracle``; none where no prompt has three such responses.
     """
     found = []
     order = np.argsort(pairs.prompt, kind="stable")
     for rows in np.split(order, np.flatnonzero(np.diff(pairs.prompt[order])) + 1) if len(order) else []:
-        chosen = _compared(pairs.first[rows].tolist(), pairs.second[rows].tolist())
+        chosen = _compared(pairs.response_a[rows].tolist(), pairs.response_b[rows].tolist())
         k = len(chosen)
         if k < 3:
             continue
-        rows = rows[np.isin(pairs.first[rows], chosen) & np.isin(pairs.second[rows], chosen)]
-        i, j = np.searchsorted(chosen, pairs.first[rows]), np.searchsorted(chosen, pairs.second[rows])
+        rows = rows[np.isin(pairs.response_a[rows], chosen) & np.isin(pairs.response_b[rows], chosen)]
+        i, j = np.searchsorted(chosen, pairs.response_a[rows]), np.searchsorted(chosen, pairs.response_b[rows])
         rates = [
             (np.bincount(i, value[rows], k) + np.bincount(j, 1 - value[rows], k)) / (k - 1)
             for value in (label, probability)
@@ -131,13 +131,13 @@ def best_of_n(pairs: Pairs, label: np.ndarray, probability: np.ndarray) -> list[
     return points
 
 
-def _compared(first: list[int], second: list[int]) -> list[int]:
-    """The largest set of answers each of which was compared with every other, sorted; of equals the first in order.
+def _compared(response_a: list[int], response_b: list[int]) -> list[int]:
+    """The largest set of responses each of which was compared with every other, sorted; of equals the first in order.
 
     Bron and Kerbosch's search for maximal cliques, with a pivot.
     """
     met: dict[int, set[int]] = {}
-    for a, b in zip(first, second, strict=True):
+    for a, b in zip(response_a, response_b, strict=True):
         met.setdefault(a, set()).add(b)
         met.setdefault(b, set()).add(a)
     best: list[int] = []
@@ -147,17 +147,17 @@ def _compared(first: list[int], second: list[int]) -> list[int]:
         if not open and not done and (-len(chosen), sorted(chosen)) < (-len(best), best):
             best = sorted(chosen)
         if open:
-            pivot = max(sorted(open | done), key=lambda answer: len(met[answer] & open))
-            for answer in sorted(open - met[pivot]):
-                extend([*chosen, answer], open & met[answer], done & met[answer])
-                open, done = open - {answer}, done | {answer}
+            pivot = max(sorted(open | done), key=lambda response: len(met[response] & open))
+            for response in sorted(open - met[pivot]):
+                extend([*chosen, response], open & met[response], done & met[response])
+                open, done = open - {response}, done | {response}
 
     extend([], set(met), set())
     return best
 
 
 def _expected_best(true: np.ndarray, guess: np.ndarray, most: int) -> np.ndarray:
-    """Mean true rate of the answer with the highest guess in random subsets of 1 to ``most``; ties at random."""
+    """Mean true rate of the response with the highest guess in random subsets of 1 to ``most``; ties at random."""
     order = np.argsort(guess, kind="stable")
     _, at = np.unique(guess[order], return_inverse=True)
     level = (np.bincount(at, true[order]) / np.bincount(at))[at]

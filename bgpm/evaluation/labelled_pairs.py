@@ -31,7 +31,7 @@ class Split:
 
     Attributes:
         pairs: [N].
-        label: float64 [N], probability that the first answer is better.
+        label: float64 [N], probability that response_a is better.
         section, subset: str [N].
         rows: int64 [N], rows of the pairs table.
         items: None where every pair stands for itself.

@@ -46,7 +46,7 @@ class PoolLabels:
     Attributes:
         pair: int64 [N], rows of the pool's table.
         label: float64 [N], 1 where the first response is better, 0 where the second, 0.5 for a tie.
-        probability: float64 [N], P(first better).
+        probability: float64 [N], P(a better).
         sd: float64 [N], standard deviation of the score, before division by the temperature.
         source: str [N], ``acquired``, ``inferred`` or ``audit`` (inferred, and its label is known from an audit).
         audit: float64 [N], what the audit of a pair said, NaN where there was none or nobody could say. Label and
@@ -122,7 +122,7 @@ def _places(pair: np.ndarray, rows: np.ndarray, what: str) -> np.ndarray:
 
 
 def posterior_of_acquired(moments: ScoreMoments, label: np.ndarray, votes: np.ndarray) -> np.ndarray:
-    """P(first better) of pairs whose labels may be wrong, given model and label, [N]; see the head of this module.
+    """P(a better) of pairs whose labels may be wrong, given model and label, [N]; see the head of this module.
 
     Approximate where the posterior is not Gaussian. A point estimate (variance 0) cannot take a label out of its fit:
     there it counts twice.
@@ -162,7 +162,7 @@ def pool_rows(labels: PoolLabels, truth: np.ndarray) -> Iterator[CurveRow]:
     """What final labels are worth; nothing where no pair has a true winner.
 
     Args:
-        truth: Probability that the first response is better, [N], by the record, noise-free where noise is simulated;
+        truth: Probability that response_a is better, [N], by the record, noise-free where noise is simulated;
             NaN where it is not known.
     """
     import torch

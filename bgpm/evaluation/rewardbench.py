@@ -68,7 +68,7 @@ def official_results(model: str, model_type: str, accuracy: Mapping[str, float])
 
     Args:
         model: Name of the model.
-        model_type: ``Custom Classifier`` for models that compare two answers, as published for GPM.
+        model_type: ``Custom Classifier`` for models that compare two responses, as published for GPM.
         accuracy: By subset, in [0, 1]; of RewardBench 2's Ties, its score.
     """
     return {"model": model, "model_type": model_type, "chat_template": "none", **accuracy}

@@ -1,8 +1,8 @@
 """RM-Bench (arXiv:2410.16184): accuracy where style helps (easy), is equal (normal) and misleads (hard).
 
-Each item has a right and a wrong answer in three styles, plain to adorned. Of the 3 x 3 matrix of accuracies, chosen
-style by rejected style, *easy* is the mean below the diagonal (the right answer is the more adorned one), *normal* the
-diagonal and *hard* the mean above it, as in ``compute_accuracy`` of github.com/THU-KEG/RM-Bench. A tie scores 0.
+Each item has a right and a wrong response in three styles, plain to adorned. Of the 3 x 3 matrix of accuracies, chosen
+style by rejected style, *easy* is the mean below the diagonal (the right response is the more adorned one), *normal*
+the diagonal and *hard* the mean above it, as in ``compute_accuracy`` of github.com/THU-KEG/RM-Bench. A tie scores 0.
 
 A domain's score is the mean of the three; safety is the mean of its two subdomains; the overall score and the overall
 easy, normal and hard are plain means over the four domains, as we read the paper's tables.

@@ -41,7 +41,7 @@ class Trials:
 
     Attributes:
         labels: float64 [T], labels acquired at each point, increasing.
-        right: float64 [S, T, Q], right answers on each held-out prompt; a tied score counts one half.
+        right: float64 [S, T, Q], right responses on each held-out prompt; a tied score counts one half.
         pairs: float64 [Q], pairs of each prompt that have a winner.
     """
 
@@ -52,7 +52,7 @@ class Trials:
     def __post_init__(self) -> None:
         if self.right.ndim != 3 or self.right.shape[1:] != (len(self.labels), len(self.pairs)) or not self.right.size:
             raise ShapeError(
-                f"right answers must be [seeds, {len(self.labels)} points, {len(self.pairs)} prompts] and not empty, "
+                f"right responses must be [seeds, {len(self.labels)} points, {len(self.pairs)} prompts] and not empty, "
                 f"got {list(self.right.shape)}"
             )
         if (np.diff(self.labels) <= 0).any() or self.labels[0] <= 0:

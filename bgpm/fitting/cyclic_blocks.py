@@ -47,7 +47,7 @@ class Pair:
     def wedge(self, data: LabelledTensors) -> Tensor:
         """left'(phi_i phi_j' - phi_j phi_i') right of every labelled pair, [N]."""
         plane = torch.stack([self.left, self.right], 1)
-        one, two = data.first @ plane, data.second @ plane
+        one, two = data.response_a @ plane, data.response_b @ plane
         return one[:, 0] * two[:, 1] - one[:, 1] * two[:, 0]
 
     def start(self, data: LabelledTensors) -> Tensor:
@@ -70,9 +70,9 @@ def leading_pairs(data: LabelledTensors, residual: Tensor, count: int, *, genera
     e = residual[:, None]
 
     def g(q: Tensor) -> Tensor:
-        return data.first.T @ (e * (data.second @ q)) - data.second.T @ (e * (data.first @ q))
+        return data.response_a.T @ (e * (data.response_b @ q)) - data.response_b.T @ (e * (data.response_a @ q))
 
-    p = data.first.shape[1]
+    p = data.response_a.shape[1]
     q = leading_subspace(lambda q: g(g(q)), p, 2 * count + 2, generator=generator)
     left, values, right = torch.linalg.svd(q.T @ g(q))
     return [Pair(values[k].item(), q @ left[:, k], q @ right[k]) for k in range(0, min(2 * count, len(values) - 1), 2)]
@@ -133,7 +133,7 @@ def search(
     found = FoundBlocks(weight[None], torch.tensor([precision], dtype=torch.float64), 0.0, ())
     splits = enough(splits)
     by_fold = [problem.without(held)[None] for _, held in splits]
-    while splits and found.blocks < min(model.free_blocks, data.first.shape[1] // 2):
+    while splits and found.blocks < min(model.cyclic_blocks, data.response_a.shape[1] // 2):
         test = _score_test(data, loss, by_fold, splits, generator)
         if not found.blocks:
             found = replace(found, screen=test)
@@ -155,7 +155,7 @@ def enough(splits: list[FoldRows]) -> list[FoldRows]:
 
 
 def _reward_alone(data: LabelledTensors, loss: DataLoss, precision: float) -> Tensor:
-    return LinearProblem(data.first - data.second, OnData(loss, data)).solve(precision).weight[None]
+    return LinearProblem(data.response_a - data.response_b, OnData(loss, data)).solve(precision).weight[None]
 
 
 def module_of(weight: Tensor, **options: bool) -> GeneralPreference:
@@ -171,7 +171,7 @@ def module_of(weight: Tensor, **options: bool) -> GeneralPreference:
 def scores(weight: Tensor, data: LabelledTensors) -> Tensor:
     """Scores of labelled pairs under weights without gates, [N]."""
     with torch.no_grad():
-        return module_of(weight)(data.first, data.second)
+        return module_of(weight)(data.response_a, data.response_b)
 
 
 def _score_test(
@@ -273,7 +273,7 @@ def refine(
     """
     weight, precision = found.weight.clone(), found.precision.clone()
     weight[0] = 0.0
-    linear = choose(LinearProblem(data.first - data.second, OnData(loss, data), offset=scores(weight, data)))
+    linear = choose(LinearProblem(data.response_a - data.response_b, OnData(loss, data), offset=scores(weight, data)))
     weight[0], precision[0] = linear.weight, linear.precision
     module = module_of(weight, prompt_gates=getattr(model, "prompt_gates", False))
     priors: dict[str, Tensor] = {"weight": precision[:, None]}

@@ -133,11 +133,11 @@ class Places:
     def across(self, values: Tensor, pairs: Pairs) -> Tensor:
         """Of each pair the difference of its responses' values, [N, ...], from [R, ...]; 0 for those without."""
         padded = torch.cat([values, values.new_zeros(1, *values.shape[1:])])
-        return padded[self._at(pairs.first)] - padded[self._at(pairs.second)]
+        return padded[self._at(pairs.response_a)] - padded[self._at(pairs.response_b)]
 
     def variance(self, pairs: Pairs) -> Tensor:
         """sigma^2 d' C^-1 d, [N]; 0 for a response against itself."""
-        i, j = (torch.from_numpy(side) for side in (pairs.first, pairs.second))
+        i, j = (torch.from_numpy(side) for side in (pairs.response_a, pairs.response_b))
         return self._covariance(i, i) + self._covariance(j, j) - 2 * self._covariance(i, j)
 
     def covariance(self, i: Tensor, j: Tensor, k: Tensor, l: Tensor) -> Tensor:
@@ -155,7 +155,7 @@ class Places:
 
     def draw(self, pairs: Pairs, n: int, *, generator: torch.Generator) -> Tensor:
         """n draws of sigma C^-1/2 of the effects, differences of each pair, [n, N]; without what weights add."""
-        names, back = np.unique(np.concatenate([pairs.first, pairs.second]), return_inverse=True)
+        names, back = np.unique(np.concatenate([pairs.response_a, pairs.response_b]), return_inverse=True)
         rows = torch.from_numpy(names)
         place = self.place[rows]
         drawn = self.effects.variance.sqrt() * torch.randn(n, len(rows), generator=generator, dtype=torch.float64)
@@ -192,48 +192,50 @@ class Index:
 
     Attributes:
         places: The effects.
-        first, second: int64 [N], rows of the table.
+        response_a, response_b: int64 [N], rows of the table.
         components: int64 [2, N], of first and second responses.
         order: int64 [2 N], both sides sorted by component; side N + n is the second response of pair n.
         sorted: int64 [2 N], the components in that order.
     """
 
     places: Places
-    first: Tensor
-    second: Tensor
+    response_a: Tensor
+    response_b: Tensor
     components: Tensor
     order: Tensor
     sorted: Tensor
 
     @classmethod
     def of(cls, places: Places, pairs: Pairs) -> Index:
-        first, second = torch.from_numpy(pairs.first), torch.from_numpy(pairs.second)
-        components = torch.stack([places.component(first), places.component(second)])
+        response_a, response_b = torch.from_numpy(pairs.response_a), torch.from_numpy(pairs.response_b)
+        components = torch.stack([places.component(response_a), places.component(response_b)])
         found = torch.sort(components.flatten(), stable=True)
-        return cls(places, first, second, components, found.indices, found.values)
+        return cls(places, response_a, response_b, components, found.indices, found.values)
 
-    def column(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-        """Pairs that covary with the pair (first, second), rows of the table [], and their covariances."""
+    def column(self, response_a: Tensor, response_b: Tensor) -> tuple[Tensor, Tensor]:
+        """Pairs that covary with the pair (response_a, response_b), rows of the table [], and their covariances."""
         near = []
-        for component in torch.unique(self.places.component(torch.stack([first, second]))):
+        for component in torch.unique(self.places.component(torch.stack([response_a, response_b]))):
             low, high = torch.searchsorted(self.sorted, torch.stack([component, component + 1])).tolist()
-            near.append(self.order[low:high] % len(self.first))
+            near.append(self.order[low:high] % len(self.response_a))
         neighbours = torch.unique(torch.cat(near))
-        sides = self.first[neighbours], self.second[neighbours], first, second
+        sides = self.response_a[neighbours], self.response_b[neighbours], response_a, response_b
         return neighbours, self.places.covariance(*sides)
 
     def diagonal(self) -> Tensor:
         """Variance of each pair, [N]."""
-        return self.places.variance(Pairs(*(side.numpy() for side in (self.first, self.second, self.first))))
+        return self.places.variance(
+            Pairs(*(side.numpy() for side in (self.response_a, self.response_b, self.response_a)))
+        )
 
     def add(self, covariance: Tensor, columns: Tensor, rows: Tensor | None = None) -> Tensor:
         """Add the effects' to a covariance [rows, columns] of pairs, in place; all rows by default."""
         index = self
         if rows is not None:
-            one, two = (side[rows].numpy() for side in (self.first, self.second))
+            one, two = (side[rows].numpy() for side in (self.response_a, self.response_b))
             index = Index.of(self.places, Pairs(one, two, one))
         for at, column in enumerate(columns.tolist()):
-            near, found = index.column(self.first[column], self.second[column])
+            near, found = index.column(self.response_a[column], self.response_b[column])
             covariance[near, at] += found
         return covariance
 
@@ -345,12 +347,12 @@ class WithEffects(ScoreModule):
     def reads_prompt(self) -> bool:
         return self.module.reads_prompt
 
-    def forward(self, first: Tensor, second: Tensor, prompt: Tensor | None = None) -> Tensor:
-        score = self.module(first, second, prompt)
+    def forward(self, response_a: Tensor, response_b: Tensor, prompt: Tensor | None = None) -> Tensor:
+        score = self.module(response_a, response_b, prompt)
         return score if self.scaled is None else score + self.sigma * self.incidence.across(self.scaled)
 
-    def design(self, first: Tensor, second: Tensor, prompt: Tensor | None = None) -> Design:
-        return self.module.design(first, second, prompt)
+    def design(self, response_a: Tensor, response_b: Tensor, prompt: Tensor | None = None) -> Design:
+        return self.module.design(response_a, response_b, prompt)
 
     def priors(self, of_module: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Prior precision of every parameter, from the module's."""

@@ -81,14 +81,14 @@ class AmortizedModel(Fitted):
         return ScoreMoments(mean, variance, self.tau)
 
     def sample(self, features: Features, pairs: Pairs, n: int, *, generator: torch.Generator) -> Tensor:
-        """Joint draws: an answer's embedding is the same in all of its pairs."""
-        rows, at = np.unique(np.concatenate([pairs.first, pairs.second]), return_inverse=True)
+        """Joint draws: a response's embedding is the same in all of its pairs."""
+        rows, at = np.unique(np.concatenate([pairs.response_a, pairs.response_b]), return_inverse=True)
         centre, deviation = self._ambient(response_features(features, rows))
         noise = torch.randn(n, *centre.shape, generator=generator, dtype=torch.float64)
         drawn = self._project(centre + deviation * noise)
-        first, second = torch.from_numpy(at).chunk(2)
+        response_a, response_b = torch.from_numpy(at).chunk(2)
         prompt = prompt_features(features, pairs.prompt) if self.module.reads_prompt else None
-        return F.preference_score(drawn[:, first], drawn[:, second], self._gates(prompt, n))
+        return F.preference_score(drawn[:, response_a], drawn[:, response_b], self._gates(prompt, n))
 
     def summary(self) -> dict[str, float | int | str]:
         return dict(self._summary)
@@ -121,10 +121,10 @@ class AmortizedModel(Fitted):
         """Minus the evidence lower bound of these labels with one draw each, in nats a label, [].
 
         Args:
-            noise: Standard normal [N, d], of the first and of the second answers.
+            noise: Standard normal [N, d], of the first and of the second responses.
         """
         sides, divergence = [], 0.0
-        for features, drawn in zip((data.first, data.second), noise, strict=True):
+        for features, drawn in zip((data.response_a, data.response_b), noise, strict=True):
             centre, deviation = self._ambient(features)
             sample, mean = self._project(centre + deviation * drawn), self._project(centre)
             sides.append(settings.mixing * sample + (1 - settings.mixing) * mean)
@@ -144,12 +144,12 @@ class AmortizedModel(Fitted):
         gates = self.module.gates(prompt)
         return None if gates is None else gates.expand(n, *gates.shape)
 
-    def _ambient_moments(self, first: Tensor, second: Tensor, prompt: Tensor | None) -> tuple[Tensor, Tensor]:
-        (mean_i, sd_i), (mean_j, sd_j) = self._ambient(first), self._ambient(second)
+    def _ambient_moments(self, response_a: Tensor, response_b: Tensor, prompt: Tensor | None) -> tuple[Tensor, Tensor]:
+        (mean_i, sd_i), (mean_j, sd_j) = self._ambient(response_a), self._ambient(response_b)
         return F.score_moments(mean_i, sd_i.square(), mean_j, sd_j.square(), self.module.gates(prompt))
 
-    def _sphere_moments(self, first: Tensor, second: Tensor, prompt: Tensor | None) -> tuple[Tensor, Tensor]:
-        (mean_i, cov_i), (mean_j, cov_j) = self._sphere_embeddings(first), self._sphere_embeddings(second)
+    def _sphere_moments(self, response_a: Tensor, response_b: Tensor, prompt: Tensor | None) -> tuple[Tensor, Tensor]:
+        (mean_i, cov_i), (mean_j, cov_j) = self._sphere_embeddings(response_a), self._sphere_embeddings(response_b)
         gates = self.module.gates(prompt)
         return F.joint_score_moments(mean_i, mean_j, cov_i, cov_j, torch.zeros_like(cov_i), gates)
 

@@ -63,11 +63,11 @@ class GaussianModel(Fitted):
         if self.effects is not None:
             return self._moments_with(self.effects.within(features), features, pairs)
 
-        def of(first: Tensor, second: Tensor, prompt: Tensor | None) -> tuple[Tensor, Tensor]:
-            mean = self.module(first, second, prompt)
+        def of(response_a: Tensor, response_b: Tensor, prompt: Tensor | None) -> tuple[Tensor, Tensor]:
+            mean = self.module(response_a, response_b, prompt)
             if self.weights is None:
                 return mean, torch.zeros_like(mean)
-            return mean, self._kernel(first, second, prompt).diagonal()
+            return mean, self._kernel(response_a, response_b, prompt).diagonal()
 
         mean, variance = each_pair(features, pairs, prompts=self.module.reads_prompt, of=of)
         return ScoreMoments(mean, variance, self.tau, self.error_rate)
@@ -76,12 +76,12 @@ class GaussianModel(Fitted):
         deviation = None if self.weights is None else covariances.draw(self.weights, n, generator=generator).flatten(1)
         field = None if self.off is None else self.off.draw(n, generator=generator)
 
-        def of(first: Tensor, second: Tensor, prompt: Tensor | None) -> tuple[Tensor]:
-            drawn = self.module(first, second, prompt).expand(n, -1)
+        def of(response_a: Tensor, response_b: Tensor, prompt: Tensor | None) -> tuple[Tensor]:
+            drawn = self.module(response_a, response_b, prompt).expand(n, -1)
             if deviation is not None:
-                drawn = drawn + deviation @ self.module.design(first, second, prompt).gradients().T
+                drawn = drawn + deviation @ self.module.design(response_a, response_b, prompt).gradients().T
             if self.off is not None and field is not None:
-                drawn = drawn + self.off.evaluate(field, first, second)
+                drawn = drawn + self.off.evaluate(field, response_a, response_b)
             return (drawn,)
 
         if self.effects is not None:
@@ -97,11 +97,11 @@ class GaussianModel(Fitted):
     def kernel(self, features: Features, pairs: Pairs) -> PairKernel:
         if self.weights is None:
             return super().kernel(features, pairs)
-        first, second, prompt, sign = pair_features(features, pairs, prompts=self.module.reads_prompt)
+        response_a, response_b, prompt, sign = pair_features(features, pairs, prompts=self.module.reads_prompt)
         if self.effects is not None:
             places = self.effects.within(features)
-            return replace(self._with_effects(places, in_row_order(pairs), first, second, prompt), sign=sign)
-        return replace(self._kernel(first, second, prompt), sign=sign)
+            return replace(self._with_effects(places, in_row_order(pairs), response_a, response_b, prompt), sign=sign)
+        return replace(self._kernel(response_a, response_b, prompt), sign=sign)
 
     def summary(self) -> dict[str, float | int | str]:
         return dict(self._summary)
@@ -143,48 +143,50 @@ class GaussianModel(Fitted):
         )
 
     def _moments_with(self, places: Places, features: Features, pairs: Pairs) -> ScoreMoments:
-        def of(chunk: Pairs, first: Tensor, second: Tensor, prompt: Tensor | None) -> tuple[Tensor, Tensor]:
-            mean = self.module(first, second, prompt) + places.mean(chunk)
+        def of(chunk: Pairs, response_a: Tensor, response_b: Tensor, prompt: Tensor | None) -> tuple[Tensor, Tensor]:
+            mean = self.module(response_a, response_b, prompt) + places.mean(chunk)
             if self.weights is None:
                 return mean, torch.zeros_like(mean)
-            return mean, self._with_effects(places, chunk, first, second, prompt).diagonal()
+            return mean, self._with_effects(places, chunk, response_a, response_b, prompt).diagonal()
 
         mean, variance = each_chunk(features, pairs, prompts=self.module.reads_prompt, of=of)
         return ScoreMoments(mean, variance, self.tau, self.error_rate)
 
     def _with_effects(
-        self, places: Places, pairs: Pairs, first: Tensor, second: Tensor, prompt: Tensor | None
+        self, places: Places, pairs: Pairs, response_a: Tensor, response_b: Tensor, prompt: Tensor | None
     ) -> _ScoreKernel:
         assert isinstance(self.weights, FullPosterior), "effects come with the weights' full covariance"
-        design = self.module.design(first, second, prompt)
-        return _ScoreKernel(EffectsKernel(design, self.weights.covariance, places, pairs), self.off, first, second)
+        design = self.module.design(response_a, response_b, prompt)
+        return _ScoreKernel(
+            EffectsKernel(design, self.weights.covariance, places, pairs), self.off, response_a, response_b
+        )
 
-    def _kernel(self, first: Tensor, second: Tensor, prompt: Tensor | None) -> _ScoreKernel:
-        design = self.module.design(first, second, prompt)
+    def _kernel(self, response_a: Tensor, response_b: Tensor, prompt: Tensor | None) -> _ScoreKernel:
+        design = self.module.design(response_a, response_b, prompt)
         weights = F.LinearisedKernel(design.a, design.b, (design.x, design.y), None, self.weights)
-        return _ScoreKernel(weights, self.off, first, second)
+        return _ScoreKernel(weights, self.off, response_a, response_b)
 
 
 @dataclass(frozen=True)
 class _ScoreKernel:
-    """Covariance of scores: the weights' and effects', and that of blocks that are off; all are odd in the answers."""
+    """Covariance of scores: the weights' and effects', and of blocks that are off; all odd in the responses."""
 
     weights: F.LinearisedKernel | EffectsKernel
     off: OffBlocks | None
-    first: Tensor
-    second: Tensor
+    response_a: Tensor
+    response_b: Tensor
     sign: Tensor | None = None
 
     def diagonal(self) -> Tensor:
         """Variance of each pair's score, [N]."""
         variance = self.weights.diagonal()
-        return variance if self.off is None else variance + self.off.variance(self.first, self.second)
+        return variance if self.off is None else variance + self.off.variance(self.response_a, self.response_b)
 
     def row(self, j: int) -> Tensor:
         """Covariance of pair ``j`` with every pair, [N]."""
         covariance = self.weights.row(j)
         if self.off is not None:
-            sides = self.first, self.second, self.first[j : j + 1], self.second[j : j + 1]
+            sides = self.response_a, self.response_b, self.response_a[j : j + 1], self.response_b[j : j + 1]
             covariance = covariance + self.off.block(*sides)[:, 0]
         return covariance if self.sign is None else self.sign[j] * self.sign * covariance
 
@@ -192,7 +194,7 @@ class _ScoreKernel:
         """Covariance of pairs with other pairs, [rows, columns]."""
         covariance = self.weights.block(rows, columns)
         if self.off is not None:
-            sides = self.first[rows], self.second[rows], self.first[columns], self.second[columns]
+            sides = self.response_a[rows], self.response_b[rows], self.response_a[columns], self.response_b[columns]
             covariance = covariance + self.off.block(*sides)
         return covariance if self.sign is None else self.sign[rows, None] * self.sign[columns] * covariance
 
@@ -213,7 +215,7 @@ def fit_laplace(settings: Laplace, model: Model, features: Features, data: Compa
     seen = labelled_for(settings, model, features, data)
     fit = fit_map(settings, model, seen, blocks=features.blocks, seed=seed)
     with torch.no_grad():
-        design = fit.module.design(seen.first, seen.second, seen.prompt)
+        design = fit.module.design(seen.response_a, seen.response_b, seen.prompt)
     at = score(fit.module, seen)
     effects = None
     if fit.effects is not None:

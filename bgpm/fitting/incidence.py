@@ -28,23 +28,23 @@ class Incidence:
 
     Attributes:
         rows: int64 [R], rows of the table of responses.
-        first, second: int64 [N], each pair's responses as positions in ``rows``.
+        response_a, response_b: int64 [N], each pair's responses as positions in ``rows``.
         sizes: (K, number of components of that size), in the order of ``rows``.
     """
 
     rows: np.ndarray
-    first: Tensor
-    second: Tensor
+    response_a: Tensor
+    response_b: Tensor
     sizes: tuple[tuple[int, int], ...]
 
     @classmethod
-    def of(cls, first: np.ndarray, second: np.ndarray) -> Incidence:
+    def of(cls, response_a: np.ndarray, response_b: np.ndarray) -> Incidence:
         """From rows of the table of responses, int64 [N] each."""
         from scipy.sparse import coo_array
         from scipy.sparse.csgraph import connected_components
 
-        names, place = np.unique(np.concatenate([first, second]), return_inverse=True)
-        one, two = place[: len(first)], place[len(first) :]
+        names, place = np.unique(np.concatenate([response_a, response_b]), return_inverse=True)
+        one, two = place[: len(response_a)], place[len(response_a) :]
         graph = coo_array((np.ones(len(one)), (one, two)), shape=(len(names),) * 2)
         member = connected_components(graph, directed=False)[1]
         size = np.bincount(member)[member]
@@ -75,17 +75,19 @@ class Incidence:
         return any(k > 2 for k, _ in self.sizes) or self._repeated()
 
     def _repeated(self) -> bool:
-        pair = torch.stack([torch.minimum(self.first, self.second), torch.maximum(self.first, self.second)])
-        return torch.unique(pair, dim=1).shape[1] < len(self.first)
+        pair = torch.stack(
+            [torch.minimum(self.response_a, self.response_b), torch.maximum(self.response_a, self.response_b)]
+        )
+        return torch.unique(pair, dim=1).shape[1] < len(self.response_a)
 
     def across(self, values: Tensor) -> Tensor:
         """D v: of each pair the first response's value minus the second's, [N] from [R], or [N, m] from [R, m]."""
-        return values[self.first] - values[self.second]
+        return values[self.response_a] - values[self.response_b]
 
     def back(self, values: Tensor) -> Tensor:
         """D' v, [R] from [N], or [R, m] from [N, m]."""
         out = values.new_zeros(len(self.rows), *values.shape[1:])
-        return out.index_add_(0, self.first, values).index_add_(0, self.second, values, alpha=-1)
+        return out.index_add_(0, self.response_a, values).index_add_(0, self.response_b, values, alpha=-1)
 
     def parts(self) -> Iterator[tuple[slice, int, int]]:
         """Of each size of component: its positions, K, and how many components there are."""
@@ -104,7 +106,7 @@ class Incidence:
         start, local, size = self.layout()
         weighted, total = variance * curvature, int((start + size * size).max()) if len(size) else 0
         flat = curvature.new_zeros(total)
-        i, j = self.first, self.second
+        i, j = self.response_a, self.response_b
         for a, b, sign in ((i, i, 1), (j, j, 1), (i, j, -1), (j, i, -1)):
             flat.index_add_(0, start[a] + local[a] * size[a] + local[b], weighted, alpha=sign)
         roots, at, failed = [], 0, False

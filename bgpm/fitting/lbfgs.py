@@ -87,7 +87,7 @@ def minimise(
         at = torch.from_numpy(z)
         vector_to_parameters(middle + scale * at, parameters)
         with torch.enable_grad():
-            value = loss(module(data.first, data.second, data.prompt), data).sum()
+            value = loss(module(data.response_a, data.response_b, data.prompt), data).sum()
             gradient = parameters_to_vector(torch.autograd.grad(value, parameters))
         return (value.detach() + at.square().sum() / 2).item(), (scale * gradient + at).numpy()
 

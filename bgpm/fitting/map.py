@@ -163,7 +163,7 @@ def fit_map(
 def score(module: ScoreModule, data: LabelledTensors) -> Tensor:
     """Scores of labelled pairs, [N], without a graph."""
     with torch.no_grad():
-        return module(data.first, data.second, data.prompt)
+        return module(data.response_a, data.response_b, data.prompt)
 
 
 def _chooser(settings: MapSettings, splits: list[FoldRows]) -> Callable[[LinearProblem], LinearFit]:
@@ -183,7 +183,7 @@ def _with_error_rate(settings: MapSettings, data: LabelledTensors, loss: PairLos
     """The loss with its error rate chosen, where it is to be."""
 
     def held_out(loss: PairLoss) -> float:
-        problem = LinearProblem(data.first - data.second, OnData(loss, data))
+        problem = LinearProblem(data.response_a - data.response_b, OnData(loss, data))
         _chooser(settings, splits)(problem)
         return problem.held_out_loss(splits)
 
@@ -202,7 +202,7 @@ def _containing_bt(
 ) -> MapFit:
     choose = _chooser(settings, splits)
     loss = _with_error_rate(settings, data, loss, splits)
-    problem = LinearProblem(data.first - data.second, OnData(loss, data))
+    problem = LinearProblem(data.response_a - data.response_b, OnData(loss, data))
     linear = choose(problem)
     found = search(model, data, loss, problem, linear.weight, linear.precision, splits, generator=generator)
     if found.blocks:
@@ -219,13 +219,13 @@ def _containing_bt(
         "error_rate": loss.error_rate,
         "prior_precision": priors["weight"][0].item(),
         "blocks_active": found.blocks,
-        "blocks_possible": model.free_blocks,
+        "blocks_possible": model.cyclic_blocks,
         "block_screen": found.screen,
     }
     if found.blocks:
         summary["block_precision"] = priors["weight"][1].item()
         summary["block_gain"] = sum(found.gain)
-    return MapFit(module, priors, None, loss, tau, model.free_blocks - found.blocks, summary)
+    return MapFit(module, priors, None, loss, tau, model.cyclic_blocks - found.blocks, summary)
 
 
 def _mixed(
@@ -248,17 +248,17 @@ def _mixed(
             f"params.yaml: posteriors.{settings.kind}.precision_by_block: the features do not say what blocks they are "
             "made of; set precision_by_block: false"
         )
-    grouped = blocks if settings.precision_by_block else (FeatureBlock("features", 0, data.first.shape[1]),)
+    grouped = blocks if settings.precision_by_block else (FeatureBlock("features", 0, data.response_a.shape[1]),)
     group = torch.repeat_interleave(torch.arange(len(grouped)), torch.tensor([len(block) for block in grouped]))
     loss = _with_error_rate(settings, data, loss, splits)
-    x, incidence = data.first - data.second, Incidence.of(*data.rows)
+    x, incidence = data.response_a - data.response_b, Incidence.of(*data.rows)
     if settings.response_variance != 0:
         incidence.check()
     choose = Search(settings.prior_precision, settings.response_variance, splits, loss.tau)
     problem = MixedProblem(x, OnData(loss, data), group, incidence)
     fit = choose(problem)
     found = None
-    if model.free_blocks:
+    if model.cyclic_blocks:
         simple = LinearProblem(x, OnData(loss, data))
         alone = _chooser(settings, splits)(simple)
         found = search(model, data, loss, simple, alone.weight, alone.precision, splits, generator=generator)
@@ -295,7 +295,7 @@ def _mixed(
         "error_rate": loss.error_rate,
         "prior_precision": fit.precision[group].log().mean().exp().item(),
         "blocks_active": blocks_active,
-        "blocks_possible": model.free_blocks,
+        "blocks_possible": model.cyclic_blocks,
         "block_screen": 0.0 if found is None else found.screen,
     }
     if settings.precision_by_block:
@@ -310,7 +310,7 @@ def _mixed(
         else:
             why = "labels prefer none" if incidence.recurs else "no response stands in two labels"
             summary["response_effects"] = f"off: {why}"
-    return MapFit(module, priors, None, loss, tau, model.free_blocks - blocks_active, summary, effects)
+    return MapFit(module, priors, None, loss, tau, model.cyclic_blocks - blocks_active, summary, effects)
 
 
 def _free(
@@ -325,7 +325,9 @@ def _free(
 
     The error rate is chosen after the precision, and at it: all pairs of both would be forty fits a fold.
     """
-    search = _FreeSearch(model, loss, settings.tau == "learn", model.build(data.first.shape[1], generator=generator))
+    search = _FreeSearch(
+        model, loss, settings.tau == "learn", model.build(data.response_a.shape[1], generator=generator)
+    )
     if isinstance(settings.prior_precision, str):
         candidates = search.candidates(data, generator)
     else:
@@ -348,8 +350,8 @@ def _free(
         "error_rate": fitted_loss.error_rate,
         "prior_precision": candidates[best],
     }
-    if model.free_blocks:
-        summary |= {"blocks_active": model.free_blocks, "blocks_possible": model.free_blocks}
+    if model.cyclic_blocks:
+        summary |= {"blocks_active": model.cyclic_blocks, "blocks_possible": model.cyclic_blocks}
     priors = search.priors(data, candidates[best])
     return MapFit(module, priors, search.centre, fitted_loss, tau or fitted_loss.tau, 0, summary)
 
@@ -388,7 +390,7 @@ class _FreeSearch:
 
     def fit(self, data: LabelledTensors, precision: float, generator: torch.Generator) -> tuple[ScoreModule, PairLoss]:
         """A module fitted to these labels, and the loss with the temperature it ended with."""
-        module = self.model.build(data.first.shape[1], generator=generator)
+        module = self.model.build(data.response_a.shape[1], generator=generator)
         module.load_state_dict(self.start.state_dict())
         if isinstance(module, GeneralPreference) and not self.scale_free:
             with torch.no_grad():
@@ -420,7 +422,7 @@ class _FreeSearch:
 
 
 def _with_inputs(module: GeneralPreference, data: LabelledTensors) -> LabelledTensors:
-    return replace(data, first=module.inputs(data.first), second=module.inputs(data.second))
+    return replace(data, response_a=module.inputs(data.response_a), response_b=module.inputs(data.response_b))
 
 
 def _calibrated(loss: PairLoss, data: LabelledTensors, splits: list[FoldRows], scorers: Sequence[Scorer]) -> float:

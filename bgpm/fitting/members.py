@@ -83,8 +83,8 @@ class EnsembleModel(Fitted):
     def scores(self, features: Features, pairs: Pairs) -> Tensor:
         """Every member's scores, float64 [members, N]."""
 
-        def of(first: Tensor, second: Tensor, prompt: Tensor | None) -> tuple[Tensor]:
-            return (torch.stack([module(first, second, prompt) for module in self.modules]),)
+        def of(response_a: Tensor, response_b: Tensor, prompt: Tensor | None) -> tuple[Tensor]:
+            return (torch.stack([module(response_a, response_b, prompt) for module in self.modules]),)
 
         scores = each_pair(features, pairs, prompts=self.modules[0].reads_prompt, of=of)[0]
         if self.effects is not None and self.by_member is not None:
@@ -199,7 +199,7 @@ def _mixed_member(
     if len(fit.module.weight) == 1:
         precision = fit.weight_precision.flatten()
         problem = MixedProblem(
-            data.first - data.second,
+            data.response_a - data.response_b,
             OnData(loss, data),
             torch.arange(len(precision)),
             incidence,
@@ -208,7 +208,7 @@ def _mixed_member(
         )
         found = problem.solve(precision, variance)
         return module_of(found.weight[None]), found.effect
-    module = model.build(data.first.shape[1], generator=generator, blocks=getattr(fit.module, "blocks", None))
+    module = model.build(data.response_a.shape[1], generator=generator, blocks=getattr(fit.module, "blocks", None))
     vector_to_parameters(parameters_to_vector(fit.module.parameters()), module.parameters())
     together = WithEffects(module, incidence, away if start is None else start, variance)
     if variance:
@@ -235,10 +235,10 @@ def _member(
 ) -> tuple[ScoreModule, None]:
     centre = _centre(settings, fit, generator)
     if model.contains_bt and len(fit.module.weight) == 1:
-        problem = LinearProblem(data.first - data.second, OnData(loss, data), anchor=centre)
+        problem = LinearProblem(data.response_a - data.response_b, OnData(loss, data), anchor=centre)
         return module_of(problem.solve(fit.weight_precision[0].item()).weight[None]), None
     # the fit's own minimum is the start: members are to differ by what is uncertain, not by where a search ends
-    module = model.build(data.first.shape[1], generator=generator, blocks=getattr(fit.module, "blocks", None))
+    module = model.build(data.response_a.shape[1], generator=generator, blocks=getattr(fit.module, "blocks", None))
     vector_to_parameters(parameters_to_vector(fit.module.parameters()), module.parameters())
     minimise(module, data, loss, fit.priors, centre=centre)
     return module, None

@@ -311,7 +311,7 @@ def spread(incidence: Incidence, inverse: Tensor) -> Tensor:
     def at(a: Tensor, b: Tensor) -> Tensor:
         return inverse[start[a] + local[a] * size[a] + local[b]]
 
-    i, j = incidence.first, incidence.second
+    i, j = incidence.response_a, incidence.response_b
     return at(i, i) + at(j, j) - 2 * at(i, j)
 
 

@@ -30,7 +30,7 @@ DIRECTIONS = 12
 
 @dataclass(frozen=True)
 class OffBlocks:
-    """Gaussian field over pairs, odd in their answers.
+    """Gaussian field over pairs, odd in their responses.
 
     Attributes:
         scale: kappa, prior covariance of two pairs over the inner product of their wedge products, [].
@@ -42,18 +42,18 @@ class OffBlocks:
     directions: Tensor
     covariance: Tensor
 
-    def variance(self, first: Tensor, second: Tensor) -> Tensor:
+    def variance(self, response_a: Tensor, response_b: Tensor) -> Tensor:
         """Variance of every pair's cyclic score, [N]."""
-        seen = self.coordinates(first, second)
+        seen = self.coordinates(response_a, response_b)
         # the part outside the directions is a squared length: below zero by rounding only
-        outside = (_wedge_product(first, second, first, second) - seen.square().sum(-1)).clamp_min(0)
+        outside = (_wedge_product(response_a, response_b, response_a, response_b) - seen.square().sum(-1)).clamp_min(0)
         return self.scale * outside + ((seen @ self.covariance) * seen).sum(-1)
 
-    def block(self, first: Tensor, second: Tensor, other_first: Tensor, other_second: Tensor) -> Tensor:
-        """Covariance of n pairs with m others, [n, m], from the features of their answers, [n, p] and [m, p]."""
-        seen, other = self.coordinates(first, second), self.coordinates(other_first, other_second)
-        straight = (first @ other_first.T) * (second @ other_second.T)
-        whole = straight - (first @ other_second.T) * (second @ other_first.T)
+    def block(self, response_a: Tensor, response_b: Tensor, other_first: Tensor, other_second: Tensor) -> Tensor:
+        """Covariance of n pairs with m others, [n, m], from the features of their responses, [n, p] and [m, p]."""
+        seen, other = self.coordinates(response_a, response_b), self.coordinates(other_first, other_second)
+        straight = (response_a @ other_first.T) * (response_b @ other_second.T)
+        whole = straight - (response_a @ other_second.T) * (response_b @ other_first.T)
         return self.scale * (whole - seen @ other.T) + seen @ (self.covariance @ other.T)
 
     def draw(self, n: int, *, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -63,19 +63,19 @@ class OffBlocks:
         outside = torch.randn(n, 2, self.directions.shape[1], generator=generator, dtype=torch.float64)
         return inside, outside * (self.scale / 2) ** 0.25
 
-    def evaluate(self, drawn: tuple[Tensor, Tensor], first: Tensor, second: Tensor) -> Tensor:
+    def evaluate(self, drawn: tuple[Tensor, Tensor], response_a: Tensor, response_b: Tensor) -> Tensor:
         """The drawn fields at every pair, [n, N]."""
         inside, outside = drawn
         projected = (outside @ self.directions.T) @ self.directions
         return (
-            inside @ self.coordinates(first, second).T
-            + _forms(outside, first, second)
-            - _forms(projected, first, second)
+            inside @ self.coordinates(response_a, response_b).T
+            + _forms(outside, response_a, response_b)
+            - _forms(projected, response_a, response_b)
         )
 
-    def coordinates(self, first: Tensor, second: Tensor) -> Tensor:
-        """Wedge product of both answers within the directions, [N, m]."""
-        x, y = first @ self.directions.T, second @ self.directions.T
+    def coordinates(self, response_a: Tensor, response_b: Tensor) -> Tensor:
+        """Wedge product of both responses within the directions, [N, m]."""
+        x, y = response_a @ self.directions.T, response_b @ self.directions.T
         low, high = torch.triu_indices(len(self.directions), len(self.directions), 1)
         return x[..., low] * y[..., high] - x[..., high] * y[..., low]
 
@@ -91,17 +91,17 @@ def off_blocks(
         variance: Prior variance at the average labelled pair, logits squared.
         generator: Draws the starting subspace.
     """
-    size = _wedge_product(data.first, data.second, data.first, data.second).mean()
-    if size <= 1e-12 * data.first.square().sum(-1).mean() * data.second.square().sum(-1).mean():
+    size = _wedge_product(data.response_a, data.response_b, data.response_a, data.response_b).mean()
+    if size <= 1e-12 * data.response_a.square().sum(-1).mean() * data.response_b.square().sum(-1).mean():
         return None
     scale = variance / size
 
     def second_moment(q: Tensor) -> Tensor:
-        return data.first.T @ (data.first @ q) + data.second.T @ (data.second @ q)
+        return data.response_a.T @ (data.response_a @ q) + data.response_b.T @ (data.response_b @ q)
 
-    basis = leading_subspace(second_moment, data.first.shape[1], DIRECTIONS, generator=generator).T.contiguous()
+    basis = leading_subspace(second_moment, data.response_a.shape[1], DIRECTIONS, generator=generator).T.contiguous()
     prior = OffBlocks(scale, basis, torch.empty(0, dtype=torch.float64))
-    seen = prior.coordinates(data.first, data.second)
+    seen = prior.coordinates(data.response_a, data.response_b)
     precision = seen.T @ (curvature[:, None] * seen)
     precision.diagonal().add_(1 / scale)
     covariance = torch.cholesky_inverse(torch.linalg.cholesky(precision))
@@ -112,6 +112,6 @@ def _wedge_product(x: Tensor, y: Tensor, u: Tensor, v: Tensor) -> Tensor:
     return (x * u).sum(-1) * (y * v).sum(-1) - (x * v).sum(-1) * (y * u).sum(-1)
 
 
-def _forms(vectors: Tensor, first: Tensor, second: Tensor) -> Tensor:
+def _forms(vectors: Tensor, response_a: Tensor, response_b: Tensor) -> Tensor:
     p, q = vectors[:, 0], vectors[:, 1]
-    return (p @ first.T) * (q @ second.T) - (q @ first.T) * (p @ second.T)
+    return (p @ response_a.T) * (q @ response_b.T) - (q @ response_a.T) * (p @ response_b.T)

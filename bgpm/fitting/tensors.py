@@ -21,7 +21,7 @@ class LabelledTensors:
     """Labelled pairs as tensors.
 
     Attributes:
-        first, second: float64 [N, p], features of the answers.
+        response_a, response_b: float64 [N, p], features of the responses.
         prompt: float64 [N, p'] features of the prompts, or None where the model does not read them.
         label: float64 [N] in [0, 1].
         margin: float64 [N] >= 0, or None.
@@ -30,8 +30,8 @@ class LabelledTensors:
         rows: int64 [2, N], rows of the first and of the second responses, or None where nobody asks for them.
     """
 
-    first: Tensor
-    second: Tensor
+    response_a: Tensor
+    response_b: Tensor
     prompt: Tensor | None
     label: Tensor
     margin: Tensor | None
@@ -45,8 +45,8 @@ class LabelledTensors:
     def take(self, rows: Tensor) -> LabelledTensors:
         """The comparisons at these rows."""
         return LabelledTensors(
-            self.first[rows],
-            self.second[rows],
+            self.response_a[rows],
+            self.response_b[rows],
             None if self.prompt is None else self.prompt[rows],
             self.label[rows],
             None if self.margin is None else self.margin[rows],
@@ -57,7 +57,7 @@ class LabelledTensors:
 
 
 def labelled(features: Features, data: Comparisons, *, prompts: bool, margins: bool) -> LabelledTensors:
-    """Labelled pairs as tensors, each in the direction of its rows, so that swapping answers changes nothing.
+    """Labelled pairs as tensors, each in the direction of its rows, so that swapping responses changes nothing.
 
     Args:
         prompts: Read the prompts' features too.
@@ -78,17 +78,19 @@ def labelled(features: Features, data: Comparisons, *, prompts: bool, margins: b
                 "set margin: false, or use data with a margin column"
             )
         margin = torch.from_numpy(np.asarray(data.margin, np.float64))
-    flipped = data.pairs.first > data.pairs.second
+    flipped = data.pairs.response_a > data.pairs.response_b
     pairs = _directed(data.pairs, flipped)
-    first, second, prompt = _rows(features, pairs, prompts)
+    response_a, response_b, prompt = _rows(features, pairs, prompts)
     label = np.where(flipped, 1.0 - data.label, data.label)
     weight = None
     if data.weight is not None:
         weight = torch.from_numpy(np.asarray(data.weight, np.float64))
         if not weight.any():
             raise DataError("cannot train on labels that all have weight 0: give one a weight > 0")
-    rows = np.stack([pairs.first, pairs.second])
-    return LabelledTensors(first, second, prompt, torch.from_numpy(label), margin, data.pairs.prompt, weight, rows)
+    rows = np.stack([pairs.response_a, pairs.response_b])
+    return LabelledTensors(
+        response_a, response_b, prompt, torch.from_numpy(label), margin, data.pairs.prompt, weight, rows
+    )
 
 
 def each_pair(
@@ -101,7 +103,7 @@ def each_pair(
     """Quantities of every pair, [N] each, computed chunk by chunk on pairs in the direction of their rows.
 
     Args:
-        of: From features of first and second answers and prompts to quantities whose *first* flips its
+        of: From features of first and second responses and prompts to quantities whose *first* flips its
             sign with the pair and whose others do not; a last dimension runs over pairs.
     """
 
@@ -119,7 +121,7 @@ def each_chunk(
     of: Callable[[Pairs, Tensor, Tensor, Tensor | None], tuple[Tensor, ...]],
 ) -> tuple[Tensor, ...]:
     """`each_pair` for quantities that need to know which pairs they are of: those come first, then their features."""
-    flipped = pairs.first > pairs.second
+    flipped = pairs.response_a > pairs.response_b
     directed = _directed(pairs, flipped)
     starts = range(0, max(len(pairs), 1), CHUNK)  # one empty chunk where there is no pair
     chunks = [directed.take(np.arange(at, min(at + CHUNK, len(pairs)))) for at in starts]
@@ -130,14 +132,14 @@ def each_chunk(
 
 def pair_features(features: Features, pairs: Pairs, *, prompts: bool) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
     """Features of all pairs in the direction of their rows, and the sign [N] that undoes the direction."""
-    flipped = pairs.first > pairs.second
+    flipped = pairs.response_a > pairs.response_b
     sign = torch.from_numpy(np.where(flipped, -1.0, 1.0))
     return *_rows(features, _directed(pairs, flipped), prompts), sign
 
 
 def in_row_order(pairs: Pairs) -> Pairs:
     """The pairs in the direction of their rows, as `pair_features` turns them."""
-    return _directed(pairs, pairs.first > pairs.second)
+    return _directed(pairs, pairs.response_a > pairs.response_b)
 
 
 def response_features(features: Features, rows: np.ndarray) -> Tensor:
@@ -167,13 +169,18 @@ def folds(group: np.ndarray, n: int, *, generator: np.random.Generator) -> list[
 
 def _directed(pairs: Pairs, flipped: np.ndarray) -> Pairs:
     return Pairs(
-        np.where(flipped, pairs.second, pairs.first), np.where(flipped, pairs.first, pairs.second), pairs.prompt
+        np.where(flipped, pairs.response_b, pairs.response_a),
+        np.where(flipped, pairs.response_a, pairs.response_b),
+        pairs.prompt,
     )
 
 
 def _rows(features: Features, pairs: Pairs, prompts: bool) -> tuple[Tensor, Tensor, Tensor | None]:
-    first, second = response_features(features, pairs.first), response_features(features, pairs.second)
-    return first, second, prompt_features(features, pairs.prompt) if prompts else None
+    response_a, response_b = (
+        response_features(features, pairs.response_a),
+        response_features(features, pairs.response_b),
+    )
+    return response_a, response_b, prompt_features(features, pairs.prompt) if prompts else None
 
 
 def _finite(table: np.ndarray, rows: np.ndarray, what: str) -> Tensor:

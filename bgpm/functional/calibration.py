@@ -1,6 +1,6 @@
 """Calibration and proper scores of predicted probabilities.
 
-Which answer of a pair is first carries no information, so every measure is the same for a pair and its swap.
+Which response of a pair is first carries no information, so every measure is the same for a pair and its swap.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def brier(probability: Tensor, label: Tensor) -> Tensor:
     """Mean squared distance between probability and label, a scalar in [0, 1]; 0.25 for constant 0.5 on 0/1 labels.
 
     Args:
-        probability: P(first better), in [0, 1], any shape.
+        probability: P(a better), in [0, 1], any shape.
         label: 0, 1 or a soft label, same shape.
 
     Raises:
@@ -32,7 +32,7 @@ def negative_log_likelihood(probability: Tensor, label: Tensor) -> Tensor:
     """Mean of -y log p - (1 - y) log(1 - p) in nats, a scalar; log 2 = 0.693 for constant 0.5.
 
     Args:
-        probability: P(first better), in [0, 1], any shape.
+        probability: P(a better), in [0, 1], any shape.
         label: 0, 1 or a soft label, same shape.
 
     Raises:
@@ -62,7 +62,7 @@ def expected_calibration_error(probability: Tensor, label: Tensor, bins: int = 1
     no predicted winner and accuracy counts one half. Biased upwards for few pairs a bin.
 
     Args:
-        probability: P(first better), in [0, 1], any shape.
+        probability: P(a better), in [0, 1], any shape.
         label: 0, 1 or a soft label, same shape.
         bins: How many, >= 1.
 

@@ -270,7 +270,7 @@ WeightPosterior = FullPosterior | KroneckerPosterior | LowRankPosterior
 class LinearisedKernel:
     """Covariance between the scores of N pairs; made and checked by `pair_kernel` or `indexed_pair_kernel`.
 
-    Swapping the answers of a pair flips the sign of its row and column and leaves the diagonal. Whoever has gradients
+    Swapping the responses of a pair flips the sign of its row and column and leaves the diagonal. Whoever has gradients
     of its own, of a score that is not the plain skew form, may pass them to the constructor, which checks nothing.
     """
 
@@ -385,7 +385,7 @@ def pair_kernel(
 
     Args:
         mean_i, mean_j: Mean embeddings, [N, D].
-        phi_i, phi_j: Features, [N, p]. Where pairs share answers, `indexed_pair_kernel` needs less memory.
+        phi_i, phi_j: Features, [N, p]. Where pairs share responses, `indexed_pair_kernel` needs less memory.
         posterior: Over the weights W [D, p] of v = W phi, or over some of its rows.
         gates: Scale of each block, [N, D/2] or [D/2].
 
@@ -410,8 +410,8 @@ def pair_kernel(
 def indexed_pair_kernel(
     mean: Tensor,
     phi: Tensor,
-    first: Tensor,
-    second: Tensor,
+    response_a: Tensor,
+    response_b: Tensor,
     posterior: WeightPosterior,
     gates: Tensor | None = None,
 ) -> LinearisedKernel:
@@ -420,7 +420,7 @@ def indexed_pair_kernel(
     Args:
         mean: Mean embeddings of the responses, [R, D].
         phi: Their features, [R, p].
-        first, second: int64 [N], the responses of each pair.
+        response_a, response_b: int64 [N], the responses of each pair.
         posterior: Over the weights W [D, p] of v = W phi, or over some of its rows.
         gates: Scale of each block for each *pair*, [N, D/2] or [D/2].
 
@@ -437,12 +437,12 @@ def indexed_pair_kernel(
             f"{where}: expected mean [R, D] and phi [R, p], got {list(mean.shape)} and {list(phi.shape)}; "
             "one row for each response"
         )
-    _checks.same_shape(where, first=first, second=second)
-    _checks.row_numbers(where, len(mean), first=first, second=second)
-    a, b = _gradients(where, mean[first], mean[second], gates, posterior.rows)
+    _checks.same_shape(where, response_a=response_a, response_b=response_b)
+    _checks.row_numbers(where, len(mean), response_a=response_a, response_b=response_b)
+    a, b = _gradients(where, mean[response_a], mean[response_b], gates, posterior.rows)
     _finite_features(where, phi)
     posterior.check(a.shape[1], phi.shape[1])
-    return LinearisedKernel(a, b, (phi, phi), (first, second), posterior)
+    return LinearisedKernel(a, b, (phi, phi), (response_a, response_b), posterior)
 
 
 def _posterior(where: str, posterior: object) -> None:

@@ -1,11 +1,11 @@
 """The loss of labelled pairs: one function, with what the published objectives vary as arguments.
 
-P(first better) = sigmoid(s / tau). A label is the probability that the first answer is the better one: 1 or 0
-from one annotator, anything between from several, 0.5 for a tie. Every kind is unchanged when the answers of a
+P(a better) = sigmoid(s / tau). A label is the probability that response_a is the better one: 1 or 0
+from one annotator, anything between from several, 0.5 for a tie. Every kind is unchanged when the responses of a
 pair are swapped (s -> -s, label -> 1 - label).
 
 Annotators err: with an error rate e a label names the loser with probability e, and
-P(label says first) = e + (1 - 2 e) sigmoid(s / tau). A label that contradicts a large score then hardly pulls on it.
+P(label says a) = e + (1 - 2 e) sigmoid(s / tau). A label that contradicts a large score then hardly pulls on it.
 The price: the likelihood is not log-concave in s. `fisher_curvature` is >= 0 where the second derivative is not.
 """
 
@@ -39,7 +39,7 @@ def pairwise_loss(
     ``logistic``: cross-entropy in nats, hard or soft labels; a tie is the label 0.5. With a margin m the winner
     has to lead by it: ``-y log sigmoid((s - m) / tau) - (1 - y) log sigmoid((-s - m) / tau)``.
 
-    ``rao_kupper``: ties as an outcome of their own (Rao and Kupper, JASA 62, 1967): an answer wins only when it
+    ``rao_kupper``: ties as an outcome of their own (Rao and Kupper, JASA 62, 1967): a response wins only when it
     leads by more than ``tie_width`` after logistic noise. Labels 1, 0.5 and 0 are the three outcomes; one between
     shares its weight linearly between a tie and the nearer win.
 
@@ -47,7 +47,7 @@ def pairwise_loss(
 
     Args:
         score: s, before division by tau, [*B].
-        label: Probability that the first answer is better, in [0, 1], [*B].
+        label: Probability that response_a is better, in [0, 1], [*B].
         tau: Temperature, > 0; a tensor with gradient makes it learnable.
         margin: How much better the winner is, in units of the score, >= 0, [*B].
         kind: Which of the three.
@@ -120,7 +120,7 @@ def fisher_curvature(score: Tensor, **options: Any) -> Tensor:
 
 
 def _mistaken(first: Tensor, second: Tensor, error_rate: float) -> tuple[Tensor, Tensor]:
-    """Log-probabilities that a label names the first and the second answer, from those that they win."""
+    """Log-probabilities that a label names the first and the second response, from those that they win."""
     if not error_rate:
         return first, second
     right, wrong = math.log1p(-error_rate), math.log(error_rate)

@@ -76,12 +76,12 @@ def _entropy_of_probability(p: Tensor) -> Tensor:
 
 
 def expected_probability(mean: Tensor, var: Tensor, tau: float | Tensor = 1.0, *, error_rate: float = 0.0) -> Tensor:
-    """E[sigmoid(s / tau)] for s ~ N(mean, var): probability that the first answer is better.
+    """E[sigmoid(s / tau)] for s ~ N(mean, var): probability that response_a is better.
 
     Args:
         mean, var: Moments of the score before division by tau, [*B]; var >= 0.
         tau: Temperature, > 0.
-        error_rate: e, the share of labels that name the wrong answer, in [0, 0.5). With it, the probability that a
+        error_rate: e, the share of labels that name the wrong response, in [0, 0.5). With it, the probability that a
             label *says* so, e + (1 - 2 e) E[sigmoid(s / tau)].
 
     Returns:

@@ -1,14 +1,14 @@
-"""The score of a pair of answers, and its moments when the embeddings are uncertain.
+"""The score of a pair of responses, and its moments when the embeddings are uncertain.
 
 Shapes: *B any batch, D the (even) embedding dimension in blocks of two.
 
     s = v_i^T A v_j = sum_l gate_l (v_i[2l] v_j[2l+1] - v_i[2l+1] v_j[2l])
 
 A is block-diagonal and skew, A = R^T of Zhang et al., "Beyond Bradley-Terry Models: A General Preference
-Model for Language Model Alignment" (arXiv:2410.02197) when all gates are 1. Swapping the answers flips
+Model for Language Model Alignment" (arXiv:2410.02197) when all gates are 1. Swapping the responses flips
 the sign of s exactly, in every dtype. Bradley-Terry is D = 2 with v = (r, 1).
 
-Scores are logits times the temperature: P(first better) = sigmoid(s / tau).
+Scores are logits times the temperature: P(a better) = sigmoid(s / tau).
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ def _skew(v: Tensor, gates: Tensor | None) -> Tensor:
 
 
 def preference_score(v_i: Tensor, v_j: Tensor, gates: Tensor | None = None) -> Tensor:
-    """Score of the first answer over the second, [*B]; flips sign exactly when they are swapped.
+    """Score of the first response over the second, [*B]; flips sign exactly when they are swapped.
 
     Args:
-        v_i, v_j: Embeddings of the first and second answer, [*B, D].
+        v_i, v_j: Embeddings of the first and second response, [*B, D].
         gates: Scale of each block, [*B, D/2] or its last dimensions; None for 1.
 
     Returns:
@@ -76,7 +76,7 @@ def score_moments(
     """Mean and variance of the score for independent embeddings with diagonal Gaussian noise.
 
     Exact for ``v_k ~ N(mean_k, diag(var_k))``. Not true once embeddings are projected to the sphere, nor when
-    both answers share uncertain weights: see `last_layer_score_variance` and `pair_kernel`.
+    both responses share uncertain weights: see `last_layer_score_variance` and `pair_kernel`.
 
     Args:
         mean_i, mean_j: Means, [*B, D].
@@ -94,7 +94,7 @@ def score_moments(
     _checks.embeddings("score_moments", gates, mean_i=mean_i, var_i=var_i, mean_j=mean_j, var_j=var_j)
     _checks.non_negative("score_moments", var_i=var_i, var_j=var_j)
     mean = _score(mean_i, mean_j, gates)
-    # Var[x y] = E[x]^2 Var y + Var x E[y]^2 + Var x Var y for independent x, y; coordinate 2l of one answer
+    # Var[x y] = E[x]^2 Var y + Var x E[y]^2 + Var x Var y for independent x, y; coordinate 2l of one response
     # meets 2l+1 of the other, and the two products of a block are uncorrelated.
     one = _product_variance(mean_i[..., 0::2], var_i[..., 0::2], mean_j[..., 1::2], var_j[..., 1::2])
     two = _product_variance(mean_i[..., 1::2], var_i[..., 1::2], mean_j[..., 0::2], var_j[..., 0::2])
@@ -182,7 +182,7 @@ def last_layer_score_variance(
         Var = k_ii a^T U a + k_jj b^T U b + 2 k_ij a^T U b + (k_ii k_jj - k_ij^2) tr(A U A^T U)
 
     The last term is second order: along directions of W that leave every score as it is, no label shrinks it. For
-    a Laplace posterior use the linearised `pair_kernel`. Two identical answers have variance 0. The mean of the
+    a Laplace posterior use the linearised `pair_kernel`. Two identical responses have variance 0. The mean of the
     score is `preference_score` of the means: tr(A U) = 0 for a symmetric U.
 
     Args:

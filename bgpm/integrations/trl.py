@@ -129,11 +129,15 @@ def pairwise_judge(model: PreferenceModel) -> BasePairwiseJudge:
             """0 where the first completion of a pair is the better one, 1 where the second is."""
             choices = [_choice(prompt, pair) for prompt, pair in zip(prompts, completions, strict=True)]
             for choice in choices:
-                if len(choice.answers) != 2:
-                    raise DataError(f"a pairwise judge compares two completions, got {len(choice.answers)}")
+                if len(choice.responses) != 2:
+                    raise DataError(f"a pairwise judge compares two completions, got {len(choice.responses)}")
             found = model.embed_all(choices)
-            first, second = np.array(found.rows, np.int64).reshape(-1, 2).T
-            return (model.compare(found.features, Pairs(first, second, found.prompt)).mean < 0).astype(int).tolist()
+            response_a, response_b = np.array(found.rows, np.int64).reshape(-1, 2).T
+            return (
+                (model.compare(found.features, Pairs(response_a, response_b, found.prompt)).mean < 0)
+                .astype(int)
+                .tolist()
+            )
 
     return Judge()
 

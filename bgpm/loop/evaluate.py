@@ -21,13 +21,13 @@ class Measured:
 
     Attributes:
         rows: One point of the learning curve.
-        answers: Pairs and right answers by held-out prompt.
+        prompts: Pairs and right predictions by held-out prompt.
         figures: Reliability, coverage and best of n on held-out pairs.
         score: What the benchmark says.
     """
 
     rows: list[CurveRow]
-    answers: Table
+    prompts: Table
     figures: list[FigurePoint]
     score: BenchmarkScore
 
@@ -35,9 +35,9 @@ class Measured:
 def evaluate(
     model: Fitted, heldout: LabelledSplit, benchmark: LabelledSplit, *, xstest: str
 ) -> tuple[list[CurveRow], Table]:
-    """One point of the learning curve: tidy rows, and right answers by held-out prompt for the bootstrap."""
+    """One point of the learning curve: tidy rows, and right responses by held-out prompt for the bootstrap."""
     measured = measure(model, heldout, benchmark, xstest=xstest, figures=False)
-    return measured.rows, measured.answers
+    return measured.rows, measured.prompts
 
 
 def measure(
@@ -49,17 +49,17 @@ def measure(
     """
     rows: list[CurveRow] = []
     points: list[FigurePoint] = []
-    answers = by_prompt(heldout.pairs.prompt[:0], heldout.label[:0])
+    prompts = by_prompt(heldout.pairs.prompt[:0], heldout.label[:0])
     if heldout.decided:
         moments = model.moments(heldout.features, heldout.pairs)
         rows += heldout_rows(moments, heldout.label, heldout.section)
         rows += triple_rows(moments, heldout.triples, heldout.label)
-        answers = by_prompt(heldout.pairs.prompt, correct(moments.mean.numpy(), heldout.label, tie=0.5))
+        prompts = by_prompt(heldout.pairs.prompt, correct(moments.mean.numpy(), heldout.label, tie=0.5))
         points += heldout_figures(moments, heldout.pairs, heldout.label) if figures else []
     on_benchmark = model.moments(benchmark.features, benchmark.pairs)
     score = benchmark_score(on_benchmark.mean.numpy(), benchmark, xstest)
     rows += benchmark_rows(on_benchmark, benchmark.label, score)
-    return Measured([*rows, *model_rows(model)], answers, points, score)
+    return Measured([*rows, *model_rows(model)], prompts, points, score)
 
 
 def model_rows(model: Fitted) -> list[CurveRow]:
@@ -80,7 +80,7 @@ def label_pool(model: Fitted, pool: Pool, acquired: Table, audits: Table | None 
 
 
 def by_prompt(prompt: np.ndarray, right: np.ndarray) -> Table:
-    """Pairs with a winner and right answers of each prompt: prompt, pairs, right; ``right`` is NaN for tied labels."""
+    """Pairs with a winner and how many are right, by prompt: prompt, pairs, right; NaN ``right`` for tied labels."""
     decided = ~np.isnan(right)
     names, inverse = np.unique(prompt[decided], return_inverse=True)
     return {

@@ -6,7 +6,7 @@ import numpy as np
 
 from bgpm.loop.draws import COLUMNS
 from bgpm.loop.pool import Table
-from bgpm.oracles import Oracle, OracleFiles, Question
+from bgpm.oracles import Oracle, OracleFiles, Query
 
 KEPT = ("pair", "pair_id", "value", "mean", "variance", "tau", *COLUMNS)  # what a label keeps of its batch
 
@@ -24,7 +24,7 @@ def label(oracle: Oracle, batch: Table, files: OracleFiles, *, number: int) -> T
         MissingLabelError: If a pair has no recorded label.
         LabelsPendingError: If people or a service have not answered yet.
     """
-    asked = [Question(pair_id, seed) for pair_id, seed in zip(batch["pair_id"], batch["seed"].tolist(), strict=True)]
+    asked = [Query(pair_id, seed) for pair_id, seed in zip(batch["pair_id"], batch["seed"].tolist(), strict=True)]
     verdicts = oracle(asked, files)
     return {
         "seed": batch["seed"],

@@ -69,7 +69,7 @@ class Loop:
 
     Args:
         pool: Pairs and features.
-        source: Gives labels: from rows of the pool's pairs, [k], the probability that the first response is better,
+        source: Gives labels: from rows of the pool's pairs, [k], the probability that response_a is better,
             float64 [k], NaN for an abstention; or a mapping with ``label`` and, where it is known, ``margin``.
         acquisition, selection, posterior, model: Components; the defaults are their classes' defaults.
         start: How many seed labels, and how they are chosen.

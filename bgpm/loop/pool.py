@@ -35,13 +35,13 @@ class Pool:
     @classmethod
     def of(cls, features: Features, pairs: Pairs) -> Pool:
         """A pool of pairs that may all be acquired, from arrays: no file, no text."""
-        low, high = np.minimum(pairs.first, pairs.second), np.maximum(pairs.first, pairs.second)
+        low, high = np.minimum(pairs.response_a, pairs.response_b), np.maximum(pairs.response_a, pairs.response_b)
         return cls(
             {
                 "pair_id": np.array([str(row) for row in range(len(pairs))], object),
                 "prompt": pairs.prompt,
-                "first": pairs.first,
-                "second": pairs.second,
+                "response_a": pairs.response_a,
+                "response_b": pairs.response_b,
                 "section": np.full(len(pairs), "all", object),
                 "split": np.full(len(pairs), "pool", object),
                 "key": np.array([f"{a}:{b}" for a, b in zip(low.tolist(), high.tolist(), strict=True)], object),
@@ -71,7 +71,7 @@ class LabelledSplit(Split):
 
     @cached_property
     def triples(self) -> Triples:
-        """Triples of answers of which every pair has a winner; they are the same for every model that is measured."""
+        """Triples of responses of which every pair has a winner; they are the same for every model that is measured."""
         return find_triples(self.pairs, self.label)
 
 
@@ -92,14 +92,14 @@ def read_labelled(folder: Path, truth: Path, features: Path) -> LabelledSplit:
 
 
 def candidates(
-    pool: Pool, scores: Table, kernel: Callable[[], PairKernel], bought: np.ndarray | None = None
+    pool: Pool, scores: Table, kernel: Callable[[], PairKernel], acquired: np.ndarray | None = None
 ) -> Candidates:
     """The pairs on offer, as acquisition functions and selectors see them.
 
     Args:
         scores: Columns pair, mean, variance, tau, error_rate.
         kernel: Covariance rows, on demand.
-        bought: Rows of the pairs acquired so far; none by default.
+        acquired: Rows of the pairs acquired so far; none by default.
     """
     some = len(scores["pair"]) > 0
     return Candidates(
@@ -111,5 +111,5 @@ def candidates(
         pool.table["key"][scores["pair"]],
         kernel,
         float(scores["error_rate"][0]) if some else 0.0,
-        pool.pairs.take(np.empty(0, np.int64) if bought is None else bought),
+        pool.pairs.take(np.empty(0, np.int64) if acquired is None else acquired),
     )

@@ -19,7 +19,7 @@ def score(
     acquisition: Acquisition,
     model: Fitted,
     pool: Pool,
-    bought: np.ndarray,
+    acquired: np.ndarray,
     *,
     generator: np.random.Generator,
     moments: ScoreMoments | None = None,
@@ -32,7 +32,7 @@ def score(
     Returns:
         Columns pair (row), mean, variance, tau, error_rate, value, uniform.
     """
-    rows, pairs = on_offer(pool, bought)
+    rows, pairs = on_offer(pool, acquired)
     moments = moments or model.moments(pool.features, pairs)
     scores = {
         "pair": rows,
@@ -41,18 +41,18 @@ def score(
         "tau": np.full(len(rows), moments.tau),
         "error_rate": np.full(len(rows), moments.error_rate),
     }
-    offer = candidates(pool, scores, lambda: model.kernel(pool.features, pairs), bought)
+    offer = candidates(pool, scores, lambda: model.kernel(pool.features, pairs), acquired)
     values = acquisition(offer, generator=generator)
     return scores | {"value": values, "uniform": np.full(len(rows), acquisition.uniform)}
 
 
-def on_offer(pool: Pool, bought: np.ndarray) -> tuple[np.ndarray, Pairs]:
+def on_offer(pool: Pool, acquired: np.ndarray) -> tuple[np.ndarray, Pairs]:
     """Rows of the pairs that are neither held out nor acquired, and the pairs."""
-    rows = np.setdiff1d(pool.open, bought)
+    rows = np.setdiff1d(pool.open, acquired)
     return rows, pool.pairs.take(rows)
 
 
-def shared_moments(model: Fitted, pool: Pool, bought: np.ndarray, group: Any) -> ScoreMoments | None:
+def shared_moments(model: Fitted, pool: Pool, acquired: np.ndarray, group: Any) -> ScoreMoments | None:
     """Moments of the scores of all pairs on offer, computed by several processes, the same to the bit as by one.
 
     Each takes a run of whole chunks, those that one process would compute at once; with as many threads each, the sums
@@ -65,7 +65,7 @@ def shared_moments(model: Fitted, pool: Pool, bought: np.ndarray, group: Any) ->
         On the group's first process the moments, on the others None.
     """
     rank, world = dist.get_rank(group), dist.get_world_size(group)
-    _, pairs = on_offer(pool, bought)
+    _, pairs = on_offer(pool, acquired)
     chunks = -(-len(pairs) // CHUNK)
     first, stop = (CHUNK * (chunks * n // world) for n in (rank, rank + 1))
     mine = model.moments(pool.features, pairs.take(np.arange(first, min(stop, len(pairs)))))

@@ -21,14 +21,14 @@ class Model(Component):
     """Base of every preference model's settings.
 
     Class attributes:
-        embeds: True where each answer has an embedding of its own, so that K answers cost K
-            evaluations; False where a score reads both answers at once.
+        embeds: True where each response has an embedding of its own, so that K responses cost K
+            evaluations; False where a score reads both responses at once.
     """
 
     embeds: ClassVar[bool] = True
 
     @property
-    def free_blocks(self) -> int:
+    def cyclic_blocks(self) -> int:
         """Largest number of free two-dimensional blocks, beside the Bradley-Terry block."""
         return 0
 
@@ -43,6 +43,6 @@ class Model(Component):
         Args:
             in_features: p, the number of features.
             generator: Draws the initial weights.
-            blocks: Cyclic blocks to build, at most and by default `free_blocks`.
+            blocks: Cyclic blocks to build, at most and by default `cyclic_blocks`.
         """
         raise NotImplementedError

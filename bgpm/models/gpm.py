@@ -51,7 +51,7 @@ class Gpm(Model):
         return self
 
     @property
-    def free_blocks(self) -> int:
+    def cyclic_blocks(self) -> int:
         return self.dim // 2 - self.bt_block
 
     @property
@@ -63,7 +63,7 @@ class Gpm(Model):
 
         return GeneralPreference(
             in_features,
-            blocks=self.free_blocks if blocks is None else blocks,
+            blocks=self.cyclic_blocks if blocks is None else blocks,
             bt_block=self.bt_block,
             bias=self.bias and not self.bt_block,
             normalize=self.normalize != "none",

@@ -1,6 +1,6 @@
-"""Pairwise model: s = f(x_i, x_j) - f(x_j, x_i), f a network that reads both answers at once.
+"""Pairwise model: s = f(x_i, x_j) - f(x_j, x_i), f a network that reads both responses at once.
 
-It can express any preference, cyclic ones included, at K^2 evaluations for K answers.
+It can express any preference, cyclic ones included, at K^2 evaluations for K responses.
 """
 
 from __future__ import annotations

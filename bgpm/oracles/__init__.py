@@ -15,13 +15,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from bgpm.annotations.store import Answer
+from bgpm.annotations.store import Annotation
 from bgpm.registry import Component, build
 from bgpm.stage import setting
 
 
 @dataclass(frozen=True)
-class Question:
+class Query:
     """One pair to be labelled.
 
     Attributes:
@@ -55,29 +55,29 @@ class Verdicts:
     """What an oracle says to n questions, in their order.
 
     Attributes:
-        label: float64 [n] in [0, 1], probability that the first answer is better; NaN where all abstained.
+        label: float64 [n] in [0, 1], probability that response_a is better; NaN where all abstained.
         margin: float64 [n], how much better the winner is; NaN where it is not known.
         answers: For each question who said what, when, and at what cost.
     """
 
     label: np.ndarray
     margin: np.ndarray
-    answers: tuple[tuple[Answer, ...], ...]
+    annotations: tuple[tuple[Annotation, ...], ...]
 
     @property
     def annotators(self) -> np.ndarray:
         """How many answers that are labels each verdict rests on, int64 [n]."""
-        return np.array([sum(a.label is not None for a in some) for some in self.answers], np.int64)
+        return np.array([sum(a.label is not None for a in some) for some in self.annotations], np.int64)
 
     @property
     def cost(self) -> np.ndarray:
         """What each verdict's answers cost, whoever asked for them first, float64 [n]."""
-        return np.array([sum(a.cost for a in some) for some in self.answers], np.float64)
+        return np.array([sum(a.cost for a in some) for some in self.annotations], np.float64)
 
 
-def mean_label(answers: Sequence[Answer]) -> float:
+def mean_label(annotations: Sequence[Annotation]) -> float:
     """Mean of the labels given; NaN where everybody abstained."""
-    labels = [a.label for a in answers if a.label is not None]
+    labels = [a.label for a in annotations if a.label is not None]
     return sum(labels) / len(labels) if labels else float("nan")
 
 
@@ -100,7 +100,7 @@ class Oracle(Component):
             ConfigError: Naming the key.
         """
 
-    def __call__(self, questions: Sequence[Question], files: OracleFiles) -> Verdicts:
+    def __call__(self, queries: Sequence[Query], files: OracleFiles) -> Verdicts:
         """An answer to every question.
 
         Raises:

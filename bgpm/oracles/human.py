@@ -12,13 +12,13 @@ from pydantic import Field
 from bgpm.annotations.store import check_pairs, files_by_pair, folder_by_pair, read_folder
 from bgpm.data.tables import read_table
 from bgpm.errors import LabelsPendingError
-from bgpm.oracles import Oracle, OracleFiles, Question, Verdicts, mean_label
+from bgpm.oracles import Oracle, OracleFiles, Query, Verdicts, mean_label
 
 
 class Human(Oracle):
     """Labels from ``data/annotations/*.jsonl``: lines ``{"pair_id": ..., "label": 0 | 0.5 | 1, "annotator": ...}``.
 
-    ``label`` is 1 when the batch's first answer is better; any probability will do, and null says that the
+    ``label`` is 1 when response_a is better; any probability will do, and null says that the
     annotator skipped the pair. Several annotators of one pair are averaged; one annotator's last word on a pair
     counts, and what is written by hand must not contradict itself or name a pair that the pool does not have. A pair
     that everybody skipped stays without a label and is not asked again. Until every pair of the batch is answered by
@@ -44,23 +44,23 @@ class Human(Oracle):
         enough = {pair: some for pair, some in said.items() if len(some) >= self.annotators_per_pair}
         return {pair: mean_label(tuple(some.values())) for pair, some in enough.items()}, sorted(said.keys() - enough)
 
-    def __call__(self, questions: Sequence[Question], files: OracleFiles) -> Verdicts:
+    def __call__(self, queries: Sequence[Query], files: OracleFiles) -> Verdicts:
         """See `Oracle`."""
         pairs = files.pool / "pairs.parquet"
         given = read_folder(files.annotations, "human")
         check_pairs(given, set(read_table(pairs, ["pair_id"])["pair_id"]), str(pairs))
         said = files_by_pair(given)
         wanted = self.annotators_per_pair
-        open_pairs = [q.pair_id for q in questions if len(said.get(q.pair_id, ())) < wanted]
+        open_pairs = [q.pair_id for q in queries if len(said.get(q.pair_id, ())) < wanted]
         if open_pairs:
             raise LabelsPendingError(
-                f"{len(open_pairs)} of {len(questions)} pairs of {files.batch} wait for "
+                f"{len(open_pairs)} of {len(queries)} pairs of {files.batch} wait for "
                 f"{'a label' if wanted == 1 else f'labels by {wanted} people each'}, the first is {open_pairs[0]}: "
                 f"`bgpm annotate` asks for them on a page (or `bgpm batch {files.batch}` prints them, and you "
                 f'add lines {{"pair_id": ..., "label": 0 | 0.5 | 1, "annotator": ...}} to a .jsonl file in '
                 f"{files.annotations}/); then run `dvc repro` again",
-                list(dict.fromkeys(q.pair_id for q in questions)),
+                list(dict.fromkeys(q.pair_id for q in queries)),
             )
-        answers = tuple(tuple(said[q.pair_id].values()) for q in questions)
-        label = np.array([mean_label(some) for some in answers], np.float64)
-        return Verdicts(label, np.full(len(label), np.nan), answers)
+        annotations = tuple(tuple(said[q.pair_id].values()) for q in queries)
+        label = np.array([mean_label(some) for some in annotations], np.float64)
+        return Verdicts(label, np.full(len(label), np.nan), annotations)

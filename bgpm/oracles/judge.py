@@ -21,10 +21,10 @@ import numpy as np
 from pydantic import Field
 from tqdm import tqdm
 
-from bgpm.annotations.questions import questions as texts_of
-from bgpm.annotations.store import Answer, LabelStore, Shown, now
+from bgpm.annotations.store import Annotation, LabelStore, Shown, now
+from bgpm.annotations.texts import batch_texts as texts_of
 from bgpm.errors import ConfigError, LabelsPendingError
-from bgpm.oracles import Oracle, OracleFiles, Question, Verdicts
+from bgpm.oracles import Oracle, OracleFiles, Query, Verdicts
 from bgpm.oracles._chat import Chat, RefusedError, Reply, StoppedError
 from bgpm.oracles._replies import EXPECTED, read_reply
 
@@ -146,7 +146,7 @@ class Judge(Oracle):
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", self.model or "")
         return LabelStore(annotations / f"judge-{name}.jsonl")
 
-    def __call__(self, questions: Sequence[Question], files: OracleFiles) -> Verdicts:
+    def __call__(self, queries: Sequence[Query], files: OracleFiles) -> Verdicts:
         """See `Oracle`."""
         self.check(files.annotations)
         template = self._template(files.annotations)
@@ -154,7 +154,7 @@ class Judge(Oracle):
         for text in texts_of(files.batch, files.pool):
             one, other = (self._ask(text, shown, template) for shown in ("ab", "ba"))
             asks[text["pair_id"]] = one, other
-        wanted = [ask for pair_id in dict.fromkeys(q.pair_id for q in questions) for ask in asks[pair_id]]
+        wanted = [ask for pair_id in dict.fromkeys(q.pair_id for q in queries) for ask in asks[pair_id]]
         store = self.store(files.annotations)
         told = _Told(store)
         still_open = [ask for ask in wanted if not told.settles(ask, self.attempts)]
@@ -167,9 +167,9 @@ class Judge(Oracle):
         }
         if by_pair:
             log.info("judge %s: %s", self.model, summary(by_pair.values(), self.disagreement))
-        answers = tuple(by_pair[q.pair_id] for q in questions)
-        label = np.array([reconcile(*some, self.disagreement) for some in answers], np.float64)
-        return Verdicts(label, np.full(len(label), np.nan), answers)
+        annotations = tuple(by_pair[q.pair_id] for q in queries)
+        label = np.array([reconcile(*some, self.disagreement) for some in annotations], np.float64)
+        return Verdicts(label, np.full(len(label), np.nan), annotations)
 
     def _template(self, annotations: Path) -> str:
         path = annotations / self.template
@@ -255,7 +255,9 @@ class Judge(Oracle):
 
         def failed(why: str, may_be_paid: bool) -> None:
             if may_be_paid:  # kept as an answer that was taken back: it counts as paid, and as nothing else
-                lost = replace(self._answer(ask, None, at_most, f"(cost at most) {why}"), id=f"lost-{uuid.uuid4().hex}")
+                lost = replace(
+                    self._annotation(ask, None, at_most, f"(cost at most) {why}"), id=f"lost-{uuid.uuid4().hex}"
+                )
                 store.append(lost)
                 store.undo(lost.id, lost.annotator)
             budget.settle(at_most, at_most if may_be_paid else 0.0)
@@ -276,12 +278,12 @@ class Judge(Oracle):
                         f"{chat.url}: pair {ask.pair_id!r} was refused: {error}; mend oracles.judge.request, or "
                         "set oracles.judge.refusal to abstain to go on without such pairs"
                     ) from None
-                store.append(self._answer(ask, None, 0.0, f"refused: {error}"))
+                store.append(self._annotation(ask, None, 0.0, f"refused: {error}"))
                 continue
             cost = self._price(*reply.usage) if reply.usage else at_most
             label = read_reply(reply, soft=self.logprobs > 0)
             note = chat.clean(reply.text)
-            store.append(self._answer(ask, label, cost, note if reply.usage else f"(cost at most) {note}"))
+            store.append(self._annotation(ask, label, cost, note if reply.usage else f"(cost at most) {note}"))
             budget.settle(at_most, cost)
             if self.logprobs and reply.tokens is None:
                 raise ConfigError(
@@ -293,9 +295,9 @@ class Judge(Oracle):
     def _price(self, tokens_in: int, tokens_out: int) -> float:
         return (tokens_in * self.price_input + tokens_out * self.price_output) / 1e6
 
-    def _answer(self, ask: _Ask, label: float | None, cost: float, note: str) -> Answer:
+    def _annotation(self, ask: _Ask, label: float | None, cost: float, note: str) -> Annotation:
         """What is kept of a reply. Each order has a name of its own, or the second would replace the first."""
-        return Answer(
+        return Annotation(
             ask.pair_id,
             label if label is None or ask.shown == "ab" else 1.0 - label,
             f"{self.model} ({ask.shown})",
@@ -326,27 +328,27 @@ class _Told:
     """What a store holds, by question."""
 
     def __init__(self, store: LabelStore) -> None:
-        self._answers: dict[str, list[Answer]] = {}
-        for answer in store.history():
-            self._answers.setdefault(answer.id.partition("-")[0], []).append(answer)
+        self._annotations: dict[str, list[Annotation]] = {}
+        for annotation in store.history():
+            self._annotations.setdefault(annotation.id.partition("-")[0], []).append(annotation)
 
     def tries(self, ask: _Ask) -> int:
         """How many replies a question has had."""
-        return len(self._answers.get(ask.key, []))
+        return len(self._annotations.get(ask.key, []))
 
     def settles(self, ask: _Ask, attempts: int) -> bool:
         """Whether a question has its label, or as many replies as are paid for."""
-        return self.tries(ask) >= attempts or any(a.label is not None for a in self._answers.get(ask.key, []))
+        return self.tries(ask) >= attempts or any(a.label is not None for a in self._annotations.get(ask.key, []))
 
-    def word(self, ask: _Ask) -> Answer:
+    def word(self, ask: _Ask) -> Annotation:
         """The label, or the last abstention, at the cost of every reply to the question.
 
         The same question may have been asked for a pair of other name and order, before the pool was shuffled anew.
         """
-        answers = self._answers[ask.key]
-        last = ([a for a in answers if a.label is not None] or answers)[-1]
+        annotations = self._annotations[ask.key]
+        last = ([a for a in annotations if a.label is not None] or annotations)[-1]
         label = last.label if last.label is None or last.shown == ask.shown else 1.0 - last.label
-        return replace(last, pair_id=ask.pair_id, shown=ask.shown, label=label, cost=sum(a.cost for a in answers))
+        return replace(last, pair_id=ask.pair_id, shown=ask.shown, label=label, cost=sum(a.cost for a in annotations))
 
 
 class _Budget:
@@ -354,7 +356,7 @@ class _Budget:
 
     def __init__(self, judge: Judge, store: LabelStore) -> None:
         paid = store.history(retracted=True)
-        self.spent = sum(answer.cost for answer in paid)
+        self.spent = sum(annotation.cost for annotation in paid)
         self._requests, self._under_way = len(paid), 0.0
         self._judge, self._path = judge, store.path
         self._lock = threading.Lock()
@@ -432,7 +434,7 @@ class _FirstReplies:
                 )
 
 
-def reconcile(ab: Answer, ba: Answer, disagreement: Literal["average", "tie"]) -> float:
+def reconcile(ab: Annotation, ba: Annotation, disagreement: Literal["average", "tie"]) -> float:
     """One label from both orders; NaN where either has none, since the position bias is then not known."""
     if ab.label is None or ba.label is None:
         return math.nan
@@ -441,7 +443,7 @@ def reconcile(ab: Answer, ba: Answer, disagreement: Literal["average", "tie"]) -
     return (ab.label + ba.label) / 2
 
 
-def position_bias(pairs: Iterable[tuple[Answer, Answer]]) -> tuple[float, float]:
+def position_bias(pairs: Iterable[tuple[Annotation, Annotation]]) -> tuple[float, float]:
     """Shares of the pairs answered in both orders in which the first place, and the second, won both times.
 
     NaN where no pair has both answers.
@@ -453,7 +455,7 @@ def position_bias(pairs: Iterable[tuple[Answer, Answer]]) -> tuple[float, float]
     return float(((ab > 0.5) & (ba < 0.5)).mean()), float(((ab < 0.5) & (ba > 0.5)).mean())
 
 
-def summary(pairs: Collection[tuple[Answer, Answer]], disagreement: Literal["average", "tie"]) -> str:
+def summary(pairs: Collection[tuple[Annotation, Annotation]], disagreement: Literal["average", "tie"]) -> str:
     """One line on a batch: labels, abstentions, position bias, cost."""
     none = sum(math.isnan(reconcile(ab, ba, disagreement)) for ab, ba in pairs)
     first, second = position_bias(pairs)

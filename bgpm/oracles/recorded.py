@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from bgpm.data.tables import read_table
 from bgpm.errors import MissingLabelError
-from bgpm.oracles import Answer, Oracle, OracleFiles, Question, Verdicts, mean_label
+from bgpm.oracles import Annotation, Oracle, OracleFiles, Query, Verdicts, mean_label
 from bgpm.registry import Settings
 
 
@@ -22,7 +22,7 @@ class Annotator(Settings):
     Attributes:
         name: Decides the annotator's own luck.
         error_rate: Probability that an answer is the opposite of the record.
-        bias: Probability that the annotator takes the first answer without looking; negative: the second.
+        bias: Probability that the annotator takes the first response without looking; negative: the second.
     """
 
     name: str = Field(min_length=1)
@@ -61,52 +61,52 @@ class Recorded(Oracle):
             raise ValueError("noise is for one annotator: set noise to 0, each of `annotators` has its error_rate")
         return self
 
-    def __call__(self, questions: Sequence[Question], files: OracleFiles) -> Verdicts:
+    def __call__(self, queries: Sequence[Query], files: OracleFiles) -> Verdicts:
         """See `Oracle`."""
         table = read_table(files.truth, ["pair_id", "label", "margin"])
         row = {pair_id: n for n, pair_id in enumerate(table["pair_id"])}
-        lost = [q.pair_id for q in questions if q.pair_id not in row or np.isnan(table["label"][row[q.pair_id]])]
+        lost = [q.pair_id for q in queries if q.pair_id not in row or np.isnan(table["label"][row[q.pair_id]])]
         if lost:
             raise MissingLabelError(
-                f"{files.batch}: {len(lost)} of {len(questions)} pairs have no recorded label, the first is {lost[0]}; "
+                f"{files.batch}: {len(lost)} of {len(queries)} pairs have no recorded label, the first is {lost[0]}; "
                 "give the pool a label column, or set oracle=human"
             )
-        rows = [row[q.pair_id] for q in questions]
+        rows = [row[q.pair_id] for q in queries]
         truth, margin = table["label"][rows].astype(np.float64), table["margin"][rows].astype(np.float64)
-        answers = tuple(tuple(self._answers(q, float(t))) for q, t in zip(questions, truth, strict=True))
+        annotations = tuple(tuple(self._annotations(q, float(t))) for q, t in zip(queries, truth, strict=True))
         verdict = mean_label if self.votes == "average" else _majority
-        label = np.array([verdict(some) for some in answers], np.float64)
-        return Verdicts(label, np.where(label == truth, margin, np.nan), answers)
+        label = np.array([verdict(some) for some in annotations], np.float64)
+        return Verdicts(label, np.where(label == truth, margin, np.nan), annotations)
 
-    def _answers(self, question: Question, truth: float) -> Iterator[Answer]:
+    def _annotations(self, query: Query, truth: float) -> Iterator[Annotation]:
         for annotator in self.annotators or [Annotator(name="recorded", error_rate=self.noise)]:
             label: float | None = truth
-            if _uniform(question, annotator.name, "error") < annotator.error_rate:
+            if _uniform(query, annotator.name, "error") < annotator.error_rate:
                 label = 1.0 - truth
-            if _uniform(question, annotator.name, "bias") < abs(annotator.bias):
+            if _uniform(query, annotator.name, "bias") < abs(annotator.bias):
                 label = float(annotator.bias > 0)
-            if _uniform(question, annotator.name, "tie") < self.tie_rate:
+            if _uniform(query, annotator.name, "tie") < self.tie_rate:
                 label = 0.5
-            if _uniform(question, annotator.name, "abstention") < self.abstention:
+            if _uniform(query, annotator.name, "abstention") < self.abstention:
                 label = None
-            yield Answer(
-                question.pair_id,
+            yield Annotation(
+                query.pair_id,
                 label,
                 annotator.name,
                 at="",
                 cost=0.0 if label is None else self.price,
                 source="recorded",
-                id=f"recorded {question.seed} {annotator.name} {question.pair_id}",
+                id=f"recorded {query.seed} {annotator.name} {query.pair_id}",
             )
 
 
-def _majority(answers: Sequence[Answer]) -> float:
+def _majority(annotations: Sequence[Annotation]) -> float:
     """1, 0, or 0.5 where as many prefer one answer as the other; NaN where everybody abstained."""
-    sides = [np.sign(a.label - 0.5) for a in answers if a.label is not None]
+    sides = [np.sign(a.label - 0.5) for a in annotations if a.label is not None]
     return float(np.sign(sum(sides)) + 1) / 2 if sides else float("nan")
 
 
-def _uniform(question: Question, annotator: str, what: str) -> float:
+def _uniform(query: Query, annotator: str, what: str) -> float:
     """A number in [0, 1) that depends on question, annotator and purpose alone."""
-    key = json.dumps([question.seed, question.pair_id, annotator, what]).encode()
+    key = json.dumps([query.seed, query.pair_id, annotator, what]).encode()
     return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") / 2**64

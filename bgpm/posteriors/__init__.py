@@ -74,14 +74,14 @@ class MapSettings(Posterior):
             likelihood; or ``evidence``, by Laplace evidence, which is a little better with very few labels and
             too sure with many where the reward is not linear. Models without a Bradley-Terry block have no
             usable evidence (their gauge volume is not counted): ``evidence`` is ``heldout`` for them.
-        tau: Temperature of P(first better) = sigmoid(s / tau), or ``heldout`` to calibrate it by
+        tau: Temperature of P(a better) = sigmoid(s / tau), or ``heldout`` to calibrate it by
             cross-validated likelihood, or ``learn`` to fit it with the weights, which needs a normalised
             embedding: elsewhere the weights' own scale does its work.
         loss: ``logistic``; ``rao_kupper``, ties as an outcome of their own; ``regression`` to the margin.
         margin: Use the margin column: the winner has to lead by it (logistic), or the score is to equal it
             (regression). Every label must have one.
         tie_width: Half-width of the band of ties under ``rao_kupper``, in units of the score.
-        error_rate: e, the share of labels that name the wrong answer: P(label says first) = e + (1 - 2 e)
+        error_rate: e, the share of labels that name the wrong response: P(label says a) = e + (1 - 2 e)
             sigmoid(s / tau). A number, or ``heldout`` to choose it by cross-validated likelihood. Labels that
             contradict a large score then pull on it less; ``regression`` knows no wrong winner.
         folds: Folds of every cross-validation.

@@ -1,4 +1,4 @@
-"""The paper's posterior: each answer's embedding is Gaussian, its variance a function of its features.
+"""The paper's posterior: each response's embedding is Gaussian, its variance a function of its features.
 
 q(v | x, y) = N(m, diag(var)), m and log var linear in the features, trained on
 

@@ -50,9 +50,9 @@ def _picks(result: Result) -> str:
         return ""
     words = ", ".join(f"{arm.name} {percent(_mean(arm, 'best_of_n', 'model', r.x))}" for arm, r in last)
     return (
-        " Best of n: how often the answer that the model picks out of n answers to a prompt wins against the others; "
+        " Best of n: how often the response that the model picks out of n to a prompt wins against the others; "
         f"out of {last[0][1].x:.0f}: {escape(words)} "
-        f"({last[0][1].count:,} prompts with so many answers that were all compared)."
+        f"({last[0][1].count:,} prompts with so many responses that were all compared)."
     )
 
 
@@ -101,4 +101,4 @@ def _best_of_n(result: Result) -> tuple[str, str] | None:
     if lines:
         x, y = result.arm.points("best_of_n", "oracle")
         lines.append(Series("best there is", "other", x, 100 * y.mean(0), np.full(len(x), np.nan)))
-    return _chart("Best of n: true win rate of the pick, %", lines, "n answers")
+    return _chart("Best of n: true win rate of the pick, %", lines, "n responses")

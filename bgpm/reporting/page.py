@@ -18,6 +18,7 @@ import numpy as np
 
 from bgpm.evaluation.result import Result, verdict
 from bgpm.evaluation.savings import Comparison, band
+from bgpm.reporting.acquired import PoolTables, pair_cards, section_mix
 from bgpm.reporting.certainty import certainty
 from bgpm.reporting.charts import STYLES, Crossing, Series, line_chart
 from bgpm.reporting.costs import Cost
@@ -25,14 +26,13 @@ from bgpm.reporting.drawn_batches import estimates_section
 from bgpm.reporting.expectations import expectations
 from bgpm.reporting.html import block, row, table
 from bgpm.reporting.pool import pool_number, pool_section, pool_sentence
-from bgpm.reporting.purchases import PoolTables, pair_cards, section_mix
 from bgpm.reporting.style import CSS
 from bgpm.reporting.summary import benchmark_notes, interval_words
 from bgpm.reporting.words import MINUS, NOT_MEASURED, caveats, count, ends, percent, points, sentence, share_words
 
 SHIPPED = Path("data/corpus")
 FINDINGS = {"blocks_active": "active blocks", "prior_precision": "prior precision", "tau": "temperature (tau)"}
-RULES = {"first": "the first answer", "length": "length alone", "words": "which words occur"}
+RULES = {"first": "the first response", "length": "length alone", "words": "which words occur"}
 
 
 def page(
@@ -368,6 +368,6 @@ def _provenance(params: Mapping[str, Any], pool: PoolTables, summary: Mapping[st
     sizes = f"{int((split == 'pool').sum()):,} pairs on offer, {int((split == 'heldout').sum()):,} held out"
     cycles = summary.get("cycles")
     cyclic = (
-        f" {cycles['cyclic']:,} of {cycles['triples']:,} triples of answers have cyclic majorities." if cycles else ""
+        f" {cycles['cyclic']:,} of {cycles['triples']:,} triples of responses have cyclic majorities." if cycles else ""
     )
     return f'<footer><p class="soft">Data: {escape(what)}; {sizes}.{cyclic}</p></footer>'

@@ -91,7 +91,7 @@ class Selection(Component):
         if k == 0:
             return Batch(np.empty(0, np.int64), np.empty(0))
         # Members see the candidates in an order that belongs to the keys: the first of equals is then a fair draw,
-        # and neither the order of the file nor that of a pair's answers can matter.
+        # and neither the order of the file nor that of a pair's responses can matter.
         order = np.argsort(uniform_by_key(candidates.keys, generator), kind="stable")
         quota = Quota(candidates.pairs.prompt[order], self.max_per_prompt)
         batch = self.pick(reordered(candidates, order), values[order], int(k), quota, generator=generator)

@@ -9,17 +9,17 @@ from bgpm.types import Candidates
 
 
 def differences(candidates: Candidates) -> np.ndarray:
-    """phi_first - phi_second of each pair, float32 [N, p]; a swap flips its sign.
+    """phi_a - phi_b of each pair, float32 [N, p]; a swap flips its sign.
 
-    It is what a Bradley-Terry score is linear in. Where a prompt's answers are alike it is near zero, so prompts
-    are told apart only by how their answers differ.
+    It is what a Bradley-Terry score is linear in. Where a prompt's responses are alike it is near zero, so prompts
+    are told apart only by how their responses differ.
 
     Raises:
         NumericsError: If a feature is not finite; names the pair's key.
     """
     phi, pairs = candidates.features.responses, candidates.pairs
-    apart = phi[pairs.first].astype(np.float32, copy=False)
+    apart = phi[pairs.response_a].astype(np.float32, copy=False)
     with np.errstate(invalid="ignore"):  # inf - inf is refused below, with a name
-        apart -= phi[pairs.second]
+        apart -= phi[pairs.response_b]
     require_finite("feature difference", apart, candidates.keys)
     return apart

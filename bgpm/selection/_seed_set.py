@@ -48,7 +48,7 @@ def seed_set(
 
 
 def _doptimal(features: Features, pairs: Pairs, k: int, generator: np.random.Generator) -> np.ndarray:
-    """Greedy D-optimal design for a Bradley-Terry score w . (phi_first - phi_second), w Gaussian around 0.
+    """Greedy D-optimal design for a Bradley-Terry score w . (phi_a - phi_b), w Gaussian around 0.
 
     At w = 0 a label's Fisher information is 1/4 whatever the pair. The prior's scale is such that the average score
     has variance 1.
@@ -59,7 +59,7 @@ def _doptimal(features: Features, pairs: Pairs, k: int, generator: np.random.Gen
     if len(bad):
         raise NumericsError(f"features of response row {bad[0]}: expected finite numbers ({len(bad)} rows are not)")
     phi = torch.tensor(features.responses, dtype=torch.float64)
-    apart = phi[torch.tensor(pairs.first)] - phi[torch.tensor(pairs.second)]
+    apart = phi[torch.tensor(pairs.response_a)] - phi[torch.tensor(pairs.response_b)]
     variance = apart.square().sum(1)
     scale = variance.mean() if variance.any() else 1.0
     rows, _ = F.greedy_logdet(

@@ -18,7 +18,7 @@ _BATCH = 1024
 
 
 class Cluster(Selection):
-    """Equal shares of the batch from each cluster of |phi_first - phi_second|, best values first.
+    """Equal shares of the batch from each cluster of |phi_a - phi_b|, best values first.
 
     The picks go round the clusters, so each has the same budget, k / clusters pairs; what a small cluster cannot
     give is taken from the others. The absolute value makes a pair and its swap one point. Clusters come from

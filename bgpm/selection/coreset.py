@@ -15,7 +15,7 @@ from bgpm.types import Candidates
 class Coreset(Selection):
     """Each pick is the pair farthest from all earlier picks.
 
-    The distance of two pairs is min(|x - y|, |x + y|) for x, y = phi_first - phi_second, so a pair and its swap are
+    The distance of two pairs is min(|x - y|, |x + y|) for x, y = phi_a - phi_b, so a pair and its swap are
     one point. The first pick is the pair of highest value; after it values do not matter, and outliers are
     acquired early. Greedy k-centre covers the pool within twice the smallest possible radius. It starts from nothing:
     what was acquired in earlier rounds is not a centre.

@@ -21,12 +21,12 @@ class Dense(Wrapper):
 
     Information density (Settles and Craven, EMNLP 2008) with typicality for the density (TypiClust,
     arXiv:2202.02794): density = 1 / (1 + D / median D), in (0, 1], D being the distance of a pair's
-    phi_first - phi_second to its ``neighbours``-th neighbour among the pairs on offer, min(|x - y|, |x + y|) so that a
+    phi_a - phi_b to its ``neighbours``-th neighbour among the pairs on offer, min(|x - y|, |x + y|) so that a
     pair and its swap are one point. It is 1/2 for the middling pair, and there is no infinite density at copies.
     Negative values (`margin`) are divided by it, so that more density is never a loss.
 
-    Pairs of like answers lie close together around x = 0 and count as typical: beside `entropy`, which is highest where
-    two answers score the same, this acquires them.
+    Pairs of like responses lie close together around x = 0 and count as typical: beside `entropy`, which is highest
+    where two responses score the same, this acquires them.
 
     Attributes:
         exponent: 0 for no effect.

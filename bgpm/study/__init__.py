@@ -43,8 +43,8 @@ class PoolFile(Settings):
 class Redundancy(Settings):
     """Easy pairs in excess, as near-duplicates of each other.
 
-    A pair is easy where its longer answer won and has at least twice the words. Of every easy pair in the pool,
-    ``copies`` more are made: copy c lacks the last c words of both answers.
+    A pair is easy where its longer response won and has at least twice the words. Of every easy pair in the pool,
+    ``copies`` more are made: copy c lacks the last c words of both responses.
     """
 
     copies: int = Field(ge=1, le=8)

@@ -13,7 +13,7 @@ from bgpm.loop.evaluate import evaluate
 from bgpm.loop.loop import Loop
 from bgpm.loop.pool import LabelledSplit, Pool, Table
 from bgpm.models import Model
-from bgpm.oracles import Oracle, OracleFiles, Question
+from bgpm.oracles import Oracle, OracleFiles, Query
 from bgpm.posteriors import Posterior
 from bgpm.registry import C, build
 from bgpm.selection import Selection, StartSettings
@@ -50,13 +50,13 @@ class Run:
 
     Attributes:
         curve: Rows (round, labels, split, section, metric, value).
-        prompts: Right answers by held-out prompt: round, prompt, pairs, right.
-        bought: Pairs in the order of acquisition: round, pair, label.
+        prompts: Right responses by held-out prompt: round, prompt, pairs, right.
+        acquired: Pairs in the order of acquisition: round, pair, label.
     """
 
     curve: list[tuple[int, int, str, str, str, float]]
     prompts: Table
-    bought: Table
+    acquired: Table
 
 
 def run(
@@ -89,19 +89,19 @@ def run(
         name=plan.acquisition,
     )
     curve: list[tuple[int, int, str, str, str, float]] = []
-    prompts, bought = [], []
+    prompts, acquired = [], []
     for done in loop.rounds(budget):
         k, rows = done.number, done.rows
-        bought.append({"round": np.full(len(rows), k), "pair": rows, "label": truth["label"][rows]})
-        measured, answers = evaluate(done.model, heldout, benchmark, xstest=xstest)
+        acquired.append({"round": np.full(len(rows), k), "pair": rows, "label": truth["label"][rows]})
+        measured, by_prompt = evaluate(done.model, heldout, benchmark, xstest=xstest)
         curve += [(k, len(done.labels["pair"]), *row) for row in measured]
-        prompts.append({"round": np.full(len(answers["prompt"]), k)} | answers)
-    return Run(curve, concatenate(prompts), concatenate(bought))
+        prompts.append({"round": np.full(len(by_prompt["prompt"]), k)} | by_prompt)
+    return Run(curve, concatenate(prompts), concatenate(acquired))
 
 
-def answers(folder: Path, pool: Pool, oracle: Oracle, seed: int) -> dict[str, np.ndarray]:
+def oracle_labels(folder: Path, pool: Pool, oracle: Oracle, seed: int) -> dict[str, np.ndarray]:
     """Labels of an oracle for every pair that may be acquired: label and margin by row, NaN for the other rows."""
-    asked = [Question(name, seed) for name in pool.table["pair_id"][pool.open].tolist()]
+    asked = [Query(name, seed) for name in pool.table["pair_id"][pool.open].tolist()]
     verdicts = oracle(asked, OracleFiles(folder / "truth-pool.parquet", folder, folder / "pairs.parquet", folder))
     out = {name: np.full(len(pool.pairs), np.nan) for name in ("label", "margin")}
     out["label"][pool.open], out["margin"][pool.open] = verdicts.label, verdicts.margin

@@ -37,7 +37,7 @@ def accuracies(
     *,
     seed: int,
 ) -> Table:
-    """Right answers on held-out prompts: labels, prompt, pairs, right. Every set of features has the same draws.
+    """Right responses on held-out prompts: labels, prompt, pairs, right. Every set of features has the same draws.
 
     Args:
         truth: Label and margin of every row of the pool's table.

@@ -26,12 +26,12 @@ class WholeRun:
     Attributes:
         curve: Rows (round, labels, split, section, metric, value), see `bgpm.evaluation.pool_labels`, and what the
             model says of itself.
-        bought: Pairs in the order of acquisition: round, pair, label.
+        acquired: Pairs in the order of acquisition: round, pair, label.
         pairs: How many the pool has.
     """
 
     curve: list[tuple[int, int, str, str, str, float]]
-    bought: Table
+    acquired: Table
     pairs: int
 
 
@@ -57,16 +57,16 @@ def run(study: LabelledPools, plan: ArmPlan, pool: Pool, truth: Table, *, seed: 
     record = truth["label"][pool.open]
     priority = priorities(pool.table["key"][pool.open], generator("audit", seed))
     curve: list[tuple[int, int, str, str, str, float]] = []
-    bought = []
+    acquired = []
     for done in loop.rounds(pairs):
         k, rows = done.number, done.rows
-        bought.append({"round": np.full(len(rows), k), "pair": rows, "label": truth["label"][rows]})
+        acquired.append({"round": np.full(len(rows), k), "pair": rows, "label": truth["label"][rows]})
         labels = label_pool(done.model, pool, done.labels)
         measured = [*pool_rows(labels, record), *audit_rows(labels, record, priority, study.audit.size)]
         curve += [(k, len(done.labels["pair"]), *row) for row in [*measured, *model_rows(done.model)]]
         if measured[0][3] >= study.until:
             break
-    return WholeRun(curve, concatenate(bought), pairs)
+    return WholeRun(curve, concatenate(acquired), pairs)
 
 
 def _hindsight(plan: ArmPlan, pool: Pool, truth: Table, seed: int) -> WholeRun:
@@ -86,5 +86,5 @@ def _hindsight(plan: ArmPlan, pool: Pool, truth: Table, seed: int) -> WholeRun:
         for k, n in enumerate(counts)
         for metric, value in (("right", 1 - float(left[n]) / decided.sum()), ("pairs", float(decided.sum())))
     ]
-    bought = {"round": np.zeros(pairs, np.int64), "pair": rows[order], "label": labels["label"][order]}
-    return WholeRun(curve, bought, pairs)
+    acquired = {"round": np.zeros(pairs, np.int64), "pair": rows[order], "label": labels["label"][order]}
+    return WholeRun(curve, acquired, pairs)

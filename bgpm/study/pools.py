@@ -27,7 +27,7 @@ def states_of(embeddings: Path, folder: Path) -> dict[str, np.ndarray]:
 
 
 def fit_reduction(settings: FeatureSettings, tables: Tables, states: dict[str, np.ndarray]) -> Reduction:
-    """The reduction fitted on the answers to the pool's own prompts."""
+    """The reduction fitted on the responses to the pool's own prompts."""
     responses, split = tables["responses"], tables["prompts"]["split"]
     rows = np.flatnonzero(split[responses["prompt"]] == "pool")
     asked = list(tables["prompts"]["text"][responses["prompt"]])

@@ -33,14 +33,14 @@ def study_records(plan: PoolPlan, folder: Path, seed: int) -> list[StudyRecord]:
         rows = by_source[source.file]
         side = [split[prompt_fingerprint(row.prompt)] for row in rows]
         rng = np.random.default_rng([seed, len(rows)])
-        bought = [row for row, where in zip(rows, side, strict=True) if where == "pool"]
+        acquired = [row for row, where in zip(rows, side, strict=True) if where == "pool"]
         if source.pairs is not None:
-            bought = _sample(bought, source.pairs, rng)
+            acquired = _sample(acquired, source.pairs, rng)
         if plan.redundancy is not None:
-            bought = [copy for row in bought for copy in _copies(row, plan.redundancy.copies)]
+            acquired = [copy for row in acquired for copy in _copies(row, plan.redundancy.copies)]
         heldout = [row for row, where in zip(rows, side, strict=True) if where == "heldout"]
         name = source.file.split(".")[0]
-        out += [_record(row, "pool", name) for row in bought] + [_record(row, "heldout", name) for row in heldout]
+        out += [_record(row, "pool", name) for row in acquired] + [_record(row, "heldout", name) for row in heldout]
     return out
 
 

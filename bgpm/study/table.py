@@ -100,7 +100,7 @@ def held_out_source(folder: Path) -> dict[int, str]:
 
 
 def read_trials(folder: Path, source: dict[int, str] | None = None) -> Trials:
-    """Held-out answers of one arm by prompt.
+    """Held-out responses of one arm by prompt.
 
     Args:
         source: Source of each prompt, where accuracy is to be the mean over sources.

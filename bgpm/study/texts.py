@@ -9,7 +9,7 @@ from bgpm.data.texts import Text, TextSet
 
 
 def named_texts(folder: Path) -> dict[str, Text]:
-    """A set's texts by their names: answers in the context of their prompts, then the prompts alone."""
+    """A set's texts by their names: responses in the context of their prompts, then the prompts alone."""
     texts = TextSet.read(folder)
     responses = read_table(folder / "responses.parquet", ["response_id"])["response_id"]
     prompts = read_table(folder / "prompts.parquet", ["prompt_id"])["prompt_id"]

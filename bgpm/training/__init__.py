@@ -62,8 +62,8 @@ class RegulariserSettings(Settings):
     """A second loss that keeps a decoder a language model (arXiv:2406.10216); for decoders with their LM head only.
 
     Attributes:
-        kind: ``sft``: the better answer's negative log-likelihood a token; ``dpo``: reference-free DPO,
-            -log sigmoid(beta times the difference of the answers' log-likelihoods); ``none``.
+        kind: ``sft``: the better response's negative log-likelihood a token; ``dpo``: reference-free DPO,
+            -log sigmoid(beta times the difference of the responses' log-likelihoods); ``none``.
         weight: Of this loss beside the preference's.
         beta: Of ``dpo``.
     """

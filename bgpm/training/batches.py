@@ -30,10 +30,10 @@ class Collator:
         texts: Of the pool.
         data: Labelled pairs, rows of ``texts``.
         prompts: Give the prompts too.
-        statistics: float32 [R, s] and [Q, s], features read off answers and prompts, or None.
+        statistics: float32 [R, s] and [Q, s], features read off responses and prompts, or None.
         margins: Give the margins.
-        spoken: Give the tokens that are an answer's.
-        noise_dim: Coordinates of the noise for each answer, 0 for none.
+        spoken: Give the tokens that are a response's.
+        noise_dim: Coordinates of the noise for each response, 0 for none.
         seed: Draws the noise.
         packed: How texts lie in one row without padding; None for padded batches.
     """
@@ -55,9 +55,9 @@ class Collator:
         self.pad, self.pooling, self.data, self.packed = backbone.pad, backbone.pooling, data, packed
         self.prompts, self.statistics, self.margins, self.spoken = prompts, statistics, margins, spoken
         self.noise_dim, self.seed = noise_dim, seed
-        rows = np.unique(np.concatenate([data.pairs.first, data.pairs.second])).tolist()
+        rows = np.unique(np.concatenate([data.pairs.response_a, data.pairs.response_b])).tolist()
         self.of_response = {
-            row: tokens(backbone, texts.conversations[texts.prompt[row]], texts.answers[row]) for row in rows
+            row: tokens(backbone, texts.conversations[texts.prompt[row]], texts.response_texts[row]) for row in rows
         }
         asked = np.unique(data.pairs.prompt).tolist() if prompts else []
         self.of_prompt = {row: tokens(backbone, texts.conversations[row], None) for row in asked}
@@ -65,12 +65,12 @@ class Collator:
     def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
         chosen = np.array([row for _, row in examples])
         pairs = self.data.pairs.take(chosen)
-        responses = np.concatenate([pairs.first, pairs.second]).tolist()
+        responses = np.concatenate([pairs.response_a, pairs.response_b]).tolist()
         wanted = [("response", row) for row in responses]
         wanted += [("prompt", row) for row in pairs.prompt.tolist()] if self.prompts else []
         place = {name: number for number, name in enumerate(dict.fromkeys(wanted))}
         texts = [(self.of_response if kind == "response" else self.of_prompt)[row] for kind, row in place]
-        batch, answers = self._padded(texts) if self.packed is None else self._packed(texts, self.packed)
+        batch, responses = self._padded(texts) if self.packed is None else self._packed(texts, self.packed)
         batch |= {
             "which": np.array([place[name] for name in wanted]),
             "label": self.data.label[chosen].astype(np.float32),
@@ -82,7 +82,7 @@ class Collator:
             read = [of_response[responses], *([of_prompt[pairs.prompt]] if self.prompts else [])]
             batch["statistics"] = np.concatenate(read)
         if self.spoken:
-            of = [answers[place["response", row]] for row in responses]
+            of = [responses[place["response", row]] for row in responses]
             said = [np.array([target, predictor, np.full(len(target), n)]) for n, (target, predictor) in enumerate(of)]
             batch["spoken"] = np.concatenate(said, 1)
         if self.noise_dim:
@@ -93,7 +93,7 @@ class Collator:
         return tensors if segments is None else {**tensors, "segments": segments}
 
     def _padded(self, texts: Sequence[Tokens]) -> tuple[dict[str, Any], list[tuple[np.ndarray, np.ndarray]]]:
-        """A row a text; and of each text its answer's tokens and where each of them is predicted."""
+        """A row a text; and of each text its response's tokens and where each of them is predicted."""
         longest = max(len(text.ids) for text in texts)
         at = [n * longest for n in range(len(texts))]
         length = np.array([[len(text.ids)] for text in texts])
@@ -118,18 +118,18 @@ class Collator:
             "segments": pack.segments,
             "pooling": _weights([_span(t, self.pooling, begins[n]) for n, t in enumerate(texts)], len(pack.ids)),
         }
-        answers = []
+        responses = []
         for n, text in enumerate(texts):
             target, predictor = _said(text.ids, text.start, begins[n] + text.start)
             if begins[n] + text.start in shared:
                 predictor[0] = shared[begins[n] + text.start] - 1
-            answers.append((target, predictor))
-        return batch, answers
+            responses.append((target, predictor))
+        return batch, responses
 
     def length(self, row: int) -> int:
-        """Tokens of the longer answer to a pair, its prompt included."""
+        """Tokens of the longer response to a pair, its prompt included."""
         pairs = self.data.pairs
-        return max(len(self.of_response[int(side[row])].ids) for side in (pairs.first, pairs.second))
+        return max(len(self.of_response[int(side[row])].ids) for side in (pairs.response_a, pairs.response_b))
 
     def _noise(self, position: int) -> np.ndarray:
         return generator("training noise", self.seed, position).standard_normal((2, self.noise_dim))
@@ -150,10 +150,10 @@ def _weights(spans: Sequence[tuple[int, int]], length: int) -> np.ndarray:
 
 
 def _said(ids: Sequence[int], start: int, at: int) -> tuple[np.ndarray, np.ndarray]:
-    """An answer's tokens, a closing one too, and the places in the rows where each is predicted: one before its own.
+    """A response's tokens, a closing one too, and the places in the rows where each is predicted: one before its own.
 
     Args:
-        start: The answer's first token in its text.
+        start: The response's first token in its text.
         at: Its place in the rows, all laid end to end.
     """
     skipped = int(start == 0)  # nothing is before it

@@ -1,7 +1,7 @@
 """Backbone, fixed map to features and preference head as one network that returns its loss.
 
-Shapes: B pairs, N texts that they read (first answers, second answers, then prompts where the head reads them), M of
-them different, T tokens in a row, p features. A row is a text padded on the right, or there is one row that holds all,
+Shapes: B pairs, N texts that they read (first responses, second responses, then prompts where the head reads them), M
+of them different, T tokens in a row, p features. A row is a text padded on the right, or one row holds all texts,
 see `bgpm.backbones.packing`. Whatever the backbone computes in, everything after it is float32.
 """
 
@@ -61,13 +61,13 @@ class ScoreHead(nn.Module):
 
     @property
     def noise_dim(self) -> int:
-        """Coordinates of the noise that a label's lower bound draws for each of its answers; 0 where none is drawn."""
+        """Coordinates of the noise that a label's lower bound draws for each response; 0 where none is drawn."""
         return 0 if self.log_variance is None else len(self.module.weight)
 
     def forward(
         self,
-        first: Tensor,
-        second: Tensor,
+        response_a: Tensor,
+        response_b: Tensor,
         prompt: Tensor | None,
         label: Tensor,
         margin: Tensor | None,
@@ -77,13 +77,13 @@ class ScoreHead(nn.Module):
         """Nats of each label [B], or their mean [] under ``amortized`` while training; and scores [B].
 
         Args:
-            first, second, prompt: Features, float32 [B, p].
+            response_a, response_b, prompt: Features, float32 [B, p].
             label, margin: [B], as in `bgpm.functional.pairwise_loss`.
             noise: Standard normal [2, B, d]; read under ``amortized`` while training.
             kl_weight: Weight of the divergence now.
         """
-        data = LabelledTensors(first, second, prompt, label, margin, np.empty(0))
-        score = self.module(first, second, prompt)
+        data = LabelledTensors(response_a, response_b, prompt, label, margin, np.empty(0))
+        score = self.module(response_a, response_b, prompt)
         if self.training and isinstance(self.start, AmortizedModel) and isinstance(self.posterior, Amortized):
             assert noise is not None
             return self.start.training_loss(self.posterior, data, kl_weight, noise.unbind()), score
@@ -159,12 +159,12 @@ class PreferenceNetwork(nn.Module):
         Args:
             input_ids: int64 [M, T], or [1, T] for packed texts.
             pooling: float32 [M, T], weight of each token's state in its text's; rows sum to 1.
-            which: int64 [N], the text of each answer and prompt.
+            which: int64 [N], the text of each response and prompt.
             attention_mask: [M, T], of padded texts.
             position_ids, segments: [1, T] and where texts lie in the row, of packed ones.
             statistics: float32 [N, s], features that are read off the texts.
-            spoken: int64 [3, A], of every token of an answer: its id, where in the rows laid end to end it is
-                predicted, and the answer's number; for a regulariser.
+            spoken: int64 [3, A], of every token of a response: its id, where in the rows laid end to end it is
+                predicted, and the response's number; for a regulariser.
             label, margin, noise, kl_weight: As in `ScoreHead.forward`.
         """
         cache = {"use_cache": False} if is_causal(self) else {}
@@ -176,8 +176,10 @@ class PreferenceNetwork(nn.Module):
             features = self.features(out.hidden_states, pooling)[which]
             if statistics is not None:
                 features = torch.cat([features, statistics], -1)
-            first, second, *rest = features.split(len(label))
-            nats, score = self.preference(first, second, rest[0] if rest else None, label, margin, noise, kl_weight)
+            response_a, response_b, *rest = features.split(len(label))
+            nats, score = self.preference(
+                response_a, response_b, rest[0] if rest else None, label, margin, noise, kl_weight
+            )
             loss = nats.mean()
             if self.training and self.regulariser.kind != "none" and spoken is not None:
                 loss = loss + self.regulariser.weight * self._regularisation(out.logits, spoken, label)
@@ -195,16 +197,16 @@ class PreferenceNetwork(nn.Module):
 
     def _regularisation(self, logits: Tensor, spoken: Tensor, label: Tensor) -> Tensor:
         """Mean over pairs, in nats; of ``sft`` a tied pair has none."""
-        target, place, answer = spoken
+        target, place, response = spoken
         said = logits.flatten(0, 1)[place].float().log_softmax(-1).gather(-1, target[:, None])[:, 0]
-        total = said.new_zeros(2 * len(label)).index_add(0, answer, said)
-        length = answer.bincount(minlength=2 * len(label)).clamp(min=1)
+        total = said.new_zeros(2 * len(label)).index_add(0, response, said)
+        length = response.bincount(minlength=2 * len(label)).clamp(min=1)
         if self.regulariser.kind == "dpo":
-            first, second = total.split(len(label))
-            gap = self.regulariser.beta * (first - second)
+            response_a, response_b = total.split(len(label))
+            gap = self.regulariser.beta * (response_a - response_b)
             return -(label * logsigmoid(gap) + (1 - label) * logsigmoid(-gap)).mean()
-        first, second = (-total / length).split(len(label))
-        return torch.where(label > 0.5, first, second).mul(label != 0.5).mean()
+        response_a, response_b = (-total / length).split(len(label))
+        return torch.where(label > 0.5, response_a, response_b).mul(label != 0.5).mean()
 
 
 def starting_head(

@@ -139,8 +139,8 @@ def embed_all(task: Task) -> None:
             texts, target = TextSet.read(Path(folder)), Path(task.out) / "features" / which
             title = f"embed {which} of {task.name}"
             for name, items, spoken, asked in (
-                ("responses", texts.responses(), texts.answers, list(texts.questions[texts.prompt])),
-                ("prompts", texts.prompts(), texts.questions, None),
+                ("responses", texts.responses(), texts.response_texts, list(texts.prompt_texts[texts.prompt])),
+                ("prompts", texts.prompts(), texts.prompt_texts, None),
             ):
                 if group is not None and group.rank() != 0:
                     embed(trained.backbone, items, None, title=title, group=group)
@@ -180,22 +180,22 @@ def _side_folder(task: Task) -> Path:
 
 
 def _labels(task: Task) -> Comparisons:
-    """The seed's labels, each pair in the direction of its rows, so that swapping answers changes nothing."""
-    table = read_table(Path(task.pool) / "pairs.parquet", ["first", "second", "prompt"])
+    """The seed's labels, each pair in the direction of its rows, so that swapping responses changes nothing."""
+    table = read_table(Path(task.pool) / "pairs.parquet", ["response_a", "response_b", "prompt"])
     mine = read_table(Path(task.labels), ["seed", "pair", "label", "margin"])
     mine = where(mine, (mine["seed"] == task.seed) & ~np.isnan(mine["label"]))  # nobody may have decided
     data = Comparisons(as_pairs(where(table, mine["pair"])), mine["label"], mine["margin"])
-    flipped = data.pairs.first > data.pairs.second
+    flipped = data.pairs.response_a > data.pairs.response_b
     pairs = dataclasses.replace(
         data.pairs,
-        first=np.where(flipped, data.pairs.second, data.pairs.first),
-        second=np.where(flipped, data.pairs.first, data.pairs.second),
+        response_a=np.where(flipped, data.pairs.response_b, data.pairs.response_a),
+        response_b=np.where(flipped, data.pairs.response_a, data.pairs.response_b),
     )
     return Comparisons(pairs, np.where(flipped, 1 - data.label, data.label), data.margin)
 
 
 def _statistics(reduction: Reduction, features: Features) -> tuple[np.ndarray, np.ndarray] | None:
-    """Features read off answers and prompts, which no training changes."""
+    """Features read off responses and prompts, which no training changes."""
     block, arrays = reduction.states
     learnt = block.dim(arrays)  # states are the first block
     if learnt == features.dim:

@@ -146,7 +146,7 @@ class _OneDevice(TrainingArguments):
     """Arguments of a process that works on one device, however many it can see.
 
     Trainer would lay `torch.nn.DataParallel` over all of them, which multiplies the batch and cuts its rows, first
-    answers and then second ones, into pieces that are no pairs.
+    responses and then second ones, into pieces that are no pairs.
     """
 
     @property

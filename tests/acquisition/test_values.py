@@ -124,7 +124,7 @@ def epig_by_double_sum(c, error_rate=0.0):
 
 @pytest.mark.parametrize(("spread", "rtol"), [(0.05, 1e-5), (0.7, 1e-5), (2.0, 2e-3)])
 def test_epig_agrees_with_a_double_sum_over_both_scores(make_pool, spread, rtol):
-    c = make_pool(prompts=3, answers=3, spread=spread).candidates()
+    c = make_pool(prompts=3, responses=3, spread=spread).candidates()
     found = Epig(targets=100)(c, generator=rng())
     np.testing.assert_allclose(found, epig_by_double_sum(c), rtol=rtol, atol=1e-12)
 
@@ -217,10 +217,10 @@ def rarity_by_sorting(points, k):
 @pytest.mark.parametrize("k", [1, 4, 30])
 def test_balpm_counts_the_bought_pairs_within_the_distance(make_pool, k):
     pool = make_pool(prompts=14)
-    offered, bought = pool.pairs.prompt < 9, np.flatnonzero(pool.pairs.prompt >= 7)[::4]  # some prompts are both
-    c = replace(pool.permuted(np.flatnonzero(offered)).candidates(), bought=pool.pairs.take(bought))
+    offered, acquired = pool.pairs.prompt < 9, np.flatnonzero(pool.pairs.prompt >= 7)[::4]  # some prompts are both
+    c = replace(pool.permuted(np.flatnonzero(offered)).candidates(), acquired=pool.pairs.take(acquired))
     bonus = Balpm(entropy_weight=0.3, neighbours=k)(c, generator=rng()) - Bald()(c, generator=rng())
-    points, counts = c.features.prompts.astype(np.float64), np.bincount(pool.pairs.prompt[bought], minlength=14)
+    points, counts = c.features.prompts.astype(np.float64), np.bincount(pool.pairs.prompt[acquired], minlength=14)
     expected = []
     for x in points[:9]:
         distance = np.linalg.norm(points - x, axis=1)
@@ -236,11 +236,11 @@ def test_balpm_turns_away_from_a_region_that_has_been_bought_from(make_pool):
     c = make_pool().candidates()
     before = Balpm()(c, generator=rng())
     theirs = c.pairs.prompt == 3
-    after = Balpm()(replace(c, bought=c.pairs.take(np.flatnonzero(theirs))), generator=rng())
+    after = Balpm()(replace(c, acquired=c.pairs.take(np.flatnonzero(theirs))), generator=rng())
     change = (after - before)[np.searchsorted(c.pairs.prompt, np.arange(12))]  # one pair of each prompt
     assert change[3] == change.min()
     assert change[3] < change.max()
-    swapped = replace(c, bought=c.pairs.take(np.flatnonzero(theirs)).swapped())
+    swapped = replace(c, acquired=c.pairs.take(np.flatnonzero(theirs)).swapped())
     np.testing.assert_array_equal(Balpm()(swapped, generator=rng()), after)
 
 
@@ -249,7 +249,7 @@ def test_balpm_refuses_features_of_bought_prompts_that_are_not_finite(make_pool)
     c = pool.permuted(np.flatnonzero(pool.pairs.prompt != 4)).candidates()
     c.features.prompts[4, 1] = np.nan
     with pytest.raises(NumericsError, match="prompt features of pair 'acquired of prompt 4'"):
-        Balpm()(replace(c, bought=pool.pairs.take(np.flatnonzero(pool.pairs.prompt == 4))), generator=rng())
+        Balpm()(replace(c, acquired=pool.pairs.take(np.flatnonzero(pool.pairs.prompt == 4))), generator=rng())
 
 
 @pytest.mark.parametrize("k", [1, 3, 11])
@@ -261,7 +261,7 @@ def test_balpm_adds_the_log_distance_to_the_kth_prompt(make_pool, k):
 
 
 def large(prompts: int, seed: int = 0) -> Candidates:
-    """A pool with one pair a prompt in 64 dimensions, and some bought."""
+    """A pool with one pair a prompt in 64 dimensions, and some acquired."""
     draw = np.random.default_rng(seed)
     spectrum = np.sqrt(np.arange(1, 65))
     asked = (draw.standard_normal((prompts, 64)) / spectrum).astype(np.float32)
@@ -271,7 +271,7 @@ def large(prompts: int, seed: int = 0) -> Candidates:
     features = Features(np.zeros((2 * prompts, 1), np.float32), asked)
     mean, variance = draw.normal(size=prompts), draw.gamma(2.0, 0.2, prompts)
     keys = np.array([f"{row}" for row in rows], object)
-    return Candidates(pairs, mean, variance, 1.0, features, keys, dict, bought=pairs.take(rows[::40]))
+    return Candidates(pairs, mean, variance, 1.0, features, keys, dict, acquired=pairs.take(rows[::40]))
 
 
 def test_balpm_of_many_prompts_values_pairs_as_the_search_of_all_prompts_does(monkeypatch):
@@ -355,7 +355,7 @@ def test_where_annotators_err_the_label_they_give_is_valued(make_pool):
 
 
 def test_where_annotators_err_epig_is_what_their_label_tells_about_the_right_answers(make_pool):
-    clean = make_pool(prompts=3, answers=3, spread=1.0).candidates()
+    clean = make_pool(prompts=3, responses=3, spread=1.0).candidates()
     c = replace(clean, error_rate=0.2)
     found = Epig(targets=100)(c, generator=rng())
     np.testing.assert_allclose(found, epig_by_double_sum(c, error_rate=0.2), rtol=1e-5)

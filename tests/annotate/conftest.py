@@ -88,7 +88,7 @@ class Campaign:
         )
         texts = [text(n, name) for n in range(pairs) for name in "AB"]
         write_table(pool / "responses.parquet", {"text": texts})
-        columns = {"prompt": rows, "first": 2 * rows, "second": 2 * rows + 1}
+        columns = {"prompt": rows, "response_a": 2 * rows, "response_b": 2 * rows + 1}
         names = {"pair_id": self.ids, "section": ["s"] * pairs, "split": ["pool"] * pairs}
         write_table(pool / "pairs.parquet", {**names, **columns})
 
@@ -148,7 +148,7 @@ class Running:
         finally:
             connection.close()
 
-    def answer(self, annotator: str, pair_id: str, choice: str = "left", **more: Any) -> tuple[int, dict[str, Any]]:
+    def annotate(self, annotator: str, pair_id: str, choice: str = "left", **more: Any) -> tuple[int, dict[str, Any]]:
         """One answer; an id of its own unless given."""
         body = {"id": f"{annotator}-{pair_id}", "annotator": annotator, "pair_id": pair_id, "choice": choice}
         status, _, reply = self.request("POST", "/api/answer", {**body, "shown": "ab", "seconds": 1.0, **more})

@@ -40,12 +40,14 @@ def test_people_label_three_batches_and_a_held_out_set_and_the_report_comes_out(
         "data/entropy/round-0/batch.parquet: 12 answers",
         "data/entropy/round-1/batch.parquet: 12 answers",
     ]
-    bought = read_table(project.folder / "data/entropy/round-2/labels.parquet")
+    acquired = read_table(project.folder / "data/entropy/round-2/labels.parquet")
     pairs = read_table(project.folder / "data/pool/pairs.parquet")
     texts = read_table(project.folder / "data/pool/responses.parquet")["text"]
-    better = [goodness(texts[pairs["first"][p]]) > goodness(texts[pairs["second"][p]]) for p in bought["pair"]]
-    np.testing.assert_array_equal(bought["label"], np.array(better, float))
-    assert bought["annotators"].tolist() == [2] * 20
+    better = [
+        goodness(texts[pairs["response_a"][p]]) > goodness(texts[pairs["response_b"][p]]) for p in acquired["pair"]
+    ]
+    np.testing.assert_array_equal(acquired["label"], np.array(better, float))
+    assert acquired["annotators"].tolist() == [2] * 20
     model = project.read("data/entropy/round-2/model/seed-0.safetensors")
 
     with server(project.folder, project.env, "--heldout", "--limit", "9") as url:

@@ -12,7 +12,7 @@ import pytest
 from bgpm.annotate import batches
 from bgpm.annotate.batches import OpenBatch, PoolTexts, waiting
 from bgpm.annotate.desk import Desk, Progress, store_path
-from bgpm.annotations.store import Answer, LabelStore
+from bgpm.annotations.store import Annotation, LabelStore
 from bgpm.oracles.human import Human
 from bgpm.stage import ANNOTATIONS, POOL
 
@@ -35,7 +35,7 @@ def test_the_count_of_a_batch_is_what_counting_anew_gives(desk: Desk) -> None:
             id, who, _ = given.pop(rng.randrange(len(given)))
             desk.undo(id=id, annotator=who)
         else:
-            desk.answer(id=str(n), annotator=name, pair_id=pair, choice="left", shown="ab", seconds=1.0)
+            desk.annotate(id=str(n), annotator=name, pair_id=pair, choice="left", shown="ab", seconds=1.0)
             given.append((str(n), name, pair))
         who = {f"pair-{p}": {name for _, name, pair in given if pair == f"pair-{p}"} for p in range(30)}
         state = desk.state(name)
@@ -54,13 +54,13 @@ def test_a_batch_is_read_once_however_many_answers_come(desk: Desk, monkeypatch:
     table = batches.read_table
     monkeypatch.setattr(batches, "read_table", lambda path, *more: read.append(path) or table(path, *more))
     for n in range(10):
-        desk.answer(id=str(n), annotator="ada", pair_id=f"pair-{n}", choice="left", shown="ab", seconds=1.0)
+        desk.annotate(id=str(n), annotator="ada", pair_id=f"pair-{n}", choice="left", shown="ab", seconds=1.0)
         assert desk.state("ada")["mine"] == n + 1
     assert not read
 
 
 def test_a_second_answer_of_one_person_is_no_second_person() -> None:
-    said = {"p": {"ada": Answer("p", 1.0, "ada", "")}}
+    said = {"p": {"ada": Annotation("p", 1.0, "ada", "")}}
     progress = Progress(OpenBatch("b", ("p", "q")), said, 2)
     progress.add("p", "ada")
     assert list(progress.open) == ["p", "q"]

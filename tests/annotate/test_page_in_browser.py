@@ -91,18 +91,18 @@ def test_a_batch_is_labelled_by_keyboard_and_the_answers_are_about_what_was_read
         until(lambda: page.execute_script("return document.querySelector('#left .body').textContent"), "texts")
         press(page, key)
     until(lambda: words(page, "rest-title") == "This batch is finished", "the end")
-    answers = by_person(place, "ada")
-    assert [line["label"] for line in answers.values()][2:4] == [0.5, None]
+    annotations = by_person(place, "ada")
+    assert [line["label"] for line in annotations.values()][2:4] == [0.5, None]
     for pair in ("pair-0", "pair-1"):
         key, left = chosen[pair]
-        line = answers[pair]
+        line = annotations[pair]
         first_on_the_left = line["shown"] == "ab"
         assert line["label"] == float((key == "1") == first_on_the_left)
         if pair == "pair-0":
             assert left.startswith("answer B") is not first_on_the_left
-    assert answers["pair-4"]["label"] == float(answers["pair-4"]["shown"] == "ba")
+    assert annotations["pair-4"]["label"] == float(annotations["pair-4"]["shown"] == "ba")
     assert [line for line in place.lines() if "retract" in line]
-    assert all(0.2 < line["seconds"] < 60 for line in answers.values())
+    assert all(0.2 < line["seconds"] < 60 for line in annotations.values())
     assert page.get_log("browser") == []
 
 
@@ -140,7 +140,7 @@ def test_answers_wait_in_the_browser_while_the_server_is_away_and_then_arrive_on
     assert page.execute_script("return getComputedStyle(document.getElementById('status')).color") != ""
     again = start(place.root, "--port", str(server.port))
     until(lambda: len(place.lines()) == 3, "the answers that were kept")
-    until(lambda: words(page, "status") == "3 answers saved", "their acknowledgement")
+    until(lambda: words(page, "status") == "3 annotations saved", "their acknowledgement")
     assert len({line["id"] for line in place.lines()}) == 3
     again.stop(signal.SIGKILL)
     press(page, "1")
@@ -150,7 +150,7 @@ def test_answers_wait_in_the_browser_while_the_server_is_away_and_then_arrive_on
     start(place.root, "--port", str(server.port))
     page.refresh()  # what was not saved outlives the page
     until(lambda: len(place.lines()) == 4, "the answer from before the reload")
-    until(lambda: words(page, "status") == "4 answers saved", "its acknowledgement")
+    until(lambda: words(page, "status") == "4 annotations saved", "its acknowledgement")
     assert unsaved(page) == 0
 
 
@@ -243,9 +243,9 @@ def test_texts_can_only_be_text(campaign: Any, start: Any, page: Any) -> None:
     place = campaign(pairs=3)
     server = start(place.root)
     enter(page, server.url, "ada")
-    rich = page.execute_script("return [...document.querySelectorAll('.answers .body *')].map(e => e.localName)")
+    rich = page.execute_script("return [...document.querySelectorAll('.responses .body *')].map(e => e.localName)")
     assert {"h4", "em", "strong", "code", "ol", "ul", "li", "pre", "table", "th", "td", "blockquote"} <= set(rich)
-    shown = page.execute_script("return document.querySelector('.answers').textContent")
+    shown = page.execute_script("return document.querySelector('.responses').textContent")
     assert "snake_case_name" in shown
     assert 'print("<b>not bold</b>")' in shown
     press(page, "1")
@@ -253,7 +253,7 @@ def test_texts_can_only_be_text(campaign: Any, start: Any, page: Any) -> None:
     for _ in range(2):  # formatted, then as it is written
         time.sleep(0.3)
         assert page.title == "Label - bgpm"
-        inside = "return [...document.querySelectorAll('#turns .body *, .answers .body *')]"
+        inside = "return [...document.querySelectorAll('#turns .body *, .responses .body *')]"
         names = set(page.execute_script(inside + ".map(e => e.localName)"))
         assert names <= {"p", "pre", "code", "span"}
         assert page.execute_script(inside + ".flatMap(e => e.getAttributeNames())") in (["class"] * n for n in range(9))

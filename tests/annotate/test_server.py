@@ -191,16 +191,16 @@ def test_what_is_not_a_request_is_refused(one_server: tuple[Any, Any]) -> None:
         status, _, reply = server.request("POST", path, None, JSON, deep)
         assert (status, json.loads(reply)["error"]) == (400, "the request is not JSON, or nested too deep")
     assert server.request("POST", "/api/nothing", {})[0] == 404
-    assert server.answer("ada", "pair-of-nobody")[0] == 409
+    assert server.annotate("ada", "pair-of-nobody")[0] == 409
     assert campaign.lines() == []
 
 
 def test_an_answer_says_what_was_seen_and_what_it_cost(campaign: Any, start: Any) -> None:
     place = campaign(price_per_label=0.5, price_per_hour=36.0)
     server = start(place.root)
-    server.answer("ada", "pair-3", "left", shown="ba", seconds=10.0, note="hm")
-    server.answer("ada", "pair-4", "tie", seconds=20.0)
-    server.answer("ada", "pair-5", "skip", seconds=30.0)
+    server.annotate("ada", "pair-3", "left", shown="ba", seconds=10.0, note="hm")
+    server.annotate("ada", "pair-4", "tie", seconds=20.0)
+    server.annotate("ada", "pair-5", "skip", seconds=30.0)
     first, second, third = place.lines()
     assert (first["label"], first["shown"], first["note"], first["source"]) == (0.0, "ba", "hm", "human")
     assert [line["label"] for line in (second, third)] == [0.5, None]
@@ -226,16 +226,16 @@ def test_a_repeated_answer_is_one_and_an_undone_one_stays_undone(campaign: Any, 
     place = campaign()
     server = start(place.root)
     for _ in range(3):
-        assert server.answer("ada", "pair-0")[1]["state"]["mine"] == 1
+        assert server.annotate("ada", "pair-0")[1]["state"]["mine"] == 1
     assert len(place.lines()) == 1
     for _ in range(2):
         status, _, reply = server.request("POST", "/api/undo", {"id": "ada-pair-0", "annotator": "ada"})
         assert status == 200
         assert json.loads(reply)["state"]["mine"] == 0
-    assert server.answer("ada", "pair-0")[1]["state"]["mine"] == 0  # a late copy of what was taken back
+    assert server.annotate("ada", "pair-0")[1]["state"]["mine"] == 0  # a late copy of what was taken back
     assert len(place.lines()) == 2
     assert server.request("POST", "/api/undo", {"id": "ada-pair-0", "annotator": "bo"})[0] == 400
-    assert server.answer("ada", "pair-1", "right", id="ada-pair-0")[0] == 400  # an id names one answer
+    assert server.annotate("ada", "pair-1", "right", id="ada-pair-0")[0] == 400  # an id names one answer
 
 
 def test_people_get_different_pairs_and_a_pair_its_number_of_people(campaign: Any, start: Any) -> None:
@@ -245,7 +245,7 @@ def test_people_get_different_pairs_and_a_pair_its_number_of_people(campaign: An
     assert len({pair for queue in queues for pair in queue}) == 12
     for name in ("ada", "bo"):
         for pair in place.ids[:11]:
-            server.answer(name, pair)
+            server.annotate(name, pair)
     state = server.state("cy")
     assert (state["finished"], [q["pair_id"] for q in state["queue"]]) == (11, ["pair-11"])
     more = server.state("cy", "&more=1")
@@ -257,14 +257,14 @@ def test_people_get_different_pairs_and_a_pair_its_number_of_people(campaign: An
 def test_a_batch_that_the_loop_went_on_from_takes_no_more_answers(campaign: Any, start: Any) -> None:
     place = campaign()
     server = start(place.root)
-    server.answer("ada", "pair-0")
+    server.annotate("ada", "pair-0")
     (place.root / "data/entropy/round-0/waiting.json").unlink()
     assert server.state("ada")["batch"] is None
-    assert server.answer("ada", "pair-1")[0] == 409
+    assert server.annotate("ada", "pair-1")[0] == 409
     assert server.request("POST", "/api/undo", {"id": "ada-pair-0", "annotator": "ada"})[0] == 409
     place.wait("start", ["pair-7"])
     assert server.state("ada")["batch"] == "seed set"
-    assert server.answer("ada", "pair-7")[0] == 200
+    assert server.annotate("ada", "pair-7")[0] == 200
 
 
 def test_a_note_about_a_batch_that_was_chosen_anew_does_not_count(campaign: Any, start: Any) -> None:
@@ -295,7 +295,7 @@ def test_people_are_counted_by_one_spelling_of_their_name(campaign: Any, start: 
     server = start(place.root)
     assert server.state(quote("zo\u00eb"))["finished"] == 0  # one person said it twice
     for n, name in enumerate(["zoe\u0308", "zo\u200b\u00eb", "zo\u00eb\ufe0f"]):
-        status, reply = server.answer(name, "pair-0", id=f"x{n}")
+        status, reply = server.annotate(name, "pair-0", id=f"x{n}")
         assert (status, reply["state"]["annotator"], reply["state"]["mine"]) == (200, "zo\u00eb", 2)
     assert {line["annotator"] for line in place.lines()[2:]} == {"zo\u00eb"}
     assert server.state("bo")["finished"] == 0
@@ -326,7 +326,7 @@ def test_a_broken_line_of_a_file_is_named_on_the_campaign_and_hides_nothing_else
 def test_settings_that_change_while_the_page_is_open_count_at_once(campaign: Any, start: Any) -> None:
     place = campaign()
     server = start(place.root)
-    server.answer("ada", "pair-0")
+    server.annotate("ada", "pair-0")
     assert server.state("ada")["finished"] == 1
     place.wait("entropy/round-1", place.ids[:3])
     place.wait("bald/round-0", place.ids[:2])
@@ -337,7 +337,7 @@ def test_settings_that_change_while_the_page_is_open_count_at_once(campaign: Any
     place.params(acquisition="bald", baseline="bald")
     assert (server.state("ada")["batch"], server.state("ada")["total"]) == ("bald, round 0", 2)
     place.params(oracles={"human": {"annotators_per_pair": 2, "price_per_label": 3.0}})
-    server.answer("bo", "pair-1")
+    server.annotate("bo", "pair-1")
     assert place.lines()[-1]["cost"] == 3.0
     assert (server.state("ada")["finished"], server.state("ada")["people"]) == (0, 2)
 
@@ -356,11 +356,11 @@ def test_a_file_that_is_broken_for_a_moment_loses_no_answer(campaign: Any, start
     good = path.read_text(encoding="utf-8") if path.exists() else ""
     server = start(place.root)
     path.write_text(broken, encoding="utf-8")
-    status, reply = server.answer("ada", "pair-0")
+    status, reply = server.annotate("ada", "pair-0")
     assert status == 503  # the page tries again
     assert path.name in reply["error"]
     path.write_text(good, encoding="utf-8")
-    assert server.answer("ada", "pair-0")[0] == 200
+    assert server.annotate("ada", "pair-0")[0] == 200
 
 
 def test_a_second_server_on_the_same_labels_is_refused(campaign: Any, start: Any) -> None:
@@ -384,7 +384,7 @@ def test_every_acknowledged_answer_survives_a_kill_in_the_middle_of_a_burst(camp
     def work(name: str) -> None:
         for pair in place.ids:
             try:
-                status, reply = server.answer(name, pair)
+                status, reply = server.annotate(name, pair)
             except (OSError, ValueError, http.client.HTTPException):
                 return
             assert status == 200
@@ -401,7 +401,7 @@ def test_every_acknowledged_answer_survives_a_kill_in_the_middle_of_a_burst(camp
         person.join(30)
     assert 60 <= len(acknowledged) < 1200
     again = start(place.root)
-    kept = {answer.id for answer in LabelStore(place.store).answers()}
+    kept = {annotation.id for annotation in LabelStore(place.store).annotations()}
     assert set(acknowledged) <= kept
     assert len(kept) <= len(acknowledged) + len(people)  # at most one answer each that was not acknowledged yet
     assert again.state("ada")["mine"] == sum(id.startswith("ada-") for id in kept)
@@ -410,16 +410,16 @@ def test_every_acknowledged_answer_survives_a_kill_in_the_middle_of_a_burst(camp
 def test_a_full_disk_is_said_and_nothing_is_acknowledged(campaign: Any, start: Any) -> None:
     place = campaign()
     server = start(place.root)
-    server.answer("ada", "pair-0")
+    server.annotate("ada", "pair-0")
     size = place.store.stat().st_size
     resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (size + 50, resource.RLIM_INFINITY))
-    status, reply = server.answer("ada", "pair-1")
+    status, reply = server.annotate("ada", "pair-1")
     assert status == 503
     assert "File too large" in reply["error"]
     assert place.store.stat().st_size == size
     assert server.state("ada")["mine"] == 1
     resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    assert server.answer("ada", "pair-1")[0] == 200
+    assert server.annotate("ada", "pair-1")[0] == 200
     assert server.state("ada")["mine"] == 2
 
 
@@ -446,11 +446,11 @@ def test_the_campaign_page_counts_what_was_paid_for(campaign: Any, start: Callab
     folder.mkdir()
     (folder / "people.jsonl").write_text(json.dumps(heldout) + "\n", encoding="utf-8")
     server = start(place.root)
-    server.answer("ada", "pair-0", "left", seconds=20.0)
+    server.annotate("ada", "pair-0", "left", seconds=20.0)
     server.request("POST", "/api/undo", {"id": "ada-pair-0", "annotator": "ada"})
-    server.answer("ada", "pair-0", "right", seconds=10.0, id="second")
-    server.answer("ada", "pair-0", "left", seconds=10.0, id="third")
-    server.answer("ada", "pair-1", "skip", seconds=20.0)
+    server.annotate("ada", "pair-0", "right", seconds=10.0, id="second")
+    server.annotate("ada", "pair-0", "left", seconds=10.0, id="third")
+    server.annotate("ada", "pair-1", "skip", seconds=20.0)
     page = server.request("GET", "/campaign")[2].decode()
     rows = [re.findall("<t[hd][^>]*>([^<]*)</t", row) for row in page.split("<tr>")]
     cells = {row[0]: row[1:] for row in rows if row}
@@ -466,7 +466,7 @@ def test_the_campaign_page_says_why_and_escapes_texts(campaign: Any, start: Call
     server = start(place.root)
     for name, choice in (("ada", "left"), ("bo", "right"), ("cy", "left")):
         for pair in place.ids[:6]:
-            server.answer(name, pair, choice)
+            server.annotate(name, pair, choice)
     page = server.request("GET", "/campaign")[2].decode()
     assert "<script" not in page
     assert "&lt;script&gt;" in page

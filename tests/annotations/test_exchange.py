@@ -15,21 +15,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bgpm.annotations.store import Answer, LabelStore
+from bgpm.annotations.store import Annotation, LabelStore
 from bgpm.data.tables import write_table
 from bgpm.errors import DataError
-from bgpm.labels import export_answers, import_answers
+from bgpm.labels import export_annotations, import_annotations
 
 AT = "2026-11-24T12:00:00+00:00"
 KNOWN = {"p", "q", "r"}
 QUESTIONS = [
     {"pair_id": name, "prompt": f"say {name}", "response_a": f"{name}, one", "response_b": "2"} for name in "pqr"
 ]
-ANSWERS = [
-    Answer("p", 1.0, "ada", AT, seconds=3.5),
-    Answer("p", 0.0, "bo@example.org", AT),
-    Answer("q", 0.5, "ada", ""),
-    Answer("r", None, "ada", AT),
+ANNOTATIONS = [
+    Annotation("p", 1.0, "ada", AT, seconds=3.5),
+    Annotation("p", 0.0, "bo@example.org", AT),
+    Annotation("q", 0.5, "ada", ""),
+    Annotation("r", None, "ada", AT),
 ]
 
 
@@ -45,20 +45,20 @@ def write(path: Path, content: Any) -> Path:
     return path
 
 
-def facts(answers: list[Answer]) -> set[tuple[object, ...]]:
-    return {(a.pair_id, a.label, a.annotator, a.at, a.seconds) for a in answers}
+def facts(annotations: list[Annotation]) -> set[tuple[object, ...]]:
+    return {(a.pair_id, a.label, a.annotator, a.at, a.seconds) for a in annotations}
 
 
 @pytest.mark.parametrize(("shape", "suffix"), [("csv", "csv"), ("jsonl", "jsonl")])
 def test_our_own_shapes_keep_every_field(tmp_path: Path, store: LabelStore, shape: Any, suffix: str) -> None:
     said = [
-        *ANSWERS,
-        Answer("q", 0.3, "m (ba)", AT, cost=0.01, source="judge", shown="ba", note='=1+1, "so"\nit is', id="k"),
+        *ANNOTATIONS,
+        Annotation("q", 0.3, "m (ba)", AT, cost=0.01, source="judge", shown="ba", note='=1+1, "so"\nit is', id="k"),
     ]
-    path = write(tmp_path / f"x.{suffix}", export_answers(said, shape))
-    assert import_answers(path, shape, store, KNOWN) == 5
-    assert store.answers() == said
-    assert import_answers(path, shape, store, KNOWN) == 0
+    path = write(tmp_path / f"x.{suffix}", export_annotations(said, shape))
+    assert import_annotations(path, shape, store, KNOWN) == 5
+    assert store.annotations() == said
+    assert import_annotations(path, shape, store, KNOWN) == 0
     assert store.path.read_bytes().count(b"\n") == 5
 
 
@@ -68,27 +68,30 @@ def test_our_own_shapes_keep_every_field(tmp_path: Path, store: LabelStore, shap
 def test_no_cell_of_a_table_is_a_formula_and_all_come_back_as_they_were(
     tmp_path: Path, store: LabelStore, text: str
 ) -> None:
-    said = [Answer("p", 1.0, f"{text}x", AT, note=text, id=f"{text}y"), Answer(f"{text}p", 0.0, "ada", AT, id="k")]
+    said = [
+        Annotation("p", 1.0, f"{text}x", AT, note=text, id=f"{text}y"),
+        Annotation(f"{text}p", 0.0, "ada", AT, id="k"),
+    ]
     path = tmp_path / "x.csv"
-    path.write_text(export_answers(said, "csv"), encoding="utf-8", newline="")
+    path.write_text(export_annotations(said, "csv"), encoding="utf-8", newline="")
     with path.open(encoding="utf-8", newline="") as file:
         cells = [cell for row in csv.reader(file) for cell in row]
     assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@", "＝", "\t", "\r", "\n"))]
-    assert import_answers(path, "csv", store, {"p", f"{text}p"}) == 2
-    assert store.answers() == said
+    assert import_annotations(path, "csv", store, {"p", f"{text}p"}) == 2
+    assert store.annotations() == said
 
 
 def test_label_studio_gives_back_what_it_got(tmp_path: Path, store: LabelStore) -> None:
-    path = write(tmp_path / "tasks.json", export_answers(ANSWERS, "label-studio", QUESTIONS))
+    path = write(tmp_path / "tasks.json", export_annotations(ANNOTATIONS, "label-studio", QUESTIONS))
     tasks = json.loads(path.read_text())
     assert [task["data"] for task in tasks] == QUESTIONS
-    assert import_answers(path, "label-studio", store, KNOWN) == 4
-    assert facts(store.answers()) == facts(ANSWERS)
-    assert import_answers(path, "label-studio", store, KNOWN) == 0
+    assert import_annotations(path, "label-studio", store, KNOWN) == 4
+    assert facts(store.annotations()) == facts(ANNOTATIONS)
+    assert import_annotations(path, "label-studio", store, KNOWN) == 0
 
 
 def test_argilla_gives_back_what_it_got_except_what_was_skipped(tmp_path: Path, store: LabelStore) -> None:
-    path = write(tmp_path / "records.json", export_answers(ANSWERS, "argilla", QUESTIONS))
+    path = write(tmp_path / "records.json", export_annotations(ANNOTATIONS, "argilla", QUESTIONS))
     records = json.loads(path.read_text())
     assert records[0]["fields"] == {name: QUESTIONS[0][name] for name in ("prompt", "response_a", "response_b")}
     assert records[0]["responses"]["preference"] == [
@@ -96,9 +99,9 @@ def test_argilla_gives_back_what_it_got_except_what_was_skipped(tmp_path: Path, 
         {"value": "B", "user_id": "bo@example.org"},
     ]
     assert records[2]["responses"] == {}
-    assert import_answers(path, "argilla", store, KNOWN) == 3
-    assert {(a.pair_id, a.label, a.annotator) for a in store.answers()} == {
-        (a.pair_id, a.label, a.annotator) for a in ANSWERS if a.label is not None
+    assert import_annotations(path, "argilla", store, KNOWN) == 3
+    assert {(a.pair_id, a.label, a.annotator) for a in store.annotations()} == {
+        (a.pair_id, a.label, a.annotator) for a in ANNOTATIONS if a.label is not None
     }
 
 
@@ -126,7 +129,7 @@ def small(pair_id: str, **tags: Any) -> dict[str, Any]:
 
 
 def labels_of(store: LabelStore) -> dict[str, Any]:
-    return {a.pair_id: (a.label, a.note) if a.note else a.label for a in store.answers()}
+    return {a.pair_id: (a.label, a.note) if a.note else a.label for a in store.annotations()}
 
 
 @pytest.mark.parametrize(
@@ -159,8 +162,8 @@ def labels_of(store: LabelStore) -> dict[str, Any]:
 def test_what_nobody_submitted_in_argilla_is_passed_over_and_counted(
     tmp_path: Path, store: LabelStore, caplog: pytest.LogCaptureFixture, responses: list[dict[str, Any]]
 ) -> None:
-    assert import_answers(write(tmp_path / "x.json", responses), "argilla", store, KNOWN) == 1
-    assert [(a.pair_id, a.label, a.annotator) for a in store.answers()] == [("p", 1.0, "u1")]
+    assert import_annotations(write(tmp_path / "x.json", responses), "argilla", store, KNOWN) == 1
+    assert [(a.pair_id, a.label, a.annotator) for a in store.annotations()] == [("p", 1.0, "u1")]
     assert "3 annotations were passed over: 1 discarded, 1 draft, 1 without a value" in caplog.text
 
 
@@ -172,7 +175,7 @@ def test_of_several_questions_the_one_with_our_words_is_the_preference(
         {"id": "q", "responses": {"which": [], "tone": [{"value": "rude"}]}},
         {"id": "r", "responses": {"which": [{"value": "Both are bad", "user_id": 1}], "tone": []}},
     ]
-    assert import_answers(write(tmp_path / "x.json", records), "argilla", store, KNOWN) == 2
+    assert import_annotations(write(tmp_path / "x.json", records), "argilla", store, KNOWN) == 2
     assert labels_of(store) == {"p": 1.0, "r": (0.5, "Both are bad")}
     assert caplog.text.count("what was said under 'tone' is not a preference and was not read") == 1
 
@@ -186,7 +189,7 @@ def test_an_annotation_without_a_choice_is_a_skip_and_other_tags_are_named_once(
         studio("q", rating(1)),
         studio("r") | {"drafts": [{"result": [pairwise("left")]}]},
     ]
-    assert import_answers(write(tmp_path / "x.json", tasks), "label-studio", store, KNOWN) == 3
+    assert import_annotations(write(tmp_path / "x.json", tasks), "label-studio", store, KNOWN) == 3
     assert labels_of(store) == {"p": (1.0, "short"), "q": None, "r": None}
     assert caplog.text.count("what was said under 'stars' (rating) is not a preference and was not read") == 1
     assert "1 annotations were passed over: 1 draft" in caplog.text
@@ -196,7 +199,7 @@ def test_of_two_choice_tags_the_one_with_our_words_counts(
     tmp_path: Path, store: LabelStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     tasks = [studio("p", choices("safe", tag="harm"), choices("B is better", tag="which")), studio("q", choices("tie"))]
-    assert import_answers(write(tmp_path / "x.json", tasks), "label-studio", store, KNOWN) == 2
+    assert import_annotations(write(tmp_path / "x.json", tasks), "label-studio", store, KNOWN) == 2
     assert labels_of(store) == {"p": 0.0, "q": 0.5}
     assert "under 'harm' (choices)" in caplog.text
 
@@ -213,8 +216,10 @@ def test_of_two_choice_tags_the_one_with_our_words_counts(
 def test_a_tie_that_says_why_keeps_its_words(
     tmp_path: Path, store: LabelStore, words: str, label: float, note: str
 ) -> None:
-    assert import_answers(write(tmp_path / "x.json", [studio("p", choices(words))]), "label-studio", store, KNOWN) == 1
-    assert [(a.label, a.note) for a in store.answers()] == [(label, note)]
+    assert (
+        import_annotations(write(tmp_path / "x.json", [studio("p", choices(words))]), "label-studio", store, KNOWN) == 1
+    )
+    assert [(a.label, a.note) for a in store.annotations()] == [(label, note)]
 
 
 def test_left_is_response_b_where_the_pairwise_tag_shows_the_texts_the_other_way_round(
@@ -224,19 +229,19 @@ def test_left_is_response_b_where_the_pairwise_tag_shows_the_texts_the_other_way
         studio("p", pairwise("left") | {"to_name": "answer_b,answer_a"}),
         studio("q", pairwise("left") | {"to_name": "response_a,response_b"}),
     ]
-    assert import_answers(write(tmp_path / "x.json", tasks), "label-studio", store, KNOWN) == 2
+    assert import_annotations(write(tmp_path / "x.json", tasks), "label-studio", store, KNOWN) == 2
     assert labels_of(store) == {"p": 0.0, "q": 1.0}
 
 
 def test_json_min_and_its_csv_are_read(tmp_path: Path, store: LabelStore, caplog: pytest.LogCaptureFixture) -> None:
     rows = [small("p", pw="left", topic="sums"), small("q", pw="right", topic="names"), small("r", topic="dates")]
-    assert import_answers(write(tmp_path / "x.json", rows), "label-studio", store, KNOWN) == 3
+    assert import_annotations(write(tmp_path / "x.json", rows), "label-studio", store, KNOWN) == 3
     assert labels_of(store) == {"p": 1.0, "q": 0.0, "r": None}
-    assert {(a.annotator, a.seconds) for a in store.answers()} == {("1", 3.2)}
+    assert {(a.annotator, a.seconds) for a in store.annotations()} == {("1", 3.2)}
     other = LabelStore(tmp_path / "other.jsonl")
     table = "pair_id,prompt,annotator,lead_time,pw\np,x,2,4.5,left\nq,x,2,200000,\n"
-    assert import_answers(write(tmp_path / "x.csv", table), "label-studio", other, KNOWN) == 2
-    assert [(a.pair_id, a.label, a.seconds) for a in other.answers()] == [("p", 1.0, 4.5), ("q", None, None)]
+    assert import_annotations(write(tmp_path / "x.csv", table), "label-studio", other, KNOWN) == 2
+    assert [(a.pair_id, a.label, a.seconds) for a in other.annotations()] == [("p", 1.0, 4.5), ("q", None, None)]
     assert "1 annotations took over 86400 s: their time counts as not known" in caplog.text
 
 
@@ -249,8 +254,8 @@ def test_label_studios_own_export_is_understood(tmp_path: Path, store: LabelStor
         studio("r", was_cancelled=True),
         {"id": 2, "data": {"pair_id": "q"}, "annotations": []},
     ]
-    assert import_answers(write(tmp_path / "x.json", tasks), "label-studio", store, KNOWN) == 3
-    assert facts(store.answers()) == {
+    assert import_annotations(write(tmp_path / "x.json", tasks), "label-studio", store, KNOWN) == 3
+    assert facts(store.annotations()) == {
         ("p", 1.0, "3", "2021-03-09T22:16:08.728353+00:00", 4.25),
         ("q", 0.0, "cy@example.org", "2021-03-09T22:00:00+00:00", 4.25),
         ("r", None, "3", "", 4.25),
@@ -259,8 +264,8 @@ def test_label_studios_own_export_is_understood(tmp_path: Path, store: LabelStor
 
 def test_a_table_needs_two_columns_only(tmp_path: Path, store: LabelStore) -> None:
     path = write(tmp_path / "x.csv", "label,pair_id,remark\n1,p,fine\n0.25,q,\n,r,no idea\n")
-    assert import_answers(path, "csv", store, KNOWN) == 3
-    assert [(a.pair_id, a.label, a.annotator, a.source) for a in store.answers()] == [
+    assert import_annotations(path, "csv", store, KNOWN) == 3
+    assert [(a.pair_id, a.label, a.annotator, a.source) for a in store.annotations()] == [
         ("p", 1.0, "anonymous", "human"),
         ("q", 0.25, "anonymous", "human"),
         ("r", None, "anonymous", "human"),
@@ -312,29 +317,29 @@ def test_what_is_wrong_is_named_and_then_nothing_is_written(
 ) -> None:
     path = write(tmp_path / name, content)
     with pytest.raises(DataError, match=re.escape(message)):
-        import_answers(path, shape, store, KNOWN)
+        import_annotations(path, shape, store, KNOWN)
     assert store.history() == []
 
 
 def test_every_wrong_line_is_named_up_to_ten(tmp_path: Path, store: LabelStore) -> None:
     path = write(tmp_path / "x.jsonl", [line(f"z{n}") for n in range(13)])
     with pytest.raises(DataError) as caught:
-        import_answers(path, "jsonl", store, KNOWN)
+        import_annotations(path, "jsonl", store, KNOWN)
     text = str(caught.value).splitlines()
     assert [f"x.jsonl:{n}:" in row for n, row in enumerate(text[:10], 1)] == [True] * 10
     assert text[10:] == ["... and 3 more", "nothing was imported"]
 
 
 def test_the_last_word_wins_where_that_is_asked_for(tmp_path: Path, store: LabelStore) -> None:
-    store.append(Answer("q", 1.0, "ada", AT))
+    store.append(Annotation("q", 1.0, "ada", AT))
     path = write(tmp_path / "x.jsonl", [line(), line(label=0), line(label=1), line("q", 0), line("q", 0, "bo")])
     with pytest.raises(
         DataError, match=r"(?s):2: ada says 0 .*:4: ada says 0 of pair 'q', but 1.0 in what the store has"
     ):
-        import_answers(path, "jsonl", store, KNOWN)
+        import_annotations(path, "jsonl", store, KNOWN)
     assert len(store.history()) == 1
-    assert import_answers(path, "jsonl", store, KNOWN, last_wins=True) == 5
-    assert {(a.pair_id, a.annotator): a.label for a in store.answers()} == {
+    assert import_annotations(path, "jsonl", store, KNOWN, last_wins=True) == 5
+    assert {(a.pair_id, a.annotator): a.label for a in store.annotations()} == {
         ("p", "ada"): 1.0,
         ("q", "ada"): 0.0,
         ("q", "bo"): 0.0,
@@ -343,27 +348,27 @@ def test_the_last_word_wins_where_that_is_asked_for(tmp_path: Path, store: Label
 
 def test_an_older_answer_can_become_the_last_word_again(tmp_path: Path, store: LabelStore) -> None:
     path = write(tmp_path / "x.jsonl", [line(id="first")])
-    import_answers(path, "jsonl", store, KNOWN)
-    store.append(Answer("p", 0.0, "ada", AT))
-    assert import_answers(path, "jsonl", store, KNOWN, last_wins=True) == 1
-    assert [a.label for a in store.answers()] == [1.0]
+    import_annotations(path, "jsonl", store, KNOWN)
+    store.append(Annotation("p", 0.0, "ada", AT))
+    assert import_annotations(path, "jsonl", store, KNOWN, last_wins=True) == 1
+    assert [a.label for a in store.annotations()] == [1.0]
 
 
 def test_a_label_that_a_tool_has_no_name_for_and_a_pair_without_text_are_refused() -> None:
     with pytest.raises(DataError, match=r"pair 'p': label 0\.3 of m is neither A, B nor a tie; export csv or jsonl"):
-        export_answers([Answer("p", 0.3, "m", AT)], "argilla", QUESTIONS)
+        export_annotations([Annotation("p", 0.3, "m", AT)], "argilla", QUESTIONS)
     with pytest.raises(DataError, match="1 pairs with an answer have no text, the first is 'z'"):
-        export_answers([Answer("z", 1.0, "m", AT)], "label-studio", QUESTIONS)
+        export_annotations([Annotation("z", 1.0, "m", AT)], "label-studio", QUESTIONS)
 
 
 @pytest.fixture
 def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """The command line in a folder with a pool of three pairs, two of them in a batch."""
     write_table(tmp_path / "data/pool/prompts.parquet", {"text": [q["prompt"] for q in QUESTIONS]})
-    answers = [q[name] for q in QUESTIONS for name in ("response_a", "response_b")]
-    write_table(tmp_path / "data/pool/responses.parquet", {"text": answers})
+    annotations = [q[name] for q in QUESTIONS for name in ("response_a", "response_b")]
+    write_table(tmp_path / "data/pool/responses.parquet", {"text": annotations})
     rows = np.arange(3)
-    pairs = {"pair_id": list("pqr"), "prompt": rows, "first": 2 * rows, "second": 2 * rows + 1}
+    pairs = {"pair_id": list("pqr"), "prompt": rows, "response_a": 2 * rows, "response_b": 2 * rows + 1}
     write_table(tmp_path / "data/pool/pairs.parquet", pairs)
     write_table(tmp_path / "batch.parquet", {"pair": [2, 0], "pair_id": ["r", "p"]})
 
@@ -378,14 +383,14 @@ def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 def test_an_export_of_a_batch_passes_over_what_earlier_batches_had(
     command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, shape: Any
 ) -> None:
-    said = [Answer("q", 1.0, "ada", AT), Answer("r", 0.0, "ada", AT)]
+    said = [Annotation("q", 1.0, "ada", AT), Annotation("r", 0.0, "ada", AT)]
     LabelStore(tmp_path / "data/annotations/ada.jsonl").extend(said)
     done = command("export", "data/annotations/ada.jsonl", "--batch", "batch.parquet", "--shape", shape)
     assert (done.returncode, done.stderr) == (0, "")
     back = LabelStore(tmp_path / "back.jsonl")
     path = write(tmp_path / f"x.{ {'csv': 'csv', 'jsonl': 'jsonl'}.get(shape, 'json') }", done.stdout)
-    assert import_answers(path, shape, back, KNOWN) == 1
-    assert [(a.pair_id, a.label) for a in back.answers()] == [("r", 0.0)]
+    assert import_annotations(path, shape, back, KNOWN) == 1
+    assert [(a.pair_id, a.label) for a in back.annotations()] == [("r", 0.0)]
     if shape in ("argilla", "label-studio"):
         assert len(json.loads(done.stdout)) == 2  # the unanswered pair of the batch too
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from bgpm.annotations.store import Answer, LabelStore
+from bgpm.annotations.store import Annotation, LabelStore
 from bgpm.errors import DataError, StateError
 
 TORN = b'{"pair_id": "q", "label": 1, "anno'
@@ -28,13 +28,13 @@ def store(tmp_path: Path) -> LabelStore:
     return LabelStore(tmp_path / "annotations" / "ada.jsonl")
 
 
-def answer(pair_id: str, label: float | None = 1.0, annotator: str = "ada", **more: object) -> Answer:
-    return Answer(pair_id, label, annotator, AT, **more)  # type: ignore[arg-type]
+def annotation(pair_id: str, label: float | None = 1.0, annotator: str = "ada", **more: object) -> Annotation:
+    return Annotation(pair_id, label, annotator, AT, **more)  # type: ignore[arg-type]
 
 
 def child(code: str, *arguments: str, **more: object) -> subprocess.Popen[str]:
     """Another process that runs this code with the store's names at hand."""
-    head = "import sys\nfrom pathlib import Path\nfrom bgpm.annotations.store import Answer, LabelStore\n"
+    head = "import sys\nfrom pathlib import Path\nfrom bgpm.annotations.store import Annotation, LabelStore\n"
     return subprocess.Popen(
         [sys.executable, "-c", head + code, *arguments],
         stdout=subprocess.PIPE,
@@ -46,24 +46,24 @@ def child(code: str, *arguments: str, **more: object) -> subprocess.Popen[str]:
 
 def test_every_field_comes_back_as_it_was_given(store: LabelStore) -> None:
     said = [
-        answer(
+        annotation(
             "p", 0.25, "zoë", cost=0.5, seconds=2.5, source="judge", shown="ba", note='one\n"two"\u2028three', id="x"
         ),
-        answer("q", None, "bo"),
+        annotation("q", None, "bo"),
     ]
     store.extend(said)
-    assert LabelStore(store.path).answers() == said
+    assert LabelStore(store.path).annotations() == said
     assert store.path.read_bytes().count(b"\n") == 2
 
 
 def test_what_nobody_has_written_is_empty_and_reading_makes_no_file(store: LabelStore) -> None:
-    assert store.answers() == []
+    assert store.annotations() == []
     assert store.by_pair() == {}
     assert not store.path.parent.exists()
 
 
 def test_an_annotators_last_word_counts_and_the_earlier_one_stays_in_the_history(store: LabelStore) -> None:
-    first, other, last = answer("p", 1), answer("p", 0, "bo"), answer("p", 0)
+    first, other, last = annotation("p", 1), annotation("p", 0, "bo"), annotation("p", 0)
     for one in (first, other, last):
         store.append(one)
     assert store.by_pair() == {"p": {"ada": last, "bo": other}}
@@ -71,21 +71,21 @@ def test_an_annotators_last_word_counts_and_the_earlier_one_stays_in_the_history
 
 
 def test_the_same_id_twice_is_written_once(store: LabelStore) -> None:
-    once = answer("p", 1, id="k")
+    once = annotation("p", 1, id="k")
     store.append(once)
     store.append(replace(once, at="2026-11-24T13:00:00+00:00"))  # a page that sends it again
     LabelStore(store.path).append(once)
     store.extend([once, once])
     assert store.path.read_bytes().count(b"\n") == 1
     with pytest.raises(DataError, match="another answer has the id 'k'"):
-        store.append(answer("p", 0, id="k"))
+        store.append(annotation("p", 0, id="k"))
     with pytest.raises(DataError, match="another answer has the id 'n'"):
-        store.extend([answer("r", id="n"), answer("s", id="n")])
-    assert store.answers() == [once]
+        store.extend([annotation("r", id="n"), annotation("s", id="n")])
+    assert store.annotations() == [once]
 
 
 def test_taking_an_answer_back_adds_a_line_and_brings_the_earlier_word_back(store: LabelStore) -> None:
-    first, last = answer("p", 1, id="a"), answer("p", 0, id="b")
+    first, last = annotation("p", 1, id="a"), annotation("p", 0, id="b")
     store.extend([first, last])
     before = store.path.read_bytes()
     store.undo("b", "ada")
@@ -99,12 +99,12 @@ def test_taking_an_answer_back_adds_a_line_and_brings_the_earlier_word_back(stor
 
 
 def test_only_an_answer_of_ones_own_can_be_taken_back(store: LabelStore) -> None:
-    store.append(answer("p", id="a"))
+    store.append(annotation("p", id="a"))
     with pytest.raises(DataError, match="no answer 'a' of annotator 'bo' to take back: it is by 'ada'"):
         store.undo("a", "bo")
     with pytest.raises(DataError, match="no answer 'z' of annotator 'ada' to take back: there is none"):
         store.undo("z", "ada")
-    assert len(store.answers()) == 1
+    assert len(store.annotations()) == 1
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_only_an_answer_of_ones_own_can_be_taken_back(store: LabelStore) -> None
 )
 def test_an_answer_that_cannot_be_is_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises(DataError, match=re.escape(message)):
-        replace(answer("p"), **change)
+        replace(annotation("p"), **change)
 
 
 def test_lines_written_by_hand_are_answers_and_can_be_taken_back(store: LabelStore) -> None:
@@ -134,36 +134,36 @@ def test_lines_written_by_hand_are_answers_and_can_be_taken_back(store: LabelSto
     by_hand = store.by_pair()["p"]
     assert {name: a.label for name, a in by_hand.items()} == {"ada": 1.0, "anonymous": 0.0}
     assert {a.source for a in by_hand.values()} == {"human"}
-    store.append(answer("q"))  # the line without an end gets one
+    store.append(annotation("q"))  # the line without an end gets one
     store.undo(by_hand["ada"].id, "ada")
-    assert {(a.pair_id, a.annotator) for a in store.answers()} == {("p", "anonymous"), ("q", "ada")}
+    assert {(a.pair_id, a.annotator) for a in store.annotations()} == {("p", "anonymous"), ("q", "ada")}
 
 
 def test_a_line_cut_off_in_the_middle_does_not_count_and_is_moved_aside(
     store: LabelStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    kept = answer("p")
+    kept = annotation("p")
     store.append(kept)
     for n, cut in enumerate((TORN, b'{"note": "\xe2\x82', b"\0\0\0"), 1):
         whole = store.path.read_bytes()
         with store.path.open("ab") as file:
             file.write(cut)
-        assert store.answers()[0] == kept
+        assert store.annotations()[0] == kept
         assert store.path.read_bytes() == whole + cut  # a reader changes nothing
-        store.append(answer(f"new {n}"))
+        store.append(annotation(f"new {n}"))
         assert store.path.with_name(f"ada.jsonl.torn-{n}").read_bytes() == cut
-        assert len(store.answers()) == n + 1
+        assert len(store.annotations()) == n + 1
     warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     assert any("the last line is cut off and does not count" in text for text in warnings)
     assert any(text.endswith("moved to " + str(store.path) + ".torn-1") for text in warnings)
 
 
 def test_any_other_broken_line_stops_readers_and_writers_and_is_named(store: LabelStore) -> None:
-    store.append(answer("p"))
+    store.append(annotation("p"))
     with store.path.open("ab") as file:
         file.write(TORN + b"\n")
     broken = store.path.read_bytes()
-    for attempt in (store.answers, lambda: store.append(answer("r")), lambda: store.undo("x", "ada")):
+    for attempt in (store.annotations, lambda: store.append(annotation("r")), lambda: store.undo("x", "ada")):
         with pytest.raises(DataError, match=re.escape(f"{store.path}:2: not JSON (") + ".*mend the line"):
             attempt()
     assert store.path.read_bytes() == broken
@@ -173,7 +173,7 @@ def test_every_acknowledged_answer_is_there_after_kill_9(store: LabelStore) -> N
     code = (
         "with LabelStore(Path(sys.argv[1])).writer() as store:\n"
         "    for n in range(10**6):\n"
-        "        store.append(Answer(f'p{n}', 1.0, 'ada', '', note='x' * 5000, id=str(n)))\n"
+        "        store.append(Annotation(f'p{n}', 1.0, 'ada', '', note='x' * 5000, id=str(n)))\n"
         "        print(n, flush=True)\n"
     )
     total = 0
@@ -185,12 +185,12 @@ def test_every_acknowledged_answer_is_there_after_kill_9(store: LabelStore) -> N
         acknowledged += process.stdout.read().split()
         process.communicate()
         assert acknowledged[:2] == ["0", "1"]
-        there = {a.id for a in store.answers()}
+        there = {a.id for a in store.annotations()}
         assert there >= set(acknowledged)
         with store.writer():  # the lock died with its holder
-            store.append(answer(f"after {start}"))
+            store.append(annotation(f"after {start}"))
         total = max(total, len(acknowledged))
-    assert len(store.answers()) >= total + 3
+    assert len(store.annotations()) >= total + 3
 
 
 def limited(path: Path, limit: int) -> Callable[[], None]:
@@ -204,12 +204,12 @@ def test_a_full_disk_acknowledges_nothing_and_leaves_whole_lines_only(store: Lab
         "with store.writer():\n"
         "    for n in range(100):\n"
         "        try:\n"
-        "            store.append(Answer(f'p{n}', 1.0, 'ada', '', note='x' * 300, id=str(n)))\n"
+        "            store.append(Annotation(f'p{n}', 1.0, 'ada', '', note='x' * 300, id=str(n)))\n"
         "        except StateError as error:\n"
         "            print(error)\n"
         "            break\n"
         "        print(n)\n"
-        "    store.append(Answer('short', 1.0, 'a', '', id='s'))\n"  # there is room for this one
+        "    store.append(Annotation('short', 1.0, 'a', '', id='s'))\n"  # there is room for this one
     )
     with child(code, str(store.path), preexec_fn=limited(store.path, 2200)) as process:
         out, err = process.communicate()
@@ -217,7 +217,7 @@ def test_a_full_disk_acknowledges_nothing_and_leaves_whole_lines_only(store: Lab
     *acknowledged, error = out.splitlines()
     assert len(acknowledged) >= 2
     assert f"{store.path}: File too large: 1 lines were not written and do not count; make room" in error
-    assert [a.id for a in store.answers()] == [*acknowledged, "s"]
+    assert [a.id for a in store.annotations()] == [*acknowledged, "s"]
     assert store.path.read_bytes().endswith(b"\n")
     assert not list(store.path.parent.glob("*.torn-*"))
 
@@ -231,20 +231,20 @@ def test_an_answer_is_on_the_disk_before_it_is_acknowledged(store: LabelStore, m
         fsync(file)
 
     monkeypatch.setattr(os, "fsync", noted)
-    store.append(answer("p"))
+    store.append(annotation("p"))
     assert synced == [store.path.read_bytes(), None]  # the line, then the name of the new file
-    store.append(answer("q"))
+    store.append(annotation("q"))
     assert synced[2:] == [store.path.read_bytes()]
 
 
 def test_many_answers_are_written_all_or_none(store: LabelStore) -> None:
-    store.append(answer("p"))
-    code = "LabelStore(Path(sys.argv[1])).extend(Answer(f'p{n}', 1.0, 'ada', '') for n in range(100))\n"
+    store.append(annotation("p"))
+    code = "LabelStore(Path(sys.argv[1])).extend(Annotation(f'p{n}', 1.0, 'ada', '') for n in range(100))\n"
     with child(code, str(store.path), preexec_fn=limited(store.path, 4000)) as process:
         _, err = process.communicate()
     assert process.returncode == 1
     assert "File too large: 100 lines were not written" in err
-    assert [a.pair_id for a in store.answers()] == ["p"]
+    assert [a.pair_id for a in store.annotations()] == ["p"]
 
 
 def test_a_second_writer_is_refused_by_the_number_of_the_first(store: LabelStore) -> None:
@@ -252,26 +252,26 @@ def test_a_second_writer_is_refused_by_the_number_of_the_first(store: LabelStore
         "with LabelStore(Path(sys.argv[1])).writer() as store:\n"
         "    print('open', flush=True)\n"
         "    sys.stdin.readline()\n"
-        "    store.append(Answer('theirs', 1.0, 'bo', ''))\n"
+        "    store.append(Annotation('theirs', 1.0, 'bo', ''))\n"
     )
     with child(code, str(store.path), stdin=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "open\n"
-        for attempt in (lambda: store.append(answer("p")), lambda: store.writer().__enter__()):
+        for attempt in (lambda: store.append(annotation("p")), lambda: store.writer().__enter__()):
             with pytest.raises(StateError, match=rf"ada\.jsonl: process {process.pid} is writing to it; end that"):
                 attempt()
-        assert store.answers() == []  # readers need no lock
+        assert store.annotations() == []  # readers need no lock
         process.communicate("go\n")
-    store.append(answer("p"))
-    assert [a.pair_id for a in store.answers()] == ["theirs", "p"]
+    store.append(annotation("p"))
+    assert [a.pair_id for a in store.annotations()] == ["theirs", "p"]
     with store.writer(), pytest.raises(StateError, match=f"process {os.getpid()} is writing"):
-        LabelStore(store.path).append(answer("q"))
+        LabelStore(store.path).append(annotation("q"))
 
 
 def test_threads_share_a_store(store: LabelStore) -> None:
     def write(name: str) -> None:
         for n in range(20):
-            store.append(answer(f"p{n}", annotator=name))
+            store.append(annotation(f"p{n}", annotator=name))
 
     with store.writer():
         threads = [threading.Thread(target=write, args=(f"t{k}",)) for k in range(4)]
@@ -279,27 +279,27 @@ def test_threads_share_a_store(store: LabelStore) -> None:
             thread.start()
         for thread in threads:
             thread.join()
-    assert {(a.pair_id, a.annotator) for a in store.answers()} == {
+    assert {(a.pair_id, a.annotator) for a in store.annotations()} == {
         (f"p{n}", f"t{k}") for n in range(20) for k in range(4)
     }
 
 
 def test_a_file_replaced_or_removed_under_an_open_writer_loses_nothing(store: LabelStore) -> None:
-    first = answer("p", id="a")
+    first = annotation("p", id="a")
     with store.writer():
         store.append(first)
         other = store.path.with_name("other")  # as a git checkout does
         other.write_text(json.dumps({"pair_id": "old", "label": 0}) + "\n")
         other.replace(store.path)
         store.append(first)
-        assert [a.pair_id for a in store.answers()] == ["old", "p"]
+        assert [a.pair_id for a in store.annotations()] == ["old", "p"]
         store.path.unlink()
         store.append(first)
-        assert store.answers() == [first]
+        assert store.annotations() == [first]
 
 
 def test_a_line_is_one_json_object_that_other_tools_can_read(store: LabelStore) -> None:
-    store.append(answer("p", 0.5, id="a"))
+    store.append(annotation("p", 0.5, id="a"))
     store.undo("a", "ada")
     lines = [json.loads(line) for line in store.path.read_text(encoding="utf-8").splitlines()]
     assert lines[0] == {
@@ -322,7 +322,7 @@ def test_a_line_is_one_json_object_that_other_tools_can_read(store: LabelStore) 
 def test_a_name_counts_in_one_spelling(store: LabelStore, written: object, counts: str) -> None:
     store.path.parent.mkdir()
     store.path.write_text(json.dumps({"pair_id": "p", "label": 1, "annotator": written}) + "\n", encoding="utf-8")
-    assert [answer.annotator for answer in store.answers()] == [counts]
+    assert [annotation.annotator for annotation in store.annotations()] == [counts]
 
 
 def test_answers_under_old_spellings_are_one_persons_and_that_is_said_once(
@@ -338,7 +338,7 @@ def test_answers_under_old_spellings_are_one_persons_and_that_is_said_once(
         assert {pair: [*said] for pair, said in store.by_pair().items()} == {"p": ["z\u00e9"]}
     assert caplog.text.count(r"the annotator written 'ze\u0301' counts as") == 1
     store.undo("z\u00e9\u200b", "ze\u0301")
-    assert [answer.label for answer in store.answers()] == [0]
+    assert [annotation.label for annotation in store.annotations()] == [0]
 
 
 @pytest.mark.parametrize("name", ["seconds", "cost"])
@@ -346,8 +346,8 @@ def test_a_number_beyond_its_bound_is_refused_and_an_old_one_counts_as_not_known
     store: LabelStore, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(DataError, match=f"{name} 1.7e\\+308: expected a number from 0 to"):
-        answer("p", **{name: 1.7e308})
+        annotation("p", **{name: 1.7e308})
     store.path.parent.mkdir()
     store.path.write_text(json.dumps({"pair_id": "p", "label": 1, name: 1.7e308}) + "\n", encoding="utf-8")
-    assert [(a.label, a.seconds, a.cost) for a in store.answers() + store.answers()] == [(1.0, None, 0.0)] * 2
+    assert [(a.label, a.seconds, a.cost) for a in store.annotations() + store.annotations()] == [(1.0, None, 0.0)] * 2
     assert caplog.text.count(f"ada.jsonl:1: {name} 1.7e+308 is beyond") == 1

@@ -38,7 +38,7 @@ from bgpm.errors import BgpmError, ConfigError, DataError, NumericsError, ShapeE
 from bgpm.registry import parse
 
 
-def spelt(backbone: Backbone, messages: list[dict[str, str]], answer: str | None) -> tuple[list[int], slice]:
+def spelt(backbone: Backbone, messages: list[dict[str, str]], response: str | None) -> tuple[list[int], slice]:
     """Ids of a text and where what is pooled stands in them, put together another way: from strings."""
     tok = backbone.tokenizer
 
@@ -47,20 +47,20 @@ def spelt(backbone: Backbone, messages: list[dict[str, str]], answer: str | None
 
     if tok.cls_token is not None:
         text = messages[0]["content"] if len(messages) == 1 else plain_transcript(messages)
-        before, after = "[CLS]" + text + ("" if answer is None else "[SEP]"), "[SEP]"
+        before, after = "[CLS]" + text + ("" if response is None else "[SEP]"), "[SEP]"
         prompt_start = ids("[CLS]")
     else:
         bos = tok.bos_token or ""
         if tok.chat_template:
             before = bos + "".join(f"<|start|>{m['role']}: {m['content']}<|end|>" for m in messages)
-            before += "" if answer is None else "<|start|>assistant: "
+            before += "" if response is None else "<|start|>assistant: "
         else:
-            before = bos + plain_transcript(messages) + ("" if answer is None else "\n\nAssistant:")
-            answer = None if answer is None else " " + answer
+            before = bos + plain_transcript(messages) + ("" if response is None else "\n\nAssistant:")
+            response = None if response is None else " " + response
         after, prompt_start = "</s>", ids(bos)
-    if answer is None:
+    if response is None:
         return ids(before) + ids(after), slice(len(prompt_start), len(ids(before)))
-    return ids(before) + ids(answer) + ids(after), slice(len(ids(before)), len(ids(before)) + len(ids(answer)))
+    return ids(before) + ids(response) + ids(after), slice(len(ids(before)), len(ids(before)) + len(ids(response)))
 
 
 # What is read.
@@ -68,9 +68,9 @@ def spelt(backbone: Backbone, messages: list[dict[str, str]], answer: str | None
 
 def test_tokens_are_spelt_as_expected_with_one_bos_and_one_closing_token(backbone: Backbone) -> None:
     tok = backbone.tokenizer
-    for messages, answer in TEXTS:
-        expected, pooled = spelt(backbone, messages, answer)
-        got = tokens(backbone, messages, answer)
+    for messages, response in TEXTS:
+        expected, pooled = spelt(backbone, messages, response)
+        got = tokens(backbone, messages, response)
         assert got == Tokens(expected, pooled.start, pooled.stop)
         if tok.bos_token_id is not None:
             assert got.ids.count(tok.bos_token_id) == 1
@@ -82,9 +82,9 @@ def test_tokens_are_spelt_as_expected_with_one_bos_and_one_closing_token(backbon
 
 def test_no_special_token_is_pooled_in_a_mean(backbone: Backbone) -> None:
     special = set(backbone.tokenizer.all_special_ids)
-    for messages, answer in TEXTS:
-        got = tokens(backbone, messages, answer)
-        if answer is not None:
+    for messages, response in TEXTS:
+        got = tokens(backbone, messages, response)
+        if response is not None:
             assert not special & set(got.ids[got.start : got.stop])
         else:  # in a prompt alone only what a chat template puts between turns
             assert special & set(got.ids[got.start : got.stop]) <= set(
@@ -103,10 +103,10 @@ def test_special_tokens_spelt_in_an_answer_are_plain_text(backbone: Backbone) ->
 
 
 def test_an_answer_is_the_same_tokens_after_every_prompt(backbone: Backbone) -> None:
-    answer = "clear useful kind"
+    response = "clear useful kind"
     pieces = set()
     for text in ("tell me", "about the river", "number1 number2 number3"):
-        got = tokens(backbone, user(text), answer)
+        got = tokens(backbone, user(text), response)
         pieces.add(tuple(got.ids[got.start : got.stop]))
     assert len(pieces) == 1
 
@@ -131,12 +131,12 @@ def test_an_empty_answer_is_spoken_for_by_one_real_token(backbone: Backbone) -> 
 def test_a_prompt_is_cut_from_the_left_and_its_answer_is_kept(backbone: Backbone, room: int) -> None:
     small = dataclasses.replace(backbone, max_tokens=room)
     long = user(" ".join(f"tell{n}" for n in range(120)) + " the river")
-    answer = "clear useful kind"
-    whole, pooled = spelt(backbone, long, answer)
-    got = tokens(small, long, answer)
+    response = "clear useful kind"
+    whole, pooled = spelt(backbone, long, response)
+    got = tokens(small, long, response)
     assert len(got.ids) == room
     assert got.ids[got.start : got.stop] == whole[pooled]
-    assert (got.cut_prompt, got.cut_answer) == (len(whole) - room, 0)
+    assert (got.cut_prompt, got.cut_response) == (len(whole) - room, 0)
     opening = (
         backbone.tokenizer.bos_token_id if backbone.tokenizer.cls_token is None else backbone.tokenizer.cls_token_id
     )
@@ -157,24 +157,24 @@ def test_a_prompt_alone_is_cut_from_the_left(backbone: Backbone) -> None:
 
 def test_an_answer_too_long_by_itself_is_cut_from_the_right_after_its_whole_prompt(backbone: Backbone) -> None:
     small = dataclasses.replace(backbone, max_tokens=20)
-    answer = "clear useful kind exact helpful " * 12
-    whole, pooled = spelt(backbone, user("tell me"), answer)
-    got = tokens(small, user("tell me"), answer)
+    response = "clear useful kind exact helpful " * 12
+    whole, pooled = spelt(backbone, user("tell me"), response)
+    got = tokens(small, user("tell me"), response)
     assert len(got.ids) == 20
     assert got.ids[got.start : got.stop] == whole[pooled][: got.stop - got.start]
-    assert got.cut_answer == len(whole[pooled]) - (got.stop - got.start) > 0
+    assert got.cut_response == len(whole[pooled]) - (got.stop - got.start) > 0
     assert got.ids[-1] == whole[-1]
     prompt = len(whole) - len(whole[pooled]) - 1  # with what opens and separates, which is never cut
     assert got.cut_prompt == prompt - got.start
 
 
 def test_a_text_that_just_fits_loses_nothing(backbone: Backbone) -> None:
-    for messages, answer in TEXTS:
-        size = len(spelt(backbone, messages, answer)[0])
-        fits = tokens(dataclasses.replace(backbone, max_tokens=size), messages, answer)
-        assert (len(fits.ids), fits.cut_prompt, fits.cut_answer) == (size, 0, 0)
-        tight = tokens(dataclasses.replace(backbone, max_tokens=size - 1), messages, answer)
-        assert (len(tight.ids), tight.cut_prompt + tight.cut_answer) == (size - 1, 1)
+    for messages, response in TEXTS:
+        size = len(spelt(backbone, messages, response)[0])
+        fits = tokens(dataclasses.replace(backbone, max_tokens=size), messages, response)
+        assert (len(fits.ids), fits.cut_prompt, fits.cut_response) == (size, 0, 0)
+        tight = tokens(dataclasses.replace(backbone, max_tokens=size - 1), messages, response)
+        assert (len(tight.ids), tight.cut_prompt + tight.cut_response) == (size - 1, 1)
 
 
 def test_cut_texts_are_counted(bert: Backbone) -> None:
@@ -186,15 +186,15 @@ def test_cut_texts_are_counted(bert: Backbone) -> None:
         (user("tell " * 20), None),
     ]
     _, counts = embedded(small, texts)
-    assert counts == {"texts": 4, "tokens": 6 + 10 + 10 + 10, "prompts_cut": 3, "answers_cut": 1}
-    assert embedded(bert, texts)[1] == {"texts": 4, "tokens": 6 + 14 + 25 + 22, "prompts_cut": 0, "answers_cut": 0}
+    assert counts == {"texts": 4, "tokens": 6 + 10 + 10 + 10, "prompts_cut": 3, "responses_cut": 1}
+    assert embedded(bert, texts)[1] == {"texts": 4, "tokens": 6 + 14 + 25 + 22, "prompts_cut": 0, "responses_cut": 0}
 
 
 def test_cut_texts_are_reported_once_with_the_limit(bert: Backbone, caplog: pytest.LogCaptureFixture) -> None:
     texts: list[Text] = [(user("tell " * 50), "kind"), (user("tell me"), "kind " * 50), (user("tell me"), "kind")]
     embedded(dataclasses.replace(bert, max_tokens=40), texts)
     assert [r.getMessage() for r in caplog.records if r.levelname == "WARNING"] == [
-        "embed: of 3 texts 2 lost the beginning of their prompt and 1 the end of their answer: more than 40 tokens"
+        "embed: of 3 texts 2 lost the beginning of their prompt and 1 the end of their response: more than 40 tokens"
     ]
     caplog.clear()
     embedded(bert, texts[2:])
@@ -249,8 +249,8 @@ def test_vectors_are_those_of_the_slow_reference(backbone: Backbone, pooling: st
     got, _ = embedded(dataclasses.replace(backbone, pooling=pooling), TEXTS)
     assert got.dtype == np.float32
     device = next(backbone.model.parameters()).device
-    for row, (messages, answer) in enumerate(TEXTS):
-        ids, pooled = spelt(backbone, messages, answer)
+    for row, (messages, response) in enumerate(TEXTS):
+        ids, pooled = spelt(backbone, messages, response)
         with torch.inference_mode():
             states = backbone.model(
                 input_ids=torch.tensor([ids], device=device), output_hidden_states=True
@@ -321,7 +321,7 @@ def test_states_that_are_not_finite_are_an_error_that_names_the_text(bert: Backb
 
 
 def test_nothing_to_embed_is_nothing(bert: Backbone) -> None:
-    assert embedded(bert, [])[1] == {"texts": 0, "tokens": 0, "prompts_cut": 0, "answers_cut": 0}
+    assert embedded(bert, [])[1] == {"texts": 0, "tokens": 0, "prompts_cut": 0, "responses_cut": 0}
 
 
 def test_a_conversation_the_chat_template_refuses_is_an_error_of_ours(loaded: Callable[[str], Backbone]) -> None:
@@ -599,7 +599,7 @@ def test_the_longest_text_is_what_model_and_tokeniser_both_allow(bert: Backbone,
     assert bert.max_tokens == 128  # the model's position embeddings, where 256 were asked for
     long = load_backbone(BackboneSettings(path=bert.tokenizer.name_or_path, max_tokens=1000))
     states, counts = embedded(long, [(user("tell " * 500), "kind " * 500)])
-    assert (counts["tokens"], counts["prompts_cut"], counts["answers_cut"]) == (128, 1, 1)
+    assert (counts["tokens"], counts["prompts_cut"], counts["responses_cut"]) == (128, 1, 1)
     assert np.isfinite(states).all()
     assert load_backbone(BackboneSettings(path=bert.tokenizer.name_or_path, max_tokens=64)).max_tokens == 64
     limited = copy.deepcopy(bert.tokenizer)
@@ -629,7 +629,7 @@ def test_the_shipped_minilm_has_seven_layers_of_384(minilm: Backbone) -> None:
     )
     assert states.shape == (2, 7, 384)
     assert (minilm.pooling, minilm.max_tokens) == ("mean", 256)
-    assert counts["prompts_cut"] == counts["answers_cut"] == 0
+    assert counts["prompts_cut"] == counts["responses_cut"] == 0
     assert np.isfinite(states).all()
 
 

@@ -44,8 +44,8 @@ def found(backbone: Backbone) -> tuple[packing.Packing | None, str]:
 def alone(backbone: Backbone, texts: list[Text]) -> np.ndarray:
     """One forward pass a text, without any of our batches."""
     rows = []
-    for messages, answer in texts:
-        t = tokens(backbone, messages, answer)
+    for messages, response in texts:
+        t = tokens(backbone, messages, response)
         with torch.inference_mode():
             states = backbone.model(input_ids=torch.tensor([t.ids]), output_hidden_states=True).hidden_states
         span = slice(t.start, t.stop) if backbone.pooling == "mean" else slice(len(t.ids) - 1, None)
@@ -81,7 +81,7 @@ def test_the_log_says_how_texts_are_read(loaded: Callable[[str], Backbone], capl
         embedded(loaded(name), TEXTS)
     assert caplog.messages == [
         "embed: packed batches",
-        "embed: packed batches, answers share their prompt",
+        "embed: packed batches, responses share their prompt",
         "embed: padded batches: attention is eager",
     ]
 
@@ -93,8 +93,8 @@ def some_tokens(rng: np.random.Generator) -> list[Tokens]:
     items = []
     for _ in range(60):
         prompt = [int(rng.integers(3))] * int(rng.choice([2, 9, 20]))
-        answer = rng.integers(10, 99, int(rng.integers(1, 30))).tolist()
-        items.append(Tokens(prompt + answer, len(prompt), len(prompt) + max(1, len(answer) - 1)))
+        response = rng.integers(10, 99, int(rng.integers(1, 30))).tolist()
+        items.append(Tokens(prompt + response, len(prompt), len(prompt) + max(1, len(response) - 1)))
     return items
 
 
@@ -123,8 +123,8 @@ def test_every_text_lies_in_one_row_in_order_with_its_own_positions(share: bool,
     if share and budget == 10**6:  # each shared beginning lies there once
         short = sum(len(t.ids) for t in items if t.start < packing.SHORTEST_SHARED)
         groups = {tuple(t.ids[: t.start]) for t in items if t.start >= packing.SHORTEST_SHARED}
-        answers = sum(len(t.ids) - t.start for t in items if t.start >= packing.SHORTEST_SHARED)
-        assert total == short + answers + sum(map(len, groups))
+        responses = sum(len(t.ids) - t.start for t in items if t.start >= packing.SHORTEST_SHARED)
+        assert total == short + responses + sum(map(len, groups))
 
 
 def test_a_prompt_that_was_cut_differently_is_not_shared() -> None:

@@ -70,13 +70,13 @@ def test_every_prompt_has_4_to_8_different_answers_with_six_attributes_from_0_to
     corpus: list[dict[str, Any]],
 ) -> None:
     for entry in corpus:
-        answers = entry["answers"]
-        assert 4 <= len(answers) <= 8, entry["id"]
-        assert len({" ".join(a["text"].lower().split()) for a in answers}) == len(answers), entry["id"]
-        for answer in answers:
-            assert answer["text"].strip() == answer["text"] != "", entry["id"]
-            assert all(type(answer[name]) is int and 0 <= answer[name] <= 3 for name in ATTRIBUTES), entry["id"]
-    used = Counter(answer[name] for entry in corpus for answer in entry["answers"] for name in ATTRIBUTES)
+        responses = entry["answers"]
+        assert 4 <= len(responses) <= 8, entry["id"]
+        assert len({" ".join(a["text"].lower().split()) for a in responses}) == len(responses), entry["id"]
+        for response in responses:
+            assert response["text"].strip() == response["text"] != "", entry["id"]
+            assert all(type(response[name]) is int and 0 <= response[name] <= 3 for name in ATTRIBUTES), entry["id"]
+    used = Counter(response[name] for entry in corpus for response in entry["answers"] for name in ATTRIBUTES)
     assert min(used[value] for value in range(4)) > 0.02 * used.total(), used
 
 
@@ -138,12 +138,12 @@ def test_length_alone_is_near_chance(
 def test_utilities_are_the_weighted_sums_of_the_settings(
     settings: AnnotatorSettings, corpus: list[dict[str, Any]]
 ) -> None:
-    answers = corpus[0]["answers"]
+    responses = corpus[0]["answers"]
     for row, order in enumerate(settings.annotators.values()):
         assert sorted(order) == sorted(ATTRIBUTES)
-        for column, answer in enumerate(answers):
-            slow = sum(settings.first * settings.decay**rank * answer[name] for rank, name in enumerate(order))
-            assert utilities(settings, answers)[row, column] == pytest.approx(slow, abs=1e-12)
+        for column, response in enumerate(responses):
+            slow = sum(settings.first * settings.decay**rank * response[name] for rank, name in enumerate(order))
+            assert utilities(settings, responses)[row, column] == pytest.approx(slow, abs=1e-12)
 
 
 def test_noise_free_votes_are_exact_and_only_real_ties_are_tossed_for(
@@ -199,13 +199,13 @@ def test_cycles_counted_by_brute_force_are_the_cycles_counted(
     pairs: list[CorpusPair], settings: AnnotatorSettings
 ) -> None:
     beats: dict[int, set[tuple[int, int]]] = defaultdict(set)
-    answers: dict[int, set[int]] = defaultdict(set)
+    responses: dict[int, set[int]] = defaultdict(set)
     for p in pairs:
         beats[p.prompt].add((p.a, p.b) if p.clear >= 3 else (p.b, p.a))
-        answers[p.prompt] |= {p.a, p.b}
+        responses[p.prompt] |= {p.a, p.b}
     cyclic = triples = 0
     for prompt, wins in beats.items():
-        for x, y, z in itertools.permutations(answers[prompt], 3):  # each triple six times, each cycle three
+        for x, y, z in itertools.permutations(responses[prompt], 3):  # each triple six times, each cycle three
             triples += 1
             cyclic += {(x, y), (y, z), (z, x)} <= wins
     assert count_cycles(pairs, len(settings.annotators)) == (cyclic // 3, triples // 6)
@@ -219,13 +219,13 @@ def condorcet(settings: AnnotatorSettings) -> tuple[AnnotatorSettings, list[dict
         update={"annotators": {name: [name] for name in ("correctness", "helpfulness", "tone")}, "noise": 1e-3}
     )
     levels = [(3, 2, 1), (1, 3, 2), (2, 1, 3)]
-    answers = [
+    responses = [
         dict.fromkeys(ATTRIBUTES, 0)
         | dict(zip(("correctness", "helpfulness", "tone"), level, strict=True))
         | {"text": f"answer {n}"}
         for n, level in enumerate(levels)
     ]
-    return three, [{"prompt": "p", "section": "chat", "subset": "s", "answers": answers}]
+    return three, [{"prompt": "p", "section": "chat", "subset": "s", "answers": responses}]
 
 
 def test_a_planted_cycle_is_found_and_an_order_is_none(settings: AnnotatorSettings) -> None:
@@ -316,8 +316,8 @@ def test_another_seed_gives_another_split(
 
 
 def entry(**changes: Any) -> dict[str, Any]:
-    answers = [{"text": f"t{n}", **dict.fromkeys(ATTRIBUTES, n)} for n in range(3)]
-    return {"prompt": "p", "section": "chat", "subset": "s", "answers": answers, **changes}
+    responses = [{"text": f"t{n}", **dict.fromkeys(ATTRIBUTES, n)} for n in range(3)]
+    return {"prompt": "p", "section": "chat", "subset": "s", "answers": responses, **changes}
 
 
 @pytest.mark.parametrize(
@@ -326,12 +326,12 @@ def entry(**changes: Any) -> dict[str, Any]:
         "{",
         "[]",
         "3",
-        json.dumps(entry(answers=[{"text": "t"}])),
-        json.dumps(entry(answers=[{"text": "t", **dict.fromkeys(ATTRIBUTES, 4)}])),
-        json.dumps(entry(answers=[{"text": "t", **dict.fromkeys(ATTRIBUTES, 1.5)}])),
-        json.dumps(entry(answers=[{"text": "t", **{key: [] for key in ATTRIBUTES}}])),
-        json.dumps(entry(answers=[dict.fromkeys(ATTRIBUTES, 1)])),
-        json.dumps(entry(answers=[{"text": None, **dict.fromkeys(ATTRIBUTES, 1)}])),
+        json.dumps(entry(responses=[{"text": "t"}])),
+        json.dumps(entry(responses=[{"text": "t", **dict.fromkeys(ATTRIBUTES, 4)}])),
+        json.dumps(entry(responses=[{"text": "t", **dict.fromkeys(ATTRIBUTES, 1.5)}])),
+        json.dumps(entry(responses=[{"text": "t", **{key: [] for key in ATTRIBUTES}}])),
+        json.dumps(entry(responses=[dict.fromkeys(ATTRIBUTES, 1)])),
+        json.dumps(entry(responses=[{"text": None, **dict.fromkeys(ATTRIBUTES, 1)}])),
         json.dumps({k: v for k, v in entry().items() if k != "section"}),
     ],
 )

@@ -33,7 +33,9 @@ def facts(prepared: Prepared, split: str | None = None) -> dict[str, tuple[Any, 
     }
     pairs, texts = tables["pairs"], tables["responses"]["text"]
     prompts = tables["prompts"]["text"][pairs["prompt"]]
-    rows = zip(pairs["pair_id"], prompts, texts[pairs["first"]], texts[pairs["second"]], pairs["split"], strict=True)
+    rows = zip(
+        pairs["pair_id"], prompts, texts[pairs["response_a"]], texts[pairs["response_b"]], pairs["split"], strict=True
+    )
     return {n: (p, a, b, *truth[n]) for n, p, a, b, s in rows if split in (None, s)}
 
 
@@ -45,11 +47,11 @@ def dumped(prepared: Prepared) -> str:
 def test_labels_follow_the_answers_when_the_order_is_shuffled(run: Run, pool_records: Make) -> None:
     found = facts(run(pool_records()))
     assert len(found) == 180
-    for prompt, first, second, label, _ in found.values():
+    for prompt, response_a, response_b, label, _ in found.values():
         q = prompt.split()[1].rstrip("?")
-        assert f" to {q}" in first
-        assert f" to {q}" in second
-        assert label == float(first.split()[1] > second.split()[1])
+        assert f" to {q}" in response_a
+        assert f" to {q}" in response_b
+        assert label == float(response_a.split()[1] > response_b.split()[1])
 
 
 def test_either_answer_is_first_in_half_of_the_pairs(run: Run, pool_records: Make, benchmark_records: Make) -> None:
@@ -62,10 +64,12 @@ def test_either_answer_is_first_in_half_of_the_pairs(run: Run, pool_records: Mak
 
 def test_another_seed_shuffles_and_splits_anew(run: Run, pool_records: Make) -> None:
     one, other = run(pool_records(400), seed=0), run(pool_records(400), seed=1)
-    first, second = facts(one), facts(other)
-    turned = np.mean([n not in second for n in first])
+    response_a, response_b = facts(one), facts(other)
+    turned = np.mean([n not in response_b for n in response_a])
     assert 0.42 < turned < 0.58
-    assert all(first[n][1:3] == second[n][1:3] for n in set(first) & set(second)), "a name stands for one order"
+    assert all(response_a[n][1:3] == response_b[n][1:3] for n in set(response_a) & set(response_b)), (
+        "a name stands for one order"
+    )
     moved = np.mean(np.array(split_by_prompt(one)) != np.array(split_by_prompt(other)))
     assert 0.27 < moved < 0.48  # 2 x 0.25 x 0.75 expected
 
@@ -124,7 +128,7 @@ def test_each_text_is_one_row_and_rows_fit_together(run: Run, pool_records: Make
     responses, pairs = tables["responses"], as_pairs(tables["pairs"])
     assert len(responses["text"]) == 60 * 3
     assert len(set(zip(responses["prompt"], responses["text"], strict=True))) == 180
-    for side in (pairs.first, pairs.second):
+    for side in (pairs.response_a, pairs.response_b):
         assert (responses["prompt"][side] == pairs.prompt).all()
     assert (tables["prompts"]["split"][pairs.prompt] == tables["pairs"]["split"]).all()
     assert len(set(tables["pairs"]["key"])) == len(pairs)
@@ -242,9 +246,11 @@ def test_merging_agrees_with_comparing_every_row_to_every_row(run: Run) -> None:
         votes = [r["label"] if r["response_a"].strip().lower() == low else 1 - r["label"] for r in group]
         expected[group[0]["prompt"], low, high] = pytest.approx(np.mean(votes))
     found = {}
-    for prompt, first, second, label, _ in facts(run(rows)).values():
-        first, second = first.strip().lower(), second.strip().lower()
-        found[prompt, min(first, second), max(first, second)] = label if first < second else 1 - label
+    for prompt, response_a, response_b, label, _ in facts(run(rows)).values():
+        response_a, response_b = response_a.strip().lower(), response_b.strip().lower()
+        found[prompt, min(response_a, response_b), max(response_a, response_b)] = (
+            label if response_a < response_b else 1 - label
+        )
     assert found == expected
 
 
@@ -253,9 +259,13 @@ def test_identical_answers_are_dropped_counted_and_named(
 ) -> None:
     with caplog.at_level(logging.WARNING, "bgpm"):
         prepared = run([*(pair("Q", "x", "x", 1) for _ in range(5)), *pool_records()])
-    assert prepared.summary["dropped"]["identical answers"]["count"] == 5
-    assert [e.rsplit(":")[-1] for e in prepared.summary["dropped"]["identical answers"]["examples"]] == ["1", "2", "3"]
-    assert "pool: identical answers: 5, first at" in caplog.text
+    assert prepared.summary["dropped"]["identical responses"]["count"] == 5
+    assert [e.rsplit(":")[-1] for e in prepared.summary["dropped"]["identical responses"]["examples"]] == [
+        "1",
+        "2",
+        "3",
+    ]
+    assert "pool: identical responses: 5, first at" in caplog.text
     assert len(facts(prepared)) == 180
 
 

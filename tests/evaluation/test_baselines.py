@@ -122,7 +122,7 @@ def test_the_stage_reads_labels_where_there_are_any(tmp_path: Path, monkeypatch:
     ids = [f"p{n}" for n in range(40)]
     for name in ("pool", "benchmark"):
         write_table(tmp_path / f"data/{name}/responses.parquet", {"text": data.texts})
-        pairs = {key: getattr(data.split.pairs, key) for key in ("first", "second", "prompt")}
+        pairs = {key: getattr(data.split.pairs, key) for key in ("response_a", "response_b", "prompt")}
         write_table(
             tmp_path / f"data/{name}/pairs.parquet",
             {"pair_id": ids, **pairs, "section": data.split.section, "subset": data.split.subset},

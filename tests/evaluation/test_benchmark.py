@@ -44,7 +44,7 @@ def prepared(tmp_path: Path) -> Callable[..., tuple[Split, list[str], dict[str, 
 
 def scored(split: Split, texts: list[str], scorer: Scorer) -> np.ndarray:
     return np.array(
-        [scorer(texts[a], texts[b]) for a, b in zip(split.pairs.first, split.pairs.second, strict=True)], float
+        [scorer(texts[a], texts[b]) for a, b in zip(split.pairs.response_a, split.pairs.response_b, strict=True)], float
     )
 
 
@@ -208,8 +208,8 @@ def test_an_item_with_an_answer_both_right_and_wrong_is_dropped_whole_and_counte
     records[3]["rejected"][1] = records[3]["chosen"][0]
     with caplog.at_level(logging.WARNING, "bgpm"):
         split, _, summary = prepared(records)
-    assert summary["dropped"]["identical answers"]["count"] == 1
-    assert "identical answers: 1, first at" in caplog.text
+    assert summary["dropped"]["identical responses"]["count"] == 1
+    assert "identical responses: 1, first at" in caplog.text
     assert split.items is not None
     assert f"{records[3]['subset']}/0" not in set(split.items.name)
     assert len(split.items.name) == 9 * 3 + sum(
@@ -246,13 +246,13 @@ def test_a_missing_or_a_strange_subset_is_counted_and_said(
     ("change", "message"),
     [
         ({"chosen": ["a", "b"]}, r"benchmark\.jsonl:1: num_correct is 1, but chosen has 2"),
-        ({"chosen": ["a", "b"], "num_correct": 2}, "one chosen answer outside the Ties subset, got 2"),
+        ({"chosen": ["a", "b"], "num_correct": 2}, "one chosen response outside the Ties subset, got 2"),
         ({"subset": "Ties", "id": "7"}, "expected `ref:N` or `tied:N`"),
         ({"subset": None}, "expected a column subset"),
         ({"subset": "Ties", "id": "ref:99"}, None),
         ({"prompt": " "}, "the prompt is empty"),
         ({"rejected": []}, "expected"),
-        ({"domain": "chat"}, "expected 3 chosen and 3 rejected answers, one a style, got 1 and 3"),
+        ({"domain": "chat"}, "expected 3 chosen and 3 rejected responses, one a style, got 1 and 3"),
     ],
 )
 def test_a_bad_item_is_named_with_its_line(

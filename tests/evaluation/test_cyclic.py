@@ -32,7 +32,7 @@ def world(seed: int) -> tuple[Pairs, np.ndarray]:
 def test_triples_are_those_that_brute_force_finds(seed: int) -> None:
     pairs, label = world(seed)
     beats = {}
-    for a, b, y in zip(pairs.first.tolist(), pairs.second.tolist(), label.tolist(), strict=True):
+    for a, b, y in zip(pairs.response_a.tolist(), pairs.response_b.tolist(), label.tolist(), strict=True):
         if y != 0.5:
             beats[a, b], beats[b, a] = y > 0.5, y < 0.5
     expected = {}
@@ -41,7 +41,7 @@ def test_triples_are_those_that_brute_force_finds(seed: int) -> None:
         if all(side in beats for side in sides):
             expected[x, y, z] = beats[x, y] == beats[y, z] == beats[z, x]
     found = find_triples(pairs, label)
-    members = [tuple(np.unique([pairs.first[rows], pairs.second[rows]])) for rows in found.rows]
+    members = [tuple(np.unique([pairs.response_a[rows], pairs.response_b[rows]])) for rows in found.rows]
     assert dict(zip(members, found.cyclic.tolist(), strict=True)) == expected
     assert 0 < found.cyclic.sum() < len(found.cyclic)
 
@@ -50,7 +50,7 @@ def test_a_score_on_a_line_never_orders_a_cycle_and_the_truth_always_does() -> N
     pairs, label = world(0)
     triples = find_triples(pairs, label)
     reward = np.random.default_rng(1).normal(size=35)
-    line = triples_right(reward[pairs.first] - reward[pairs.second], label, triples)
+    line = triples_right(reward[pairs.response_a] - reward[pairs.response_b], label, triples)
     assert not line[triples.cyclic].any()
     assert line[~triples.cyclic].any()
     assert triples_right(label - 0.5, label, triples).all()

@@ -91,11 +91,11 @@ def test_best_of_n_is_the_mean_over_every_subset() -> None:
 
     def rates(value: np.ndarray, prompt: int) -> dict[int, float]:
         wins: dict[int, list[float]] = {}
-        for a, b, q, v in zip(pairs.first, pairs.second, pairs.prompt, value, strict=True):
+        for a, b, q, v in zip(pairs.response_a, pairs.response_b, pairs.prompt, value, strict=True):
             if q == prompt:
                 wins.setdefault(int(a), []).append(v)
                 wins.setdefault(int(b), []).append(1 - v)
-        return {answer: float(np.mean(values)) for answer, values in wins.items()}
+        return {response: float(np.mean(values)) for response, values in wins.items()}
 
     for n in range(1, 6):
         for series, guess in (("model", probability), ("oracle", label)):

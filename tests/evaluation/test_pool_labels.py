@@ -89,7 +89,7 @@ def test_the_posterior_of_a_label_that_may_be_wrong_is_that_of_a_fit_without_it_
     n, e = 60, 0.15
     features = Features(rng.normal(size=(2 * n, 3)).astype(np.float32), np.zeros((n, 3), np.float32))
     pairs = Pairs(np.arange(n) * 2, np.arange(n) * 2 + 1, np.arange(n))
-    gap = features.responses[pairs.first] - features.responses[pairs.second]
+    gap = features.responses[pairs.response_a] - features.responses[pairs.response_b]
     truth = rng.random(n) < 1 / (1 + np.exp(-gap @ np.array([1.5, -1.0, 0.5])))
     label = np.where(rng.random(n) < e, ~truth, truth).astype(float)
     settings = Laplace(prior_precision=1.0, error_rate=e)

@@ -43,8 +43,10 @@ def simulated(
     for speed in speeds:
         progress = 1 - np.exp(-(labels - 32) * speed / 110)
         mean = 0.55 + 0.2 * progress + start + np.cumsum(rng.normal(0, 0.008, (seeds, points)), 1)
-        answer = mean[:, :, None] + difficulty + progress[:, None] * pace + rng.normal(0, 0.1, (seeds, points, prompts))
-        arms.append(sv.Trials(labels, answer * pairs, pairs))
+        response = (
+            mean[:, :, None] + difficulty + progress[:, None] * pace + rng.normal(0, 0.1, (seeds, points, prompts))
+        )
+        arms.append(sv.Trials(labels, response * pairs, pairs))
     return arms
 
 

@@ -165,13 +165,13 @@ def test_three_thousand_pairs_are_evaluated_from_cached_features_in_seconds() ->
     weight = rng.normal(size=256)
 
     def split(pairs: int, seed: int) -> LabelledSplit:
-        first, second = np.random.default_rng(seed).integers(0, 4000, (2, pairs))
-        label = (features.responses[first] @ weight > features.responses[second] @ weight).astype(float)
+        response_a, response_b = np.random.default_rng(seed).integers(0, 4000, (2, pairs))
+        label = (features.responses[response_a] @ weight > features.responses[response_b] @ weight).astype(float)
         names = np.array(["chat", "safety"] * (pairs // 2), dtype=object)
         prompt = np.arange(pairs) // 6
         return LabelledSplit(
-            rows=np.arange(pairs), pairs=Pairs(first, second, prompt), section=names, subset=names, label=label,
-            features=features,
+            rows=np.arange(pairs), pairs=Pairs(response_a, response_b, prompt), section=names, subset=names,
+            label=label, features=features,
         )  # fmt: skip
 
     train = split(300, 1)
@@ -189,5 +189,5 @@ def test_a_split_knows_its_items_only_where_there_are_any(round_zero: Path) -> N
     assert benchmark.items is not None
     assert benchmark.items.rule == "rewardbench2"
     table = read_table(round_zero / "data/benchmark/pairs.parquet")
-    assert as_pairs(table).first.tolist() == benchmark.pairs.first.tolist()
+    assert as_pairs(table).response_a.tolist() == benchmark.pairs.response_a.tolist()
     assert "label" not in read_table(round_zero / "data/benchmark/items.parquet")

@@ -1,4 +1,4 @@
-"""Free blocks: the trap at zero, the way out of it, and that only cyclic labels open it."""
+"""Cyclic blocks: the trap at zero, the way out of it, and that only cyclic labels open it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ def tensors(problem):
 
 def dense_g(data, residual):
     return sum(
-        e * (torch.outer(x, y) - torch.outer(y, x)) for e, x, y in zip(residual, data.first, data.second, strict=True)
+        e * (torch.outer(x, y) - torch.outer(y, x))
+        for e, x, y in zip(residual, data.response_a, data.response_b, strict=True)
     )
 
 
@@ -42,7 +43,7 @@ def test_the_leading_pairs_are_the_singular_pairs_of_g(problem):
     slow = torch.stack(
         [
             x @ (torch.outer(pairs[0].left, pairs[0].right) - torch.outer(pairs[0].right, pairs[0].left)) @ y
-            for x, y in zip(data.first, data.second, strict=True)
+            for x, y in zip(data.response_a, data.response_b, strict=True)
         ]
     )
     torch.testing.assert_close(pairs[0].wedge(data), slow)
@@ -66,9 +67,9 @@ def test_zero_is_a_minimum_exactly_where_the_precision_exceeds_sigma_one(problem
 def test_at_zero_a_block_has_no_gradient_and_no_variance(problem):
     data = tensors(problem(50, 6))
     module = module_of(torch.zeros(3, 6, dtype=torch.float64))
-    (gradient,) = torch.autograd.grad(loss(module(data.first, data.second), data).sum(), module.weight)
+    (gradient,) = torch.autograd.grad(loss(module(data.response_a, data.response_b), data).sum(), module.weight)
     assert torch.count_nonzero(gradient[1:]) == 0
-    assert torch.count_nonzero(module.design(data.first, data.second).gradients()[:, 6:]) == 0
+    assert torch.count_nonzero(module.design(data.response_a, data.response_b).gradients()[:, 6:]) == 0
 
 
 @pytest.mark.parametrize("posterior", [Laplace(), Point()])
@@ -108,10 +109,10 @@ def test_the_rewards_prior_is_chosen_again_on_what_the_blocks_leave(problem):
         return problem.solve(3.0)
 
     module, priors = refine(Gpm(), data, loss, found, choose)
-    u, v = data.first @ weight.T, data.second @ weight.T
+    u, v = data.response_a @ weight.T, data.response_b @ weight.T
     torch.testing.assert_close(seen[0], u[:, 1] * v[:, 2] - u[:, 2] * v[:, 1])
     assert priors["weight"][:, 0].tolist() == [3.0, 30.0, 30.0]
-    (slope,) = torch.autograd.grad(loss(module(data.first, data.second), data).sum(), module.weight)
+    (slope,) = torch.autograd.grad(loss(module(data.response_a, data.response_b), data).sum(), module.weight)
     assert (slope + priors["weight"] * module.weight).abs().max() < 0.05  # a minimum of all rows together
 
 
@@ -148,7 +149,7 @@ def test_the_gradient_that_lbfgs_uses_is_that_of_its_objective(problem):
 
     def objective(at):
         penalty = (alpha * (at - centre.view(3, 5)).square()).sum() / 2
-        return (loss(module_of(at)(data.first, data.second), data).sum() + penalty).item()
+        return (loss(module_of(at)(data.response_a, data.response_b), data).sum() + penalty).item()
 
     best = module.weight.detach()
     lowest = objective(best)

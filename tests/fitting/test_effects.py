@@ -48,14 +48,14 @@ def make_world(prompts: int, k: int, p: int, sigma: float, *, reward: float = 1.
     base = k * np.repeat(np.arange(prompts), len(i))
     pairs = Pairs(base + np.tile(i, prompts), base + np.tile(j, prompts), base // k)
     total = responses @ (rng.standard_normal(p) * reward / (2 * p) ** 0.5) + effect
-    score = total[pairs.first] - total[pairs.second]
+    score = total[pairs.response_a] - total[pairs.response_b]
     label = (rng.random(len(pairs)) < 1 / (1 + np.exp(-score))).astype(float)
     return World(Features(responses, np.zeros((prompts, 1), np.float32)), pairs, label, effect)
 
 
 def dense_incidence(incidence: Incidence) -> torch.Tensor:
-    d = torch.zeros(len(incidence.first), len(incidence.rows), dtype=torch.float64)
-    for n, (i, j) in enumerate(zip(incidence.first, incidence.second, strict=True)):
+    d = torch.zeros(len(incidence.response_a), len(incidence.rows), dtype=torch.float64)
+    for n, (i, j) in enumerate(zip(incidence.response_a, incidence.response_b, strict=True)):
         d[n, i] += 1
         d[n, j] -= 1
     return d
@@ -122,7 +122,7 @@ class Dense:
 
 def problem_of(world: World, rows: np.ndarray, group: list[int]) -> tuple[MixedProblem, torch.Tensor, torch.Tensor]:
     data = labelled(world.features, world.facts(rows), prompts=False, margins=False)
-    x, label = data.first - data.second, data.label
+    x, label = data.response_a - data.response_b, data.label
     problem = MixedProblem(
         x, lambda s: F.pairwise_loss(s, label, tau=1.0), torch.tensor(group), Incidence.of(*data.rows)
     )
@@ -183,7 +183,9 @@ def test_scores_without_a_fold_are_close_to_those_of_a_refit() -> None:
         effect = np.zeros(80)
         effect[refit.incidence.rows] = fit.effect.numpy()
         pairs = world.pairs.take(rows[held.numpy()])
-        sides = [world.features.responses[r] @ fit.weight.numpy() + effect[r] for r in (pairs.first, pairs.second)]
+        sides = [
+            world.features.responses[r] @ fit.weight.numpy() + effect[r] for r in (pairs.response_a, pairs.response_b)
+        ]
         right = torch.from_numpy(sides[0] - sides[1])
         assert (mean[held] - right).norm() < 0.15 * (stale[held] - right).norm()
         if held[1] == 1:
@@ -202,7 +204,7 @@ def test_one_label_left_out_is_close_to_a_refit_without_it() -> None:
         refit, x, label = problem_of(world, rows, [0] * 3)
         dense = Dense.of(x, refit.incidence, label, precision.expand(3), 0.8)
         pair = world.pairs.take(np.array([n]))
-        i, j = pair.first[0], pair.second[0]
+        i, j = pair.response_a[0], pair.response_b[0]
         d = (refit.incidence.rows == i).astype(float) - (refit.incidence.rows == j)
         g = world.features.responses[i] - world.features.responses[j]
         e = torch.from_numpy(np.concatenate([g.astype(float), d]))
@@ -229,9 +231,9 @@ def dense_covariance(model, world: World, pairs: Pairs, rows: np.ndarray = SEEN)
     count = len(world.features.responses)
 
     def jacobian(some: Pairs) -> torch.Tensor:
-        sides = [torch.from_numpy(world.features.responses[s]).double() for s in (some.first, some.second)]
+        sides = [torch.from_numpy(world.features.responses[s]).double() for s in (some.response_a, some.response_b)]
         out = torch.zeros(len(some), count, dtype=torch.float64)
-        for n, (i, j) in enumerate(zip(some.first, some.second, strict=True)):
+        for n, (i, j) in enumerate(zip(some.response_a, some.response_b, strict=True)):
             out[n, i] += 1
             out[n, j] -= 1
         return torch.cat([model.module.design(*sides).gradients(), out], 1)
@@ -256,10 +258,14 @@ def world() -> World:
 def test_moments_and_covariances_are_those_of_the_dense_hessian(world: World) -> None:
     model = Laplace(**FIXED).fit(Bt(), world.features, world.facts(SEEN), seed=0)
     more = Pairs(np.array([0, 4, 1]), np.array([0, 9, 30]), np.zeros(3, np.int64))  # itself, and across prompts
-    sides = ("first", "second", "prompt")
+    sides = ("response_a", "response_b", "prompt")
     pairs = Pairs(*(np.concatenate([getattr(world.pairs, side), getattr(more, side)]) for side in sides))
     turn = np.arange(51) % 3 == 0
-    pairs = Pairs(np.where(turn, pairs.second, pairs.first), np.where(turn, pairs.first, pairs.second), pairs.prompt)
+    pairs = Pairs(
+        np.where(turn, pairs.response_b, pairs.response_a),
+        np.where(turn, pairs.response_a, pairs.response_b),
+        pairs.prompt,
+    )
     expected = dense_covariance(model, world, pairs)
     moments, kernel = model.moments(world.features, pairs), model.kernel(world.features, pairs)
     torch.testing.assert_close(moments.variance, expected.diagonal(), rtol=1e-6, atol=1e-9)
@@ -274,7 +280,7 @@ def test_cyclic_blocks_are_linearised_with_effects_beside_them() -> None:
     planted = make_world(60, 4, 4, 0.5, seed=1)
     rng = np.random.default_rng(0)
     plane = np.linalg.qr(rng.standard_normal((4, 2)))[0]
-    u, v = (planted.features.responses[s] @ plane for s in (planted.pairs.first, planted.pairs.second))
+    u, v = (planted.features.responses[s] @ plane for s in (planted.pairs.response_a, planted.pairs.response_b))
     turn = 3 * (u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0])
     label = (rng.random(len(turn)) < 1 / (1 + np.exp(-turn))).astype(float)
     world, rows = replace(planted, label=label), np.arange(300)
@@ -283,7 +289,7 @@ def test_cyclic_blocks_are_linearised_with_effects_beside_them() -> None:
     data, point = world.facts(rows), Point(**FIXED).fit(Gpm(dim=4), world.features, world.facts(rows), seed=0)
     assert torch.equal(point.moments(world.features, world.pairs).mean, model.moments(world.features, world.pairs).mean)
     slope = torch.sigmoid(model.moments(world.features, data.pairs).mean) - torch.from_numpy(data.label)
-    incidence = Incidence.of(data.pairs.first, data.pairs.second)
+    incidence = Incidence.of(data.pairs.response_a, data.pairs.response_b)
     at = np.searchsorted(model.effects.rows.numpy()[order := np.argsort(model.effects.rows.numpy())], incidence.rows)
     effect = model.effects.mean[torch.from_numpy(order[at])]
     assert (incidence.back(slope) + effect / 0.8).abs().max() < 2e-3  # a stationary point in the effects
@@ -310,9 +316,11 @@ def test_a_response_of_another_table_adds_its_prior_variance_and_no_mean(world: 
     longer = Features(np.concatenate([world.features.responses, other.responses]), world.features.prompts)
     assert torch.equal(model.moments(longer, few).mean, model.moments(world.features, few).mean)
     row = model.kernel(other, few).row(0)
-    g = torch.from_numpy(other.responses[few.first] - other.responses[few.second]).double()
+    g = torch.from_numpy(other.responses[few.response_a] - other.responses[few.response_b]).double()
     weights = g @ model.weights.covariance @ g[0]
-    shares = torch.from_numpy((few.first == 0).astype(float) - (few.second == 0) + (few.second == 1) - (few.first == 1))
+    shares = torch.from_numpy(
+        (few.response_a == 0).astype(float) - (few.response_b == 0) + (few.response_b == 1) - (few.response_a == 1)
+    )
     torch.testing.assert_close(row, weights + 0.8 * shares)  # pairs of one response share its prior
 
 
@@ -334,7 +342,7 @@ def test_no_variance_is_the_model_without_effects_to_the_byte(world: World, tmp_
 
 
 def test_without_a_response_in_two_labels_effects_are_off_and_it_is_said(world: World) -> None:
-    once = np.flatnonzero((world.pairs.first % 2 == 0) & (world.pairs.second == world.pairs.first + 1))
+    once = np.flatnonzero((world.pairs.response_a % 2 == 0) & (world.pairs.response_b == world.pairs.response_a + 1))
     model = Laplace(response_variance="auto").fit(Bt(), world.features, world.facts(once), seed=0)
     assert model.effects is None
     assert model.summary()["response_variance"] == 0
@@ -366,8 +374,8 @@ def test_probabilities_are_calibrated_whether_pairs_share_two_one_or_no_response
         effects += model.effects is not None
         rest = np.setdiff1d(np.arange(len(world.pairs)), rows)
         pairs = world.pairs.take(rest)
-        seen = np.unique(np.concatenate([world.pairs.first[rows], world.pairs.second[rows]]))
-        shared = np.isin(pairs.first, seen).astype(int) + np.isin(pairs.second, seen)
+        seen = np.unique(np.concatenate([world.pairs.response_a[rows], world.pairs.response_b[rows]]))
+        shared = np.isin(pairs.response_a, seen).astype(int) + np.isin(pairs.response_b, seen)
         moments = model.moments(world.features, pairs)
         p = F.expected_probability(moments.mean, moments.variance, moments.tau).numpy()
         for k in range(3):
@@ -416,7 +424,7 @@ def test_weights_count_labels_in_fits_precisions_and_variances(world: World) -> 
     for facts in (replace(data, weight=weight), twice):
         seen = labelled(world.features, facts, prompts=False, margins=False)
         loss = OnData(PairLoss(Laplace(), 1.0), seen)
-        evidence.append(LinearProblem(seen.first - seen.second, loss).solve(1.5).log_evidence)
+        evidence.append(LinearProblem(seen.response_a - seen.response_b, loss).solve(1.5).log_evidence)
     assert evidence[0] == pytest.approx(evidence[1], abs=1e-6)
     with pytest.raises(DataError, match="weight > 0"):
         Point().fit(Bt(), world.features, replace(data, weight=np.zeros(len(SEEN))), seed=0)

@@ -84,7 +84,7 @@ def test_the_training_loss_is_the_mixed_likelihood_and_the_divergence_of_the_var
         model.log_variance.weight.zero_()
     settings = Amortized(mixing=0.0, prior_variance=0.05)
     noise = torch.randn(2, 20, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    score = model.module(data.first, data.second) / settings.tau
+    score = model.module(data.response_a, data.response_b) / settings.tau
     likelihood = torch.nn.functional.binary_cross_entropy_with_logits(score, data.label)
     one = 0.5 * 4 * (0.2 / 0.05 - 1 - math.log(0.2 / 0.05))
     got = model.training_loss(settings, data, 0.3, noise)

@@ -44,9 +44,9 @@ def pool(labels: int, seed: int = 0) -> tuple[Features, Comparisons, Pairs, np.n
 @pytest.mark.parametrize("how", ["heldout", "evidence"])
 def test_the_precisions_chosen_together_are_as_good_as_the_best_of_a_grid(how: str) -> None:
     features, data, _, _ = pool(100)
-    x = torch.from_numpy(features.responses[data.pairs.first] - features.responses[data.pairs.second]).double()
+    x = torch.from_numpy(features.responses[data.pairs.response_a] - features.responses[data.pairs.response_b]).double()
     label, group = torch.from_numpy(data.label), torch.tensor([0] * NOISE + [1] * TOLD)
-    incidence = Incidence.of(data.pairs.first, data.pairs.second)
+    incidence = Incidence.of(data.pairs.response_a, data.pairs.response_b)
     problem = MixedProblem(x, lambda s: F.pairwise_loss(s, label, tau=1.0), group, incidence)
     rows = np.arange(100)
     splits = [
@@ -91,11 +91,11 @@ def test_every_weight_has_its_blocks_prior_variance(posterior, head) -> None:
     noise, told = summary["prior_precision_noise"], summary["prior_precision_told"]
     precision = torch.tensor([noise] * NOISE + [told] * TOLD, dtype=torch.float64)
     assert summary["prior_precision"] == pytest.approx(precision.log().mean().exp().item())
-    sides = [torch.from_numpy(features.responses[s]).double() for s in (data.pairs.first, data.pairs.second)]
+    sides = [torch.from_numpy(features.responses[s]).double() for s in (data.pairs.response_a, data.pairs.response_b)]
     x = sides[0] - sides[1]
     prob = torch.sigmoid(model.moments(features, data.pairs).mean)
     covariance = torch.linalg.inv(x.T @ ((prob * (1 - prob))[:, None] * x) + torch.diag(precision))
-    g = torch.from_numpy(features.responses[test.first] - features.responses[test.second]).double()
+    g = torch.from_numpy(features.responses[test.response_a] - features.responses[test.response_b]).double()
     expected = ((g @ covariance) * g).sum(1)
     if isinstance(posterior, Ensemble):
         assert 0.7 < (model.moments(features, test).variance / expected).mean() < 1.4

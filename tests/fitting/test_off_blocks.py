@@ -15,8 +15,8 @@ from bgpm.types import Features, Pairs
 
 def labelled(n, p, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    first, second = (torch.randn(n, p, generator=generator, dtype=torch.float64) for _ in range(2))
-    return LabelledTensors(first, second, None, torch.ones(n, dtype=torch.float64), None, np.arange(n))
+    response_a, response_b = (torch.randn(n, p, generator=generator, dtype=torch.float64) for _ in range(2))
+    return LabelledTensors(response_a, response_b, None, torch.ones(n, dtype=torch.float64), None, np.arange(n))
 
 
 def made(data, curvature, variance):
@@ -36,14 +36,14 @@ def test_before_any_label_it_is_the_field_of_random_blocks():
     n = 200_000
     alpha = (2 / field.scale) ** 0.5  # P, Q ~ N(0, I / alpha) give 2 / alpha^2 times the wedge product's kernel
     p, q = (torch.randn(n, 20, generator=generator, dtype=torch.float64) / alpha**0.5 for _ in range(2))
-    scores = (p @ data.first.T) * (q @ data.second.T) - (p @ data.second.T) * (q @ data.first.T)
+    scores = (p @ data.response_a.T) * (q @ data.response_b.T) - (p @ data.response_b.T) * (q @ data.response_a.T)
     products = scores[:, :, None] * scores[:, None, :]
-    rows = field.block(data.first, data.second, data.first, data.second)
+    rows = field.block(data.response_a, data.response_b, data.response_a, data.response_b)
     assert ((products.mean(0) - rows).abs() < 5 * products.std(0) / n**0.5).all()
-    torch.testing.assert_close(rows.diagonal(), field.variance(data.first, data.second))
+    torch.testing.assert_close(rows.diagonal(), field.variance(data.response_a, data.response_b))
     assert (
-        field.variance(data.first, data.second).mean().item() == 0.3
-        or abs(field.variance(data.first, data.second).mean().item() - 0.3) < 1e-12
+        field.variance(data.response_a, data.response_b).mean().item() == 0.3
+        or abs(field.variance(data.response_a, data.response_b).mean().item() - 0.3) < 1e-12
     )
 
 
@@ -52,22 +52,24 @@ def test_labels_condition_it_like_a_gaussian_process_within_its_directions():
     data, new = labelled(30, p), labelled(7, p, seed=3)
     curvature = torch.rand(30, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     field = made(data, curvature, 1.7)
-    x, y = torch.cat([data.first, new.first]), torch.cat([data.second, new.second])
+    x, y = torch.cat([data.response_a, new.response_a]), torch.cat([data.response_b, new.response_b])
     prior = field.scale * wedge_kernel(x, y)
     known = prior[:30, :30] + torch.diag(1 / curvature)
     expected = prior[30:, 30:] - prior[30:, :30] @ torch.linalg.solve(known, prior[:30, 30:])
-    rows = field.block(new.first, new.second, new.first, new.second)
+    rows = field.block(new.response_a, new.response_b, new.response_a, new.response_b)
     torch.testing.assert_close(rows, expected, rtol=1e-8, atol=1e-10)
-    torch.testing.assert_close(field.variance(new.first, new.second), expected.diagonal(), rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(
+        field.variance(new.response_a, new.response_b), expected.diagonal(), rtol=1e-8, atol=1e-10
+    )
 
 
 def test_more_labels_never_widen_it_and_never_go_below_the_exact_posterior():
     p = DIRECTIONS + 6
     data, new = labelled(60, p), labelled(9, p, seed=3)
-    none = made(data, torch.zeros(60, dtype=torch.float64), 1.0).variance(new.first, new.second)
-    some = made(data, torch.full((60,), 0.2, dtype=torch.float64), 1.0).variance(new.first, new.second)
+    none = made(data, torch.zeros(60, dtype=torch.float64), 1.0).variance(new.response_a, new.response_b)
+    some = made(data, torch.full((60,), 0.2, dtype=torch.float64), 1.0).variance(new.response_a, new.response_b)
     scale = made(data, torch.zeros(60, dtype=torch.float64), 1.0).scale
-    x, y = torch.cat([data.first, new.first]), torch.cat([data.second, new.second])
+    x, y = torch.cat([data.response_a, new.response_a]), torch.cat([data.response_b, new.response_b])
     prior = scale * wedge_kernel(x, y)
     known = prior[:60, :60] + 5 * torch.eye(60, dtype=torch.float64)
     exact = (prior[60:, 60:] - prior[60:, :60] @ torch.linalg.solve(known, prior[:60, 60:])).diagonal()
@@ -79,16 +81,16 @@ def test_draws_have_its_covariance():
     data, new = labelled(20, DIRECTIONS + 3), labelled(4, DIRECTIONS + 3, seed=3)
     field = made(data, torch.full((20,), 0.2, dtype=torch.float64), 1.0)
     n = 100_000
-    drawn = field.evaluate(field.draw(n, generator=torch.Generator().manual_seed(4)), new.first, new.second)
+    drawn = field.evaluate(field.draw(n, generator=torch.Generator().manual_seed(4)), new.response_a, new.response_b)
     products = drawn[:, :, None] * drawn[:, None, :]
-    rows = field.block(new.first, new.second, new.first, new.second)
+    rows = field.block(new.response_a, new.response_b, new.response_a, new.response_b)
     assert ((products.mean(0) - rows).abs() < 5 * products.std(0) / n**0.5).all()
     assert (drawn.mean(0).abs() < 5 * drawn.std(0) / n**0.5).all()
 
 
 def test_parallel_answers_leave_nothing_open():
     data = labelled(5, 6)
-    parallel = LabelledTensors(data.first, 2 * data.first, None, data.label, None, data.group)
+    parallel = LabelledTensors(data.response_a, 2 * data.response_a, None, data.label, None, data.group)
     assert made(parallel, torch.ones(5, dtype=torch.float64), 1.0) is None
 
 

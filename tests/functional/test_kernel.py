@@ -39,8 +39,8 @@ class World:
         r = D if rows is None else len(rows)
         self.weights, self.phi = draw(D, P, seed=1), draw(11, P, seed=2)
         generator = torch.Generator().manual_seed(3)
-        self.first, self.second = (torch.randint(11, (N,), generator=generator) for _ in range(2))
-        self.phi_i, self.phi_j = self.phi[self.first], self.phi[self.second]
+        self.response_a, self.response_b = (torch.randint(11, (N,), generator=generator) for _ in range(2))
+        self.phi_i, self.phi_j = self.phi[self.response_a], self.phi[self.response_b]
         self.gates = 0.5 + draw(N, D // 2, seed=4).abs()
         kept = torch.zeros(D, P, dtype=torch.bool)
         kept[list(range(D) if rows is None else rows)] = True
@@ -66,7 +66,7 @@ class World:
     def kernel(self, posterior, indexed: bool = False) -> F.LinearisedKernel:
         if indexed:
             mean = self.phi @ self.weights.T
-            return F.indexed_pair_kernel(mean, self.phi, self.first, self.second, posterior, self.gates)
+            return F.indexed_pair_kernel(mean, self.phi, self.response_a, self.response_b, posterior, self.gates)
         means = self.phi_i @ self.weights.T, self.phi_j @ self.weights.T
         return F.pair_kernel(*means, self.phi_i, self.phi_j, posterior, self.gates)
 
@@ -177,7 +177,7 @@ def test_single_precision_features_are_used_in_the_precision_of_the_posterior(in
     means = world.phi @ world.weights.T, world.phi_i @ world.weights.T, world.phi_j @ world.weights.T
     monkeypatch.setattr(module, "_CONVERTED", 4 * P)  # several chunks of conversion
     if indexed:
-        kernel = F.indexed_pair_kernel(means[0], narrow[0], world.first, world.second, posterior, world.gates)
+        kernel = F.indexed_pair_kernel(means[0], narrow[0], world.response_a, world.response_b, posterior, world.gates)
     else:
         kernel = F.pair_kernel(means[1], means[2], narrow[1], narrow[2], posterior, world.gates)
     assert kernel.row(2).dtype == torch.float64

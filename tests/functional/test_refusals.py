@@ -49,7 +49,12 @@ GOOD: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "pair_kernel": (F.pair_kernel, MEANS | PHI | {"posterior": FULL} | GATES),
     "indexed_pair_kernel": (
         F.indexed_pair_kernel,
-        {"mean": MEANS["mean_i"], "phi": PHI["phi_i"], "first": torch.arange(N), "second": torch.arange(N).flip(0)}
+        {
+            "mean": MEANS["mean_i"],
+            "phi": PHI["phi_i"],
+            "response_a": torch.arange(N),
+            "response_b": torch.arange(N).flip(0),
+        }
         | {"posterior": FULL}
         | GATES,
     ),

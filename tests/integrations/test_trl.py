@@ -11,7 +11,7 @@ import pytest
 import torch
 from backbone_models import TEMPLATE, write_tiny_decoder
 from conftest import write_tiny_bert
-from small_model import ANSWERS, PROMPTS, trained
+from small_model import PROMPTS, RESPONSES, trained
 
 from bgpm.errors import ConfigError, DataError
 from bgpm.inference import PreferenceModel, ResponseSet
@@ -36,7 +36,7 @@ def model(encoder: Path) -> PreferenceModel:
 
 def test_a_reward_is_the_mean_probability_of_winning_in_its_group(model: PreferenceModel) -> None:
     prompts = [PROMPTS[0], PROMPTS[1], PROMPTS[0], PROMPTS[1], PROMPTS[0]]  # groups need not lie together
-    completions = [ANSWERS[0], ANSWERS[1], ANSWERS[2], ANSWERS[3], ANSWERS[1]]
+    completions = [RESPONSES[0], RESPONSES[1], RESPONSES[2], RESPONSES[3], RESPONSES[1]]
     got = GroupReward(model)(prompts=prompts, completions=completions, completion_ids=[[1]] * 5, step=3)
     for prompt in set(prompts):
         rows = [row for row in range(5) if prompts[row] == prompt]
@@ -49,14 +49,14 @@ def test_a_reward_is_the_mean_probability_of_winning_in_its_group(model: Prefere
 
 def test_messages_are_read_as_the_texts_they_hold(model: PreferenceModel) -> None:
     chat = [[{"role": "user", "content": PROMPTS[0]}]] * 2
-    told = GroupReward(model)(chat, [[{"role": "assistant", "content": text}] for text in ANSWERS[:2]])
-    assert told == pytest.approx(GroupReward(model)([PROMPTS[0]] * 2, ANSWERS[:2]), abs=1e-9)
+    told = GroupReward(model)(chat, [[{"role": "assistant", "content": text}] for text in RESPONSES[:2]])
+    assert told == pytest.approx(GroupReward(model)([PROMPTS[0]] * 2, RESPONSES[:2]), abs=1e-9)
 
 
 @pytest.mark.parametrize("head", [Bt(), Gpm()], ids=["bt", "gpm"])
 def test_pessimism_takes_off_the_deviation_of_the_mean_under_the_joint_posterior(encoder: Path, head: Model) -> None:
     model = trained(encoder, head, Laplace(prior_precision=0.2))
-    completions = [*ANSWERS[:3], ANSWERS[1]]  # one comes twice: its own copy is a certain tie
+    completions = [*RESPONSES[:3], RESPONSES[1]]  # one comes twice: its own copy is a certain tie
     prompts = [PROMPTS[0]] * 4
     draws, pessimism = 20_000, 2.0
     plain = np.array(GroupReward(model)(prompts, completions))
@@ -83,13 +83,13 @@ def test_pessimism_takes_off_the_deviation_of_the_mean_under_the_joint_posterior
 
 def test_what_cannot_be_rewarded_is_one_sentence(encoder: Path, model: PreferenceModel) -> None:
     with pytest.raises(DataError, match=r"one completion, .* per_device_train_batch_size a multiple of num_generat"):
-        GroupReward(model)([PROMPTS[0], PROMPTS[0], PROMPTS[1]], ANSWERS[:3])
+        GroupReward(model)([PROMPTS[0], PROMPTS[0], PROMPTS[1]], RESPONSES[:3])
     with pytest.raises(ConfigError, match="pessimism: expected"):
         GroupReward(model, pessimism=-1.0)
     with pytest.raises(ConfigError, match="draws: expected 2"):
         GroupReward(model, draws=1)
     point = trained(encoder, Gpm(), Point(prior_precision=1.0))
-    assert len(GroupReward(point)([PROMPTS[0]] * 2, ANSWERS[:2])) == 2
+    assert len(GroupReward(point)([PROMPTS[0]] * 2, RESPONSES[:2])) == 2
     with pytest.raises(ConfigError, match="posterior: point knows no uncertainty"):
         GroupReward(point, pessimism=1.0)
 
@@ -132,14 +132,14 @@ def test_the_judge_names_the_better_completion_in_either_order(model: Preference
     base = judges().BasePairwiseJudge
     judge = pairwise_judge(model)
     assert isinstance(judge, base)
-    mean = model.matrix(PROMPTS[0], ANSWERS).mean
+    mean = model.matrix(PROMPTS[0], RESPONSES).mean
     pairs = [(i, j) for i, j in itertools.permutations(range(4), 2)]
-    got = judge.judge([PROMPTS[0]] * 12, [[ANSWERS[i], ANSWERS[j]] for i, j in pairs])
+    got = judge.judge([PROMPTS[0]] * 12, [[RESPONSES[i], RESPONSES[j]] for i, j in pairs])
     assert got == [int(mean[i, j] < 0) for i, j in pairs]
     assert set(got) == {0, 1}
-    assert judge.judge([PROMPTS[0]], [[ANSWERS[0], ANSWERS[0]]]) == [0]
+    assert judge.judge([PROMPTS[0]], [[RESPONSES[0], RESPONSES[0]]]) == [0]
     with pytest.raises(DataError, match="compares two completions, got 3"):
-        judge.judge([PROMPTS[0]], [ANSWERS[:3]])
+        judge.judge([PROMPTS[0]], [RESPONSES[:3]])
 
 
 def test_without_judges_there_is_a_sentence_that_says_what_to_do(

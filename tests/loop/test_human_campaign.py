@@ -85,7 +85,9 @@ class Campaign:
         start.main()
         pool = read_table(self.root / "data/pool/pairs.parquet")
         text = read_table(self.root / "data/pool/responses.parquet", ["text"])["text"]
-        better = [goodness(text[a]) > goodness(text[b]) for a, b in zip(pool["first"], pool["second"], strict=True)]
+        better = [
+            goodness(text[a]) > goodness(text[b]) for a, b in zip(pool["response_a"], pool["response_b"], strict=True)
+        ]
         self.truth = dict(zip(pool["pair_id"], np.array(better, float).tolist(), strict=True))
 
     def label(self, arm: str, k: int = 0) -> None:
@@ -174,9 +176,9 @@ def test_an_audited_pair_that_is_chosen_becomes_a_label_and_is_not_asked_again(c
     for k in range(last):
         before, after = read("audits", k), read("labels", k + 1)
         new = after["pair_id"][after["round"] == k + 1]
-        bought = np.isin(new, before["pair_id"])
-        chosen += int(bought.sum())
-        assert not set(new[bought]) & set(made.asked[k + 1])
+        acquired = np.isin(new, before["pair_id"])
+        chosen += int(acquired.sum())
+        assert not set(new[acquired]) & set(made.asked[k + 1])
     assert chosen
     everything = [pair for asked in made.asked for pair in asked]
     assert len(set(everything)) == len(everything)

@@ -36,7 +36,7 @@ def pool(make_pool):
 
 def better(pool: Pool) -> np.ndarray:
     reward = pool.features.responses[:, 0]
-    return (reward[pool.pairs.first] > reward[pool.pairs.second]).astype(float)
+    return (reward[pool.pairs.response_a] > reward[pool.pairs.response_b]).astype(float)
 
 
 def loop_on(pool: Pool, source, **settings) -> Loop:

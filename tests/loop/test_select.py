@@ -40,16 +40,16 @@ def test_a_batch_is_what_was_asked_for_or_what_is_left(kind, left, make_pool):
     drawn = make_pool(prompts=3)
     n = len(drawn.pairs)
     table = {
-        "first": drawn.pairs.first,
-        "second": drawn.pairs.second,
+        "response_a": drawn.pairs.response_a,
+        "response_b": drawn.pairs.response_b,
         "prompt": drawn.pairs.prompt,
         "key": drawn.keys,
         "pair_id": np.array([f"id {row}" for row in range(n)], object),
         "split": np.full(n, "pool", object),
     }
     pool, model = Pool(table, drawn.features), Model(drawn)
-    bought = np.arange(left, n)
-    scores = score(Entropy(), model, pool, bought, generator=np.random.default_rng(0))
+    acquired = np.arange(left, n)
+    scores = score(Entropy(), model, pool, acquired, generator=np.random.default_rng(0))
     batch = select(build(Selection, kind, {}), pool, scores, lambda: model, 5, generator=np.random.default_rng(1))
     assert len(batch["pair"]) == min(left, 5)
     assert set(batch["pair"].tolist()) <= set(range(left))

@@ -13,7 +13,7 @@ from bgpm.types import Features
 
 def test_a_column_of_weights_says_how_often_each_label_counts() -> None:
     rows = np.arange(6)
-    table = {"first": 2 * rows, "second": 2 * rows + 1, "prompt": rows, "split": np.full(6, "pool")}
+    table = {"response_a": 2 * rows, "response_b": 2 * rows + 1, "prompt": rows, "split": np.full(6, "pool")}
     responses = np.random.default_rng(0).standard_normal((12, 2)).astype(np.float32)
     pool = Pool(table, Features(responses, np.zeros((6, 1), np.float32)))
     label, margin = np.array([1.0, 0, 1, 1, 0, 1]), np.full(6, np.nan)

@@ -11,7 +11,7 @@ import yaml
 from conftest import tiny_benchmark, tiny_pool, with_changes, write_jsonl
 
 from bgpm.acquisition.bald import Bald
-from bgpm.annotations.store import Answer, LabelStore
+from bgpm.annotations.store import Annotation, LabelStore
 from bgpm.data.tables import read_table, where
 from bgpm.errors import LabelsPendingError
 from bgpm.loop.loop import Loop
@@ -108,16 +108,16 @@ def test_people_who_answer_in_two_goes_leave_draws_as_they_were(project: Path) -
     batch = read_table(project / "data/start/batch.parquet")
     store = LabelStore(project / "data/annotations/ada.jsonl")
 
-    def answer(rows: slice) -> None:
+    def response(rows: slice) -> None:
         with store.writer():
             store.extend(
-                Answer(name, 1.0, "ada", "2026-01-01T00:00:00+00:00") for name in batch["pair_id"][rows].tolist()
+                Annotation(name, 1.0, "ada", "2026-01-01T00:00:00+00:00") for name in batch["pair_id"][rows].tolist()
             )
 
-    answer(slice(0, 3))
+    response(slice(0, 3))
     with pytest.raises(LabelsPendingError):
         label.main("start")
-    answer(slice(3, None))
+    response(slice(3, None))
     label.main("start")
     labels = read_table(project / "data/start/labels.parquet")
     for name in ("draw", "q", "pool_size"):

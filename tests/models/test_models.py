@@ -20,7 +20,7 @@ VARIANTS = {
     "gpm with gates": ("gpm", {"prompt_gates": True}),
     "gpm as published": ("gpm", {"bt_block": False, "bias": False, "normalize": "sphere"}),
     "gpm on the sphere with gates": ("gpm", {"bt_block": False, "normalize": "mean", "prompt_gates": True, "dim": 4}),
-    "gpm of free blocks": ("gpm", {"bt_block": False}),
+    "gpm of cyclic blocks": ("gpm", {"bt_block": False}),
     "pairpm": ("pairpm", {"hidden": 6}),
 }
 
@@ -46,11 +46,11 @@ def test_every_registered_model_is_tried_here():
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_swapping_the_answers_flips_the_score_exactly(variant, inputs):
-    first, second, prompt = inputs
+    response_a, response_b, prompt = inputs
     module = made(variant)
-    assert torch.equal(module(first, second, prompt), -module(second, first, prompt))
-    assert torch.count_nonzero(module(first, second, prompt)) == N
-    assert torch.count_nonzero(module(first, first, prompt)) == 0
+    assert torch.equal(module(response_a, response_b, prompt), -module(response_b, response_a, prompt))
+    assert torch.count_nonzero(module(response_a, response_b, prompt)) == N
+    assert torch.count_nonzero(module(response_a, response_a, prompt)) == 0
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -64,24 +64,26 @@ def test_the_design_is_the_gradient_in_the_last_layers_weights(variant, inputs):
 
 
 def test_bradley_terry_is_a_difference_of_linear_rewards(inputs):
-    first, second, _ = inputs
+    response_a, response_b, _ = inputs
     module = made("bt")
     reward = module.weight.detach()[0]
-    torch.testing.assert_close(module(first, second), (first - second) @ reward, rtol=1e-13, atol=1e-13)
-    assert torch.equal(module.embed(first)[:, 1], torch.ones(N, dtype=torch.float64))
+    torch.testing.assert_close(
+        module(response_a, response_b), (response_a - response_b) @ reward, rtol=1e-13, atol=1e-13
+    )
+    assert torch.equal(module.embed(response_a)[:, 1], torch.ones(N, dtype=torch.float64))
 
 
 def test_a_gpm_whose_free_blocks_are_not_built_is_bradley_terry(inputs):
-    first, second, _ = inputs
+    response_a, response_b, _ = inputs
     none = build(Model, "gpm", {}).build(P, generator=torch.Generator().manual_seed(0), blocks=0)
-    assert torch.equal(none(first, second), made("bt")(first, second))
+    assert torch.equal(none(response_a, response_b), made("bt")(response_a, response_b))
 
 
 def test_the_general_score_is_the_sum_of_gated_determinants(inputs):
-    first, second, prompt = inputs
+    response_a, response_b, prompt = inputs
     module = made("gpm with gates")
     slow = []
-    for x, y, z in zip(first.tolist(), second.tolist(), prompt.tolist(), strict=True):
+    for x, y, z in zip(response_a.tolist(), response_b.tolist(), prompt.tolist(), strict=True):
         logits = [sum(w * f for w, f in zip(row, z, strict=True)) for row in module.gate_weight.tolist()]
         total = sum(torch.tensor(logits).exp().tolist())
         u = [sum(w * f for w, f in zip(row, x, strict=True)) for row in module.weight.tolist()]
@@ -90,7 +92,7 @@ def test_the_general_score_is_the_sum_of_gated_determinants(inputs):
         gates = [3 * torch.tensor(g).exp().item() / total for g in logits]
         slow.append(sum(gates[l] * (u[2 * l] * v[2 * l + 1] - u[2 * l + 1] * v[2 * l]) for l in range(3)))
     torch.testing.assert_close(
-        module(first, second, prompt), torch.tensor(slow, dtype=torch.float64), rtol=1e-6, atol=1e-6
+        module(response_a, response_b, prompt), torch.tensor(slow, dtype=torch.float64), rtol=1e-6, atol=1e-6
     )
 
 
@@ -108,7 +110,7 @@ def test_gates_start_at_one_and_always_sum_to_the_number_of_blocks(inputs):
 
 
 def test_the_bias_lets_free_blocks_express_a_reward_on_centred_features(inputs):
-    first, second, _ = inputs
+    response_a, response_b, _ = inputs
     reward = torch.arange(1.0, P + 1, dtype=torch.float64)
     for bias, gap in ((True, 1e-10), (False, 1.0)):
         module = GeneralPreference(P, blocks=1, bt_block=False, bias=bias, generator=torch.Generator().manual_seed(0))
@@ -116,14 +118,16 @@ def test_the_bias_lets_free_blocks_express_a_reward_on_centred_features(inputs):
             module.weight.zero_()
             module.weight[0, :P] = reward
             module.weight[1, -1] = P**-0.5
-        assert (((module(first, second) - (first - second) @ reward).abs().max() < gap) == bias) or not bias
+        assert (
+            ((module(response_a, response_b) - (response_a - response_b) @ reward).abs().max() < gap) == bias
+        ) or not bias
 
 
 def test_pair_network_reads_both_answers_at_once(inputs):
-    first, second, _ = inputs
+    response_a, response_b, _ = inputs
     module = PairNetwork(P, 6, generator=torch.Generator().manual_seed(0))
-    third = first.flip(0)
-    loop = module(first, second) + module(second, third) + module(third, first)
+    third = response_a.flip(0)
+    loop = module(response_a, response_b) + module(response_b, third) + module(third, response_a)
     assert loop.abs().max() > 1e-3  # a difference of rewards would sum to zero around a triangle
 
 

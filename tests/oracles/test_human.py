@@ -15,7 +15,7 @@ from bgpm.annotations import store
 from bgpm.annotations.store import folder_by_pair
 from bgpm.data.tables import write_table
 from bgpm.errors import ConfigError, DataError, LabelsPendingError
-from bgpm.oracles import Oracle, OracleFiles, Question
+from bgpm.oracles import Oracle, OracleFiles, Query
 from bgpm.oracles.human import Human
 from bgpm.registry import build
 
@@ -37,10 +37,10 @@ def said(pair_id: str, label: float | None, annotator: str = "ada", **more: Any)
 
 
 def ask(files: OracleFiles, *pair_ids: str) -> list[float]:
-    verdicts = Human()([Question(pair_id, 0) for pair_id in pair_ids], files)
+    verdicts = Human()([Query(pair_id, 0) for pair_id in pair_ids], files)
     assert verdicts.label.dtype == np.float64
     assert np.isnan(verdicts.margin).all()
-    assert len(verdicts.margin) == len(verdicts.label) == len(verdicts.answers)
+    assert len(verdicts.margin) == len(verdicts.label) == len(verdicts.annotations)
     return verdicts.label.tolist()
 
 
@@ -108,14 +108,14 @@ def test_a_pair_nobody_answered_stops_with_what_to_do(files: OracleFiles) -> Non
 
 def test_a_pair_waits_until_enough_different_people_answered(files: OracleFiles) -> None:
     twice = Human(annotators_per_pair=2)
-    questions = [Question(pair_id, 0) for pair_id in "pq"]
+    queries = [Query(pair_id, 0) for pair_id in "pq"]
     write(files, "a.jsonl", said("p", 0), said("p", 0), said("q", 1), said("q", None, "bo"))
     with pytest.raises(
         LabelsPendingError, match=r"^1 of 2 pairs of .* wait for labels by 2 people each, the first is p"
     ):
-        twice(questions, files)
+        twice(queries, files)
     write(files, "b.jsonl", said("p", 0.5, "bo"))
-    assert twice(questions, files).label.tolist() == [0.25, 1.0]
+    assert twice(queries, files).label.tolist() == [0.25, 1.0]
 
 
 def test_without_any_file_everybody_waits(files: OracleFiles) -> None:
@@ -202,10 +202,10 @@ def test_a_price_is_a_number(key: str, price: float) -> None:
 
 def test_a_probability_counts_and_a_skipped_pair_is_answered_without_a_label(files: OracleFiles) -> None:
     write(files, "a.jsonl", said("p", 0.7), said("q", None), said("r", None), said("r", 0.2, "bo"))
-    verdicts = Human()([Question(pair_id, 0) for pair_id in "pqr"], files)
+    verdicts = Human()([Query(pair_id, 0) for pair_id in "pqr"], files)
     np.testing.assert_array_equal(verdicts.label, [0.7, np.nan, 0.2])
     assert verdicts.annotators.tolist() == [1, 0, 1]
-    assert [len(some) for some in verdicts.answers] == [1, 1, 2]
+    assert [len(some) for some in verdicts.annotations] == [1, 1, 2]
 
 
 def test_across_files_the_later_answer_counts_and_one_without_a_time_is_the_earlier(files: OracleFiles) -> None:

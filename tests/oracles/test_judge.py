@@ -23,7 +23,7 @@ from oracles.chat_service import Request, Response, Service, completion, serve
 
 from bgpm.data.tables import write_table
 from bgpm.errors import ConfigError, LabelsPendingError
-from bgpm.oracles import Oracle, OracleFiles, Question
+from bgpm.oracles import Oracle, OracleFiles, Query
 from bgpm.oracles._chat import Reply
 from bgpm.oracles._replies import read_reply
 from bgpm.oracles.judge import Judge, position_bias, reconcile
@@ -41,10 +41,11 @@ def write_pool(folder: Path, *, swap: bool = False) -> OracleFiles:
     n = len(QUALITY) // 2
     write_table(folder / "pool/prompts.parquet", {"text": [f"question {k} about {{response_b}}" for k in range(n)]})
     write_table(folder / "pool/responses.parquet", {"text": [f"answer {q}" for q in QUALITY]})
-    first, second = np.arange(2 * n).reshape(n, 2)[:, :: -1 if swap else 1].T
+    response_a, response_b = np.arange(2 * n).reshape(n, 2)[:, :: -1 if swap else 1].T
     names = [f"{k}:{'down' if swap else 'up'}" for k in range(n)]
     write_table(
-        folder / "pool/pairs.parquet", {"pair_id": names, "prompt": np.arange(n), "first": first, "second": second}
+        folder / "pool/pairs.parquet",
+        {"pair_id": names, "prompt": np.arange(n), "response_a": response_a, "response_b": response_b},
     )
     write_table(folder / "batch.parquet", {"pair": np.arange(n)})
     return OracleFiles(folder / "truth.parquet", folder / "annotations", folder / "batch.parquet", folder / "pool")
@@ -57,8 +58,8 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OracleFiles:
     return write_pool(tmp_path)
 
 
-def questions(direction: str = "up") -> list[Question]:
-    return [Question(f"{k}:{direction}", 0) for k in range(len(TRUTH))]
+def queries(direction: str = "up") -> list[Query]:
+    return [Query(f"{k}:{direction}", 0) for k in range(len(TRUTH))]
 
 
 def better(request: Request) -> str:
@@ -81,12 +82,12 @@ def logprobs(text: str, **alternatives: float) -> dict[str, Any]:
 
 
 def labels(service: Service, files: OracleFiles, **changes: Any) -> list[float]:
-    return judge(service, **changes)(questions(), files).label.tolist()
+    return judge(service, **changes)(queries(), files).label.tolist()
 
 
 def test_each_pair_is_asked_in_both_orders_and_the_label_speaks_of_the_batchs_order(files: OracleFiles) -> None:
     with serve(honest) as service:
-        verdicts = judge(service, price_input=10.0, price_output=30.0)(questions(), files)
+        verdicts = judge(service, price_input=10.0, price_output=30.0)(queries(), files)
     assert verdicts.label.tolist() == TRUTH
     assert verdicts.annotators.tolist() == [2] * 5
     np.testing.assert_allclose(verdicts.cost, 2 * (100 * 10 + 1 * 30) / 1e6)
@@ -108,18 +109,18 @@ def test_each_pair_is_asked_in_both_orders_and_the_label_speaks_of_the_batchs_or
 
 def test_a_question_that_was_asked_is_answered_from_the_store(files: OracleFiles) -> None:
     with serve(honest) as service:
-        first = judge(service)(questions(), files)
-        again = judge(service)([replace(q, seed=s) for q in questions() for s in (0, 1)], files)
+        first = judge(service)(queries(), files)
+        again = judge(service)([replace(q, seed=s) for q in queries() for s in (0, 1)], files)
         assert len(service.requests) == 10
     assert again.label.tolist() == [label for label in TRUTH for _ in range(2)]
     store = judge(service).store(files.annotations)
     assert store.path.name == "judge-lab-m-1.jsonl"
-    assert {(a.source, a.annotator, a.shown) for a in store.answers()} == {
+    assert {(a.source, a.annotator, a.shown) for a in store.annotations()} == {
         ("judge", "lab/m-1 (ab)", "ab"),
         ("judge", "lab/m-1 (ba)", "ba"),
     }
-    assert {a.id for some in first.answers for a in some} == {a.id for a in store.answers()}
-    assert all(a.at and a.note in "AB" for a in store.answers())
+    assert {a.id for some in first.annotations for a in some} == {a.id for a in store.annotations()}
+    assert all(a.at and a.note in "AB" for a in store.annotations())
 
 
 def test_without_a_service_or_a_key_what_was_answered_is_still_there(
@@ -147,10 +148,10 @@ def test_another_model_request_or_template_is_another_question(files: OracleFile
 def test_a_pool_shuffled_anew_asks_nothing_and_turns_the_labels(files: OracleFiles, tmp_path: Path) -> None:
     with serve(honest) as service:
         labels(service, files)
-        turned = judge(service)(questions("down"), write_pool(tmp_path, swap=True))
+        turned = judge(service)(queries("down"), write_pool(tmp_path, swap=True))
         assert len(service.requests) == 10
     assert turned.label.tolist() == [1 - label for label in TRUTH]
-    assert [a.shown for a in turned.answers[0]] == ["ab", "ba"]
+    assert [a.shown for a in turned.annotations[0]] == ["ab", "ba"]
 
 
 def test_a_judge_that_looks_at_the_place_only_is_found_out(
@@ -177,20 +178,20 @@ def test_a_judge_that_looks_at_the_place_only_is_found_out(
     ],
 )
 def test_two_orders_become_one_label(ab: float | None, ba: float | None, average: float, tie: float) -> None:
-    from bgpm.annotations.store import Answer
+    from bgpm.annotations.store import Annotation
 
-    one, other = Answer("p", ab, "m (ab)", ""), Answer("p", ba, "m (ba)", "", shown="ba")
+    one, other = Annotation("p", ab, "m (ab)", ""), Annotation("p", ba, "m (ba)", "", shown="ba")
     np.testing.assert_allclose(reconcile(one, other, "average"), average)
     np.testing.assert_allclose(reconcile(one, other, "tie"), tie)
 
 
 def test_position_bias_counts_pairs_that_the_place_decided_both_times() -> None:
-    from bgpm.annotations.store import Answer
+    from bgpm.annotations.store import Annotation
 
     pairs = [(1, 0), (1, 0), (0, 1), (1, 1), (0.5, 0), (None, 0)]
-    answers = [(Answer("p", a, "m", ""), Answer("p", b, "m", "")) for a, b in pairs]
-    assert position_bias(answers) == (0.4, 0.2)
-    assert all(math.isnan(share) for share in position_bias(answers[-1:]))
+    annotations = [(Annotation("p", a, "m", ""), Annotation("p", b, "m", "")) for a, b in pairs]
+    assert position_bias(annotations) == (0.4, 0.2)
+    assert all(math.isnan(share) for share in position_bias(annotations[-1:]))
 
 
 @pytest.mark.parametrize(
@@ -247,12 +248,12 @@ def test_an_unreadable_reply_is_asked_for_again_and_then_the_judge_abstains(file
         return completion("Well, it depends." if "answer 3" in request.shown else better(request))
 
     with serve(stubborn) as service:
-        verdicts = judge(service, price_input=10.0)(questions(), files)
+        verdicts = judge(service, price_input=10.0)(queries(), files)
         assert len(service.requests) == 8 + 2 * 2
         np.testing.assert_array_equal(verdicts.label, [np.nan, *TRUTH[1:]])
         assert verdicts.annotators.tolist() == [0, 2, 2, 2, 2]
         np.testing.assert_allclose(verdicts.cost, np.array([4, 2, 2, 2, 2]) * 1e-3)
-        judge(service)(questions(), files)
+        judge(service)(queries(), files)
         assert len(service.requests) == 12  # an abstention is an answer
         service.behave = honest
         assert labels(service, files, attempts=3) == TRUTH
@@ -268,7 +269,7 @@ def test_one_bad_reply_is_mended_by_the_next(files: OracleFiles) -> None:
         return completion(None if fresh else better(request))
 
     with serve(once) as service:
-        verdicts = judge(service, price_input=10.0)(questions(), files)
+        verdicts = judge(service, price_input=10.0)(queries(), files)
     assert verdicts.label.tolist() == TRUTH
     assert verdicts.annotators.tolist() == [2] * 5
     np.testing.assert_allclose(verdicts.cost, 4e-3)  # both replies were paid for
@@ -581,7 +582,7 @@ def test_an_answer_taken_back_is_asked_for_again(files: OracleFiles) -> None:
     with serve(honest) as service:
         labels(service, files)
         store = judge(service).store(files.annotations)
-        wrong = store.answers()[0]
+        wrong = store.annotations()[0]
         store.undo(wrong.id, wrong.annotator)
         assert labels(service, files) == TRUTH
         assert len(service.requests) == 11
@@ -611,7 +612,7 @@ def test_settings_that_cannot_work_are_refused_before_any_request(
         with pytest.raises(ConfigError, match=re.escape(message)) as caught:
             oracle.check(files.annotations)
         with pytest.raises(ConfigError, match=re.escape(message)):
-            oracle(questions(), files)
+            oracle(queries(), files)
         assert service.requests == []
     assert KEY not in str(caught.value)
 

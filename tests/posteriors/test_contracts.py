@@ -149,8 +149,8 @@ def test_the_kernel_is_the_covariance_of_samples_and_has_the_variance_on_its_dia
     products = drawn[:, :, None] * drawn[:, None, :]
     assert ((products.mean(0) - rows).abs() < 5 * products.std(0) / n**0.5 + 1e-12).all()
     turned = Pairs(
-        np.where(np.arange(8) % 2, pairs.second, pairs.first),
-        np.where(np.arange(8) % 2, pairs.first, pairs.second),
+        np.where(np.arange(8) % 2, pairs.response_b, pairs.response_a),
+        np.where(np.arange(8) % 2, pairs.response_a, pairs.response_b),
         pairs.prompt,
     )
     sign = torch.tensor([1.0, -1.0], dtype=torch.float64).repeat(4)
@@ -230,7 +230,7 @@ def test_no_pairs_have_no_moments(posterior, head, world):
 def test_a_feature_that_is_not_finite_names_its_row(posterior, head, world):
     p, fitted = world
     model, module = parts(posterior, head)
-    for bad, where in ((math.nan, p.data.pairs.first[2]), (math.inf, p.test.second[4])):
+    for bad, where in ((math.nan, p.data.pairs.response_a[2]), (math.inf, p.test.response_b[4])):
         responses = p.features.responses.copy()
         responses[where, 1] = bad
         broken = Features(responses, p.features.prompts)
@@ -242,17 +242,17 @@ def test_a_feature_that_is_not_finite_names_its_row(posterior, head, world):
 
 
 @every
-@pytest.mark.parametrize("case", ["one label", "one side", "identical answers", "one prompt"])
+@pytest.mark.parametrize("case", ["one label", "one side", "identical responses", "one prompt"])
 def test_hard_labels_are_fitted_and_everything_stays_finite(posterior, head, case, world):
     p, _ = world
     rows = np.arange(1 if case == "one label" else 12)
     pairs, label = p.data.pairs.take(rows), p.data.label[rows]
     if case == "one side":
         label = np.ones(12)
-    if case == "identical answers":
-        pairs = Pairs(pairs.first, pairs.first, pairs.prompt)
+    if case == "identical responses":
+        pairs = Pairs(pairs.response_a, pairs.response_a, pairs.prompt)
     if case == "one prompt":
-        pairs = Pairs(pairs.first, pairs.second, np.zeros(12, np.int64))
+        pairs = Pairs(pairs.response_a, pairs.response_b, np.zeros(12, np.int64))
     model, module = parts(posterior, head)
     fitted = model.fit(module, p.features, Comparisons(pairs, label), seed=0)
     moments = fitted.moments(p.features, p.test)

@@ -120,7 +120,9 @@ def test_without_a_curvature_of_its_own_such_a_loss_is_an_error():
 def test_the_laplace_precision_is_the_fisher_information_of_the_labels_as_they_are_given(problem):
     p = flipped(problem(120, 4, linear=4.0), 0)
     model = Laplace(error_rate=0.15, prior_precision=2.0, structure="full").fit(Bt(), p.features, p.data, seed=0)
-    x = torch.from_numpy(p.features.responses[p.data.pairs.first] - p.features.responses[p.data.pairs.second]).double()
+    x = torch.from_numpy(
+        p.features.responses[p.data.pairs.response_a] - p.features.responses[p.data.pairs.response_b]
+    ).double()
     score = x @ model.module.weight[0]
     information = F.fisher_weight(score, torch.zeros_like(score), error_rate=0.15)
     precision = x.T @ (information[:, None] * x) + 2.0 * torch.eye(4, dtype=torch.float64)

@@ -27,7 +27,7 @@ def rock_paper_scissors(prompts=120, held_out=60, p=16, noise=0.6, seed=0):
     responses = (centres[kind] + noise * rng.standard_normal((3 * prompts, p))).astype(np.float32)
     rows = np.array([[3 * q + a, 3 * q + b, q] for q in range(prompts) for a, b in itertools.combinations(range(3), 2)])
     pairs = Pairs(*rows.T.copy())
-    wins = (kind[pairs.second] - kind[pairs.first]) % 3 == 1
+    wins = (kind[pairs.response_b] - kind[pairs.response_a]) % 3 == 1
     train = pairs.prompt >= held_out
     features = Features(responses, np.zeros((prompts, p), np.float32))
     return features, Comparisons(pairs.take(train), wins[train].astype(float)), pairs.take(~train), wins[~train]
@@ -59,7 +59,7 @@ def test_bradley_terry_guesses_on_cycles(cycles):
         (Amortized(), PUBLISHED),
         (Point(prior_precision=2.0, folds=2), Pairpm()),
     ],
-    ids=["point gpm", "laplace gpm", "ensemble gpm", "laplace gpm of free blocks", "amortized", "pairpm"],
+    ids=["point gpm", "laplace gpm", "ensemble gpm", "laplace gpm of cyclic blocks", "amortized", "pairpm"],
 )
 def test_models_that_can_be_cyclic_are_right_on_held_out_triples(posterior, head, cycles):
     assert accuracy(posterior, head, cycles) >= 0.95

@@ -26,7 +26,9 @@ def weight_of(settings, p, data=None):
 
 def slope_at(weight, p, derivative):
     """Gradient of the summed loss at a reward, from a derivative of the loss in the score given by hand."""
-    x = torch.from_numpy(p.features.responses[p.data.pairs.first] - p.features.responses[p.data.pairs.second]).double()
+    x = torch.from_numpy(
+        p.features.responses[p.data.pairs.response_a] - p.features.responses[p.data.pairs.response_b]
+    ).double()
     return x.T @ derivative(x @ weight)
 
 
@@ -160,7 +162,9 @@ def test_members_differ_by_their_prior_where_no_label_is(problem):
         .item()
         for perturbed in (True, False)
     ]
-    prior = ((p.features.responses[p.test.first] - p.features.responses[p.test.second]) ** 2).sum(1).mean() / 4.0
+    prior = ((p.features.responses[p.test.response_a] - p.features.responses[p.test.response_b]) ** 2).sum(
+        1
+    ).mean() / 4.0
     assert 0.6 * prior < spread[0] < 1.2 * prior
     assert 0 <= spread[1] < spread[0] / 5
 
@@ -175,7 +179,7 @@ def test_an_ensembles_moments_are_those_of_its_members(problem):
 
 
 def _sides(p):
-    return [torch.from_numpy(p.features.responses[rows]).double() for rows in (p.test.first, p.test.second)]
+    return [torch.from_numpy(p.features.responses[rows]).double() for rows in (p.test.response_a, p.test.response_b)]
 
 
 @pytest.mark.parametrize("kind", ["point", "ensemble"])

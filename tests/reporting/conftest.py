@@ -63,14 +63,23 @@ class Run:
             {"prompt_id": [f"q{q}" for q in range(prompts)], "text": texts, "section": section, "split": split},
         )
         owner = np.repeat(np.arange(prompts), 4)
-        answers = [f"Answer {r} to prompt {q}. " + "and so on " * int(rng.integers(1, 60)) for r, q in enumerate(owner)]
+        responses = [
+            f"Answer {r} to prompt {q}. " + "and so on " * int(rng.integers(1, 60)) for r, q in enumerate(owner)
+        ]
         write_table(
             data / "pool/responses.parquet",
-            {"response_id": [f"r{r}" for r in range(len(owner))], "prompt": owner, "text": answers},
+            {"response_id": [f"r{r}" for r in range(len(owner))], "prompt": owner, "text": responses},
         )
-        first, second = (np.concatenate([4 * np.arange(prompts) + i for i in rows]) for rows in ((0, 0, 1), (1, 2, 3)))
-        prompt = first // 4
-        table = {"pair_id": [f"p{n}" for n in range(len(first))], "prompt": prompt, "first": first, "second": second}
+        response_a, response_b = (
+            np.concatenate([4 * np.arange(prompts) + i for i in rows]) for rows in ((0, 0, 1), (1, 2, 3))
+        )
+        prompt = response_a // 4
+        table = {
+            "pair_id": [f"p{n}" for n in range(len(response_a))],
+            "prompt": prompt,
+            "response_a": response_a,
+            "response_b": response_b,
+        }
         write_table(
             data / "pool/pairs.parquet",
             {**table, "section": section[prompt], "subset": section[prompt], "split": split[prompt]},
@@ -90,7 +99,7 @@ class Run:
         logit = np.log(accuracy(labels) / (1 - accuracy(labels)))
         logit = logit[:, None] + self.difficulty + rng.normal(0, 4 * noise, (self.seeds, len(labels), 1))
         right = rng.binomial(self.pairs, 1 / (1 + np.exp(-1.1 * logit))).astype(float)
-        rows, bought = [], []
+        rows, acquired = [], []
         for s in range(self.seeds):
             pool = rng.permutation(np.flatnonzero(self.pair_split == "pool"))
             for k, n in enumerate(labels.tolist()):
@@ -117,7 +126,7 @@ class Run:
                 ]
                 size = 32
                 part = pool[(size * k) % len(pool) :][:size]
-                bought.append(
+                acquired.append(
                     {
                         "seed": np.full(len(part), s),
                         "round": np.full(len(part), k),
@@ -161,7 +170,7 @@ class Run:
                 "right": right.ravel(),
             },
         )
-        write_table(folder / "labels.parquet", concatenate(bought))
+        write_table(folder / "labels.parquet", concatenate(acquired))
 
     def pool(self, s: int, k: int, n: int, score: float, rng: np.random.Generator) -> list[tuple[object, ...]]:
         """Rows of the second prize on a pool of 400 pairs whose inferred labels are a little better than held-out."""
@@ -180,7 +189,7 @@ class Run:
         rule = {"heldout": {"all": 0.55}, "benchmark": {"all": 0.5} | dict.fromkeys(SECTIONS, 0.5)}
         value = {
             "labels": 288,
-            "notes": ["length: the longer answer is taken for the better one"],
+            "notes": ["length: the longer response is taken for the better one"],
             "rules": {"first": rule, "length": rule, "words": rule},
         }
         (self.root / "data/baselines.json").write_text(json.dumps(value), encoding="utf-8")

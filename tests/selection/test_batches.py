@@ -43,7 +43,7 @@ def information(c, rows):
 def refitted_variance(pool, c, rows):
     """Variances after the weights' posterior precision has taken in these labels, by inversion."""
     phi = pool.features.responses.astype(np.float64)
-    apart = phi[c.pairs.first] - phi[c.pairs.second]
+    apart = phi[c.pairs.response_a] - phi[c.pairs.response_b]
     precision = np.linalg.inv(pool.weight_covariance)
     for n in rows:
         precision += fisher(c)[n] * np.outer(apart[n], apart[n])
@@ -134,7 +134,7 @@ def test_bald_grows_with_the_variance():
 def test_lazy_evaluation_recomputes_few_values_and_misses_nothing(make_pool):
     pool = make_pool(prompts=800, dim=20, spread=2.0)
     phi = pool.features.responses.astype(np.float64)
-    apart = torch.tensor(phi[pool.pairs.first] - phi[pool.pairs.second])
+    apart = torch.tensor(phi[pool.pairs.response_a] - phi[pool.pairs.response_b])
     covariance = torch.tensor(pool.weight_covariance)
     mean, variance = apart @ torch.tensor(pool.weight_mean), ((apart @ covariance) * apart).sum(1)
     weight, asked = F.fisher_weight(mean, variance), []
@@ -178,7 +178,7 @@ def test_each_pick_of_coreset_is_farthest_from_the_earlier_ones(make_pool):
     c = make_pool().candidates()
     values = rng(1).random(len(c))
     batch = Coreset()(c, values, 20, generator=rng())
-    x = (c.features.responses[c.pairs.first] - c.features.responses[c.pairs.second]).astype(np.float64)
+    x = (c.features.responses[c.pairs.response_a] - c.features.responses[c.pairs.response_b]).astype(np.float64)
     distance = np.minimum(np.linalg.norm(x[:, None] - x[None], axis=2), np.linalg.norm(x[:, None] + x[None], axis=2))
     assert batch.rows[0] == values.argmax()
     assert batch.gains[0] == pytest.approx(np.linalg.norm(x[batch.rows[0]]), rel=1e-5)
@@ -194,19 +194,19 @@ def test_each_pick_of_coreset_is_farthest_from_the_earlier_ones(make_pool):
 
 def blobs(make_pool, sizes):
     """Pairs whose feature differences lie in tight groups of these sizes, up to sign."""
-    pool = make_pool(prompts=sum(sizes), answers=2)
+    pool = make_pool(prompts=sum(sizes), responses=2)
     group = np.repeat(np.arange(len(sizes)), sizes)
     noise = rng(4)
     responses = np.zeros((2 * len(group), 6), np.float32)
     directions = 10 * np.eye(6, dtype=np.float32)[:, :]
     signs = noise.choice([-1, 1], len(group))[:, None]
-    responses[pool.pairs.first] = signs * (directions[group] + 0.1 * noise.random((len(group), 6), np.float32))
+    responses[pool.pairs.response_a] = signs * (directions[group] + 0.1 * noise.random((len(group), 6), np.float32))
     return replace(pool, features=Features(responses, pool.features.prompts)).candidates(), group
 
 
 def test_cluster_takes_the_best_of_each_group(make_pool):
     c, group = blobs(make_pool, (40, 30, 20, 10))
-    values = rng(1).random(len(c)) + 2.0 * (group == 0)  # by value alone, only the first group would be bought
+    values = rng(1).random(len(c)) + 2.0 * (group == 0)  # by value alone, only the first group would be acquired
     batch = Cluster(clusters=4)(c, values, 12, generator=rng())
     for g in range(4):
         best = np.flatnonzero(group == g)[np.argsort(-values[group == g])[:3]]

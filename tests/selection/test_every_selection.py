@@ -182,7 +182,7 @@ def test_a_value_that_is_not_finite_is_refused_with_the_pairs_key(kind, bad, mak
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_features_that_are_not_finite_are_refused_with_the_pairs_key(kind, bad, make_pool):
     candidates = make_pool().candidates()
-    candidates.features.responses[[candidates.pairs.first[9], candidates.pairs.second[9]], 1] = bad
+    candidates.features.responses[[candidates.pairs.response_a[9], candidates.pairs.response_b[9]], 1] = bad
     touched = [k for k in candidates.keys if k.startswith(candidates.keys[9].split(":")[0])]
     with pytest.raises(NumericsError, match="feature difference of pair") as error:
         select(kind, candidates, some_values(len(candidates)), 5)

@@ -20,7 +20,7 @@ def choose(pool, labels, design, seed=0):
 
 def differences(pool):
     phi = pool.features.responses.astype(np.float64)
-    return phi[pool.pairs.first] - phi[pool.pairs.second]
+    return phi[pool.pairs.response_a] - phi[pool.pairs.response_b]
 
 
 def test_the_seed_set_is_no_selector():

@@ -47,17 +47,17 @@ def test_probabilities_are_those_of_the_formula_to_the_last_pair(make_pool, unif
 def test_pairs_are_drawn_as_often_as_is_said(make_pool):
     c = make_pool(prompts=2).candidates()
     values = np.linspace(0, 1, len(c)) ** 2
-    first, second, times = Counter(), Counter(), 3000
+    response_a, response_b, times = Counter(), Counter(), 3000
     for seed in range(times):
         rows = Weighted(uniform=0.3)(c, values, 2, generator=rng(seed)).rows.tolist()
-        first[rows[0]] += 1
-        second[rows[1]] += 1
+        response_a[rows[0]] += 1
+        response_b[rows[1]] += 1
     q = 0.3 / len(c) + 0.7 * values / values.sum()
     then = sum(
         q[n] * np.where(np.arange(len(c)) == n, 0, 0.3 / (len(c) - 1) + 0.7 * values / (values.sum() - values[n]))
         for n in range(len(c))
     )
-    for found, expected in ((first, q), (second, then)):
+    for found, expected in ((response_a, q), (response_b, then)):
         share = np.array([found[n] for n in range(len(c))]) / times
         assert np.abs(share - expected).max() < 4 * np.sqrt(expected * (1 - expected) / times).max()
 

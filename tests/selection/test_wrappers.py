@@ -61,7 +61,7 @@ def test_the_inner_selector_counts_drawn_labels_as_known(make_pool, inner):
     batch = Hybrid(random_share=0.5, inner=inner)(c, np.zeros(len(c)), 8, generator=rng())
     weight = F.fisher_weight(torch.tensor(c.mean), torch.tensor(c.variance), c.tau)
     phi = pool.features.responses.astype(np.float64)
-    apart = phi[c.pairs.first] - phi[c.pairs.second]
+    apart = phi[c.pairs.response_a] - phi[c.pairs.response_b]
     precision = np.linalg.inv(pool.weight_covariance)
     for t, row in enumerate(batch.rows.tolist()):
         left = torch.tensor(np.einsum("np,pq,nq->n", apart, np.linalg.inv(precision), apart))
@@ -76,7 +76,7 @@ def test_the_inner_selector_counts_drawn_labels_as_known(make_pool, inner):
 def test_coreset_goes_away_from_what_was_drawn(make_pool):
     c = make_pool().candidates()
     batch = Hybrid(random_share=0.5, inner="coreset")(c, rng(1).random(len(c)), 10, generator=rng())
-    x = (c.features.responses[c.pairs.first] - c.features.responses[c.pairs.second]).astype(np.float64)
+    x = (c.features.responses[c.pairs.response_a] - c.features.responses[c.pairs.response_b]).astype(np.float64)
     distance = np.minimum(np.linalg.norm(x[:, None] - x[None], axis=2), np.linalg.norm(x[:, None] + x[None], axis=2))
     for t in range(5, 10):
         assert batch.gains[t] == pytest.approx(distance[:, batch.rows[:t]].min(axis=1).max(), rel=1e-5)
@@ -132,7 +132,7 @@ def test_what_the_inner_selector_needs_is_asked_of_the_posterior_before_any_work
 
 
 def density_by_sorting(c, k):
-    x = (c.features.responses[c.pairs.first] - c.features.responses[c.pairs.second]).astype(np.float64)
+    x = (c.features.responses[c.pairs.response_a] - c.features.responses[c.pairs.response_b]).astype(np.float64)
     distance = np.minimum(np.linalg.norm(x[:, None] - x[None], axis=2), np.linalg.norm(x[:, None] + x[None], axis=2))
     np.fill_diagonal(distance, np.inf)
     kth = np.sort(distance, axis=1)[:, k - 1]
@@ -159,9 +159,11 @@ def test_a_denser_pair_is_never_worth_less_also_where_values_are_negative(make_p
 def test_an_outlier_of_high_value_is_left_alone(make_pool):
     pool = make_pool()
     responses = pool.features.responses.copy()
-    responses[pool.pairs.first[7]] *= 30
+    responses[pool.pairs.response_a[7]] *= 30
     c = replace(pool, features=Features(responses, pool.features.prompts)).candidates()
-    far = np.flatnonzero((c.pairs.first == pool.pairs.first[7]) | (c.pairs.second == pool.pairs.first[7]))
+    far = np.flatnonzero(
+        (c.pairs.response_a == pool.pairs.response_a[7]) | (c.pairs.response_b == pool.pairs.response_a[7])
+    )
     values = np.ones(len(c))
     values[far] = 1.5
     assert set(TopK()(c, values, 3, generator=rng()).rows) <= set(far)
@@ -175,7 +177,7 @@ def test_copies_and_single_pairs_have_a_density_too(make_pool):
     assert ((density[40:] > 0) & (density[40:] < 1)).all()
     np.testing.assert_array_equal(_density(points[:40], 5, 2048), 1)
     np.testing.assert_array_equal(_density(points[50:51], 5, 2048), 1)
-    c = make_pool(prompts=1, answers=2).candidates()
+    c = make_pool(prompts=1, responses=2).candidates()
     assert Dense()(c, np.array([0.4]), 1, generator=rng()).gains == [0.4]
 
 
@@ -197,7 +199,7 @@ def test_chunks_change_nothing(monkeypatch):
 
 def test_features_that_are_not_finite_are_refused_by_name(make_pool):
     c = make_pool().candidates()
-    c.features.responses[c.pairs.first[9], 1] = np.inf
+    c.features.responses[c.pairs.response_a[9], 1] = np.inf
     with pytest.raises(NumericsError, match="feature difference of pair"):
         Dense()(c, np.ones(len(c)), 3, generator=rng())
 

@@ -31,10 +31,10 @@ def plan(**changes: object) -> StudyPlan:
 def test_each_count_is_a_fit_of_the_first_labels_of_one_uniform_draw() -> None:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((120, 3)).astype(np.float32)
-    first, second = np.arange(0, 120, 2), np.arange(1, 120, 2)
-    pairs = Pairs(first, second, first // 4)
+    response_a, response_b = np.arange(0, 120, 2), np.arange(1, 120, 2)
+    pairs = Pairs(response_a, response_b, response_a // 4)
     pool = Pool.of(Features(x, np.zeros((30, 3), np.float32)), pairs)
-    label = (x[first, 0] > x[second, 0]).astype(np.float64)
+    label = (x[response_a, 0] > x[response_b, 0]).astype(np.float64)
     truth = {"label": label, "margin": np.full(60, np.nan)}
     heldout = LabelledSplit(
         features=pool.features,

@@ -25,8 +25,8 @@ def pool() -> Pool:
     rng = np.random.default_rng(0)
     features = Features(rng.normal(size=(2 * PAIRS, 4)).astype(np.float32), np.zeros((1, 4), np.float32))
     table = {
-        "first": np.arange(PAIRS),
-        "second": np.arange(PAIRS, 2 * PAIRS),
+        "response_a": np.arange(PAIRS),
+        "response_b": np.arange(PAIRS, 2 * PAIRS),
         "prompt": np.zeros(PAIRS, np.int64),
         "key": np.arange(PAIRS),
         "split": np.array(["heldout"] * HELDOUT + ["pool"] * (PAIRS - HELDOUT), object),
@@ -38,7 +38,7 @@ def pool() -> Pool:
 def recorded(pool: Pool, weights: np.ndarray) -> dict[str, np.ndarray]:
     phi = pool.features.responses @ weights
     label = (np.random.default_rng(1).random(PAIRS) < expit(phi[:PAIRS] - phi[PAIRS:])).astype(np.float64)
-    label[:HELDOUT] = np.nan  # as the oracle leaves what cannot be bought
+    label[:HELDOUT] = np.nan  # as the oracle leaves what cannot be acquired
     return {"label": label, "margin": np.full(PAIRS, np.nan)}
 
 
@@ -48,9 +48,9 @@ def test_labels_are_draws_with_the_probability_that_the_fit_gives(pool, recorded
     probability = expit(moments.mean.numpy() / moments.tau)[HELDOUT:]
     draws = np.array([drawn(world, pool, np.random.default_rng(seed))["label"] for seed in range(200)])
     assert np.isnan(draws[:, :HELDOUT]).all()  # held-out pairs are not for sale here either
-    bought = draws[:, HELDOUT:]
-    assert set(np.unique(bought)) == {0.0, 1.0}
-    off = (bought.mean(0) - probability) / np.sqrt(probability * (1 - probability) / 200)
+    acquired = draws[:, HELDOUT:]
+    assert set(np.unique(acquired)) == {0.0, 1.0}
+    off = (acquired.mean(0) - probability) / np.sqrt(probability * (1 - probability) / 200)
     assert np.abs(off).max() < 4.5
     assert 0.8 < off.std() < 1.2
     assert np.ptp(probability) > 0.5  # the fit is no coin

@@ -40,12 +40,12 @@ def pool() -> tuple[Pool, dict[str, np.ndarray]]:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((PROMPTS * RESPONSES, 4)).astype(np.float32)
     reward = x @ np.array([2.0, -1.0, 0.5, 0.0]) + rng.standard_normal(len(x))
-    first, second = (
+    response_a, response_b = (
         np.concatenate([p * RESPONSES + side for p in range(PROMPTS)]) for side in np.triu_indices(RESPONSES, 1)
     )
-    pairs = Pairs(first, second, first // RESPONSES)
+    pairs = Pairs(response_a, response_b, response_a // RESPONSES)
     made = Pool.of(Features(x, np.zeros((PROMPTS, 4), np.float32)), pairs)
-    label = (reward[first] > reward[second]).astype(np.float64)
+    label = (reward[response_a] > reward[response_b]).astype(np.float64)
     return made, {"label": label, "margin": np.full(len(label), np.nan)}
 
 
@@ -59,7 +59,7 @@ def test_margin_stops_when_enough_labels_are_right_and_every_round_adds_a_share(
     assert labels == {k: 6 + 12 * k for k in range(len(labels))}
     assert all(value < 0.9 for k, value in right.items() if k < max(right))
     assert right[max(right)] >= 0.9
-    assert len(np.unique(done.bought["pair"])) == len(done.bought["pair"]) == labels[max(labels)] < 120
+    assert len(np.unique(done.acquired["pair"])) == len(done.acquired["pair"]) == labels[max(labels)] < 120
 
 
 def test_hindsight_is_the_model_without_each_label(pool: Any) -> None:

@@ -135,8 +135,8 @@ def test_a_missing_file_is_named_before_anything_is_copied(tmp_path: Path) -> No
 
 def test_the_mean_over_sources_weighs_each_source_alike(tmp_path: Path) -> None:
     # prompt 0 of a large source: 8 of 10 right; prompts 1 and 2 of a small one: 1 of 4 right
-    answers = {"prompt": [0, 1, 2], "pairs": [10.0, 2.0, 2.0], "right": [8.0, 1.0, 0.0]}
-    table = {name: np.tile(values, 2) for name, values in answers.items()}
+    responses = {"prompt": [0, 1, 2], "pairs": [10.0, 2.0, 2.0], "right": [8.0, 1.0, 0.0]}
+    table = {name: np.tile(values, 2) for name, values in responses.items()}
     write_table(tmp_path / "prompts.parquet", {"seed": np.zeros(6, int), "round": np.repeat([0, 1], 3), **table})
     write_table(tmp_path / "curve.parquet", {"round": [0, 1], "labels": [4, 8]})
     assert read_trials(tmp_path).curves == pytest.approx(np.full((1, 2), 9 / 14))
@@ -149,8 +149,8 @@ def test_arms_with_other_batch_sizes_are_compared_where_both_have_points(tmp_pat
         folder = tmp_path / str(len(labels))
         n = len(labels)
         zero, k = np.zeros(n, int), np.arange(n)
-        answers = {"seed": zero, "round": k, "prompt": zero, "pairs": np.ones(n), "right": k / n}
-        write_table(folder / "prompts.parquet", answers)
+        responses = {"seed": zero, "round": k, "prompt": zero, "pairs": np.ones(n), "right": k / n}
+        write_table(folder / "prompts.parquet", responses)
         write_table(folder / "curve.parquet", {"round": range(n), "labels": labels})
         return read_trials(folder)
 
@@ -166,8 +166,8 @@ def test_the_page_corrects_p_values_for_the_pools_of_recorded_labels(tmp_path: P
         for arm, gain in (("random", 0.0), ("entropy", step)):
             seed, k, prompt = (grid.ravel() for grid in np.indices((4, 3, 2)))
             right = np.clip(0.5 + 0.1 * k + gain, 0, 1) * 10
-            answers = {"seed": seed, "round": k, "prompt": prompt, "pairs": np.full(len(k), 10.0), "right": right}
-            write_table(tmp_path / f"loops/{pool}/{arm}/prompts.parquet", answers)
+            responses = {"seed": seed, "round": k, "prompt": prompt, "pairs": np.full(len(k), 10.0), "right": right}
+            write_table(tmp_path / f"loops/{pool}/{arm}/prompts.parquet", responses)
             write_table(tmp_path / f"loops/{pool}/{arm}/curve.parquet", {"round": [0, 1, 2], "labels": [8, 14, 20]})
     pool_plans = {pool: {"sources": [{"file": "pool.jsonl"}], "heldout": 0.3} for pool in ahead}
     pool_plans["world"]["labels"] = "fitted"

@@ -84,7 +84,7 @@ def test_an_untrained_model_reads_the_features_that_the_pipeline_froze(
     ws = request.getfixturevalue(space)
     root, model, collator, data = build(ws, FREE, Laplace(prior_precision=1.0), packed=packed, mode="full")
     features, read = frozen(ws), []
-    rows = np.concatenate([data.pairs.first[:20], data.pairs.second[:20]])
+    rows = np.concatenate([data.pairs.response_a[:20], data.pairs.response_b[:20]])
     expected = features.responses[rows], features.prompts[data.pairs.prompt[:20]]
     model.preference.module.register_forward_pre_hook(lambda module, given: read.extend(given))
     root.eval()
@@ -131,7 +131,7 @@ def test_packed_batches_teach_what_padded_ones_teach(
         given = batch(collator, range(10))
         given |= {k: v.double() for k, v in given.items() if torch.is_tensor(v) and v.is_floating_point()}
         root.double()
-        distinct = len(np.unique([data.pairs.first[:10], data.pairs.second[:10]])) + len(
+        distinct = len(np.unique([data.pairs.response_a[:10], data.pairs.response_b[:10]])) + len(
             np.unique(data.pairs.prompt[:10])
         )
         if packed:
@@ -382,7 +382,7 @@ def slow_regulariser(
 ) -> float:
     """One text after another, one token after another."""
     logs, lengths = [], []
-    for row in [*pairs.first.tolist(), *pairs.second.tolist()]:
+    for row in [*pairs.response_a.tolist(), *pairs.response_b.tolist()]:
         text = collator.of_response[row]
         assert text.ids[-1] == 1  # the closing token is part of what is said
         logits = model.net(torch.tensor([text.ids])).logits[0].double()
@@ -447,7 +447,8 @@ def test_the_lower_bound_is_that_of_the_frozen_posterior_on_the_same_noise(qwen:
     assert given["noise"].shape == (2, 12, 4)
     reference = starting_head(posterior, head, frozen(qwen), data, seed=0)
     features = [
-        torch.from_numpy(frozen(qwen).responses[rows[:12]]).double() for rows in (data.pairs.first, data.pairs.second)
+        torch.from_numpy(frozen(qwen).responses[rows[:12]]).double()
+        for rows in (data.pairs.response_a, data.pairs.response_b)
     ]
     seen = LabelledTensors(*features, None, torch.from_numpy(data.label[:12]), None, np.empty(0))
     with torch.no_grad():

@@ -148,9 +148,9 @@ def test_features_of_a_round_are_the_checkpoints_own(bert: Workspace, full: Path
 
     got = restore_backbone(full / "backbone", bert.backbone)
     texts = TextSet.read(bert.folder / "benchmark")
-    states = np.empty((len(texts.answers), got.backbone.layers, got.backbone.width), np.float32)
+    states = np.empty((len(texts.response_texts), got.backbone.layers, got.backbone.width), np.float32)
     embed(got.backbone, texts.responses(), states)
-    assert np.array_equal(got.reduction(states, list(texts.answers)), features(full, "benchmark").responses)
+    assert np.array_equal(got.reduction(states, list(texts.response_texts)), features(full, "benchmark").responses)
     assert features(full).responses.shape == np.load(bert.folder / "features/responses.npy").shape
     assert got.head.summary() == {"mode": "full", "updates": 6, "updates_kept": 6}
 

@@ -1,11 +1,11 @@
-// Labelling. An answer is kept in this browser until the server says that it is on its disk; it is sent again, under
+// Labelling. An annotation is kept in this browser until the server says that it is on its disk; it is sent again, under
 // the same id, until then.
 
 import { show } from "/text.js";
 
 const PAUSE = 120_000; // ms without a sign of life after which the time does not count
 const LONGEST_SECONDS = 86_400; // that the server takes for one pair
-const TOO_QUICK = 250; // ms in which nobody reads two answers: a key pressed twice
+const TOO_QUICK = 250; // ms in which nobody reads two responses: a key pressed twice
 const PATIENCE = 15_000; // ms after which a request counts as lost
 const LONGEST_WAIT = 8_000; // ms between two tries
 const LOOK_AGAIN = 4_000; // ms between looks for the next batch
@@ -21,10 +21,10 @@ let current = null; // the pair on the screen
 let queue = []; // the pairs after it
 let heard = 0; // states accepted so far
 let unsaved = []; // what the server has not confirmed, whoever said it: {key, path, body}
-let past = []; // answers of this visit: {id, question}
+let past = []; // annotations of this visit: {id, question}
 let refused = []; // what the server will not take: texts
 let takenBack = new Set(); // ids
-let more = false; // whether to be given pairs that need no further answer
+let more = false; // whether to be given pairs that need no further annotation
 let raw = false;
 let sending = false;
 let trouble = "";
@@ -88,7 +88,7 @@ function send(path, body) {
   try {
     localStorage.setItem(key, JSON.stringify(item));
   } catch (error) {
-    if (!(error instanceof DOMException)) throw error; // storage full or forbidden: only a reload could lose the answer
+    if (!(error instanceof DOMException)) throw error; // storage full or forbidden: only a reload could lose the annotation
   }
 }
 
@@ -132,7 +132,7 @@ async function flush() {
     } catch (error) {
       if (error instanceof Refusal) {
         forget(item);
-        const what = item.path === "/api/undo" ? "Undo" : "An answer";
+        const what = item.path === "/api/undo" ? "Undo" : "An annotation";
         refused.push(`${what}${mine(item) ? "" : ` of ${item.body.annotator}`}: ${error.message}`);
         if (annotator) refresh();
         else paint();
@@ -153,7 +153,7 @@ async function refresh() {
   try {
     const reply = await ask(`/api/state?annotator=${encodeURIComponent(name)}${more ? "&more=1" : ""}`);
     if (name !== annotator) return; // somebody else sits here now
-    if (heard === before) accept(reply); // what an answer's own reply said meanwhile is newer
+    if (heard === before) accept(reply); // what an annotation's own reply said meanwhile is newer
     if (!unsaved.length) trouble = "";
   } catch (error) {
     if (name !== annotator) return;
@@ -253,7 +253,7 @@ function paint() {
     const pending = unsaved.filter((item) => mine(item) && item.path === "/api/answer").length;
     byId("progress").max = state.total;
     byId("progress").value = state.finished;
-    text("question", `Pair ${Math.min(state.mine + pending + 1, state.total)}: which answer is better?`);
+    text("question", `Pair ${Math.min(state.mine + pending + 1, state.total)}: which response is better?`);
     const people = state.people > 1 ? `, ${state.people} people each` : "";
     text("where", `${state.batch}: ${state.finished} of ${state.total} finished${people}`);
   }
@@ -275,7 +275,7 @@ function rest() {
   const why = `${trouble}. Trying again.`;
   if (unsaved.length) {
     const words = trouble ? `${unsaved.length} not saved yet: ${why}` : "Keep this page open until they are saved.";
-    return ["Saving your last answers", words];
+    return ["Saving your last annotations", words];
   }
   if (!state) return ["No pair can be shown", why];
   const open = state.batch ? state.total - state.finished : 0;
@@ -284,7 +284,7 @@ function rest() {
   const [title, words] = !state.batch
     ? ["Nothing waits for a label", `dvc repro goes on with the labels that are there; ${next}`]
     : open
-      ? ["You have answered every pair that needed you", `${open} of ${state.total} pairs wait for somebody else.`]
+      ? ["You have annotated every pair that needed you", `${open} of ${state.total} pairs wait for somebody else.`]
       : ["This batch is finished", `Run dvc repro: ${then}`];
   return [title, trouble ? why : words];
 }
@@ -308,7 +308,7 @@ function paintRest() {
 function paintStatus() {
   const waiting = unsaved.length;
   const how = trouble ? `: ${trouble}. Trying again` : "";
-  const saved = !state?.mine ? "" : state.mine === 1 ? "1 answer saved" : `${state.mine} answers saved`;
+  const saved = !state?.mine ? "" : state.mine === 1 ? "1 annotation saved" : `${state.mine} annotations saved`;
   text("status", waiting ? `${waiting} not saved yet${how}` : trouble ? `${trouble}. Trying again` : saved);
   byId("status").classList.toggle("trouble", Boolean(trouble));
   byId("left-over").hidden = !waiting;

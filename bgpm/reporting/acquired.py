@@ -36,7 +36,7 @@ def read_pool_tables(folder: Path) -> PoolTables:
     return PoolTables(
         read_table(folder / "prompts.parquet", ["text"]),
         read_table(folder / "responses.parquet", ["text"]),
-        read_table(folder / "pairs.parquet", ["prompt", "first", "second", "section", "split"]),
+        read_table(folder / "pairs.parquet", ["prompt", "response_a", "response_b", "section", "split"]),
     )
 
 
@@ -62,7 +62,7 @@ def section_mix(result: Result, pool: PoolTables) -> str:
     names = found[np.argsort(-counts, kind="stable")][:SECTIONS_SHOWN].tolist()
     rows = [("the pool", shares(on_offer, names), "")]
     for arm in reversed(result.arms):
-        section, when = pool.pairs["section"][arm.bought["pair"]], arm.bought["round"]
+        section, when = pool.pairs["section"][arm.acquired["pair"]], arm.acquired["round"]
         rows.append((f"{arm.name}, all", shares(section[when > 0], names), "after"))
         if arm is result.arm:
             rounds = np.unique(when[when > 0]).tolist()
@@ -93,15 +93,15 @@ def _mix_row(label: str, parts: Sequence[tuple[str, float]], style: str) -> str:
 def pair_cards(result: Result, pool: PoolTables) -> str:
     """For the first seed, the pair valued most in each round, or in some, evenly spread, where there are many."""
     arm = result.arm
-    mine = np.flatnonzero((arm.bought["seed"] == arm.seeds[0]) & (arm.bought["round"] > 0))
+    mine = np.flatnonzero((arm.acquired["seed"] == arm.seeds[0]) & (arm.acquired["round"] > 0))
     if not len(mine):
         return ""
-    rounds = np.unique(arm.bought["round"][mine])
+    rounds = np.unique(arm.acquired["round"][mine])
     spread = np.linspace(0, len(rounds) - 1, min(PAIRS_SHOWN, len(rounds))).round().astype(int)
     cards = []
     for k in rounds[spread].tolist():
-        here = mine[arm.bought["round"][mine] == k]
-        value = np.nan_to_num(arm.bought["value"][here], nan=-np.inf)
+        here = mine[arm.acquired["round"][mine] == k]
+        value = np.nan_to_num(arm.acquired["value"][here], nan=-np.inf)
         cards.append(_card(arm, pool, int(here[np.argmax(value)]), k))
     drawn = arm.name == "random"
     what = "A pair of each round" if drawn else "The most informative pair of each round"
@@ -115,23 +115,23 @@ def pair_cards(result: Result, pool: PoolTables) -> str:
 
 
 def _card(arm: Arm, pool: PoolTables, row: int, k: int) -> str:
-    pair, label = int(arm.bought["pair"][row]), float(arm.bought["label"][row])
-    first, second, prompt = (int(pool.pairs[name][pair]) for name in ("first", "second", "prompt"))
+    pair, label = int(arm.acquired["pair"][row]), float(arm.acquired["label"][row])
+    response_a, response_b, prompt = (int(pool.pairs[name][pair]) for name in ("response_a", "response_b", "prompt"))
     facts = [f"round <b>{k}</b>", escape(str(pool.pairs["section"][pair])), _belief(arm, row, k)]
     facts.append("labelled <b>a tie</b>" if label == 0.5 else "<b>nobody could say</b>" if math.isnan(label) else "")
-    answers = "".join(
-        f"<div{' class=won' if won else ''}><h3>Answer {name}{': labelled better' if won else ''}</h3>"
+    responses = "".join(
+        f"<div{' class=won' if won else ''}><h3>Response {name}{': labelled better' if won else ''}</h3>"
         f"{_text(pool.responses['text'][response])}</div>"
-        for name, response, won in (("A", first, label > 0.5), ("B", second, label < 0.5))
+        for name, response, won in (("A", response_a, label > 0.5), ("B", response_b, label < 0.5))
     )
     header = "".join(f"<span>{fact}</span>" for fact in facts if fact)
     question = _text(pool.prompts["text"][prompt], "prompt")
-    return f'<article class="pair"><header>{header}</header>{question}<div class="two">{answers}</div></article>'
+    return f'<article class="pair"><header>{header}</header>{question}<div class="two">{responses}</div></article>'
 
 
 def _belief(arm: Arm, row: int, k: int) -> str:
     """What the model of the round before thought of a pair, as a probability where its temperature is known."""
-    mean, variance = float(arm.bought["mean"][row]), float(arm.bought["variance"][row])
+    mean, variance = float(arm.acquired["mean"][row]), float(arm.acquired["variance"][row])
     if math.isnan(mean) or math.isnan(variance):
         return "no belief was recorded"
     sd = math.sqrt(max(variance, 0.0))

@@ -11,7 +11,7 @@ from bgpm.data.tables import read_table, rows_of
 from bgpm.stage import POOL
 
 
-def questions(batch: Path, pool: Path = POOL) -> Iterator[dict[str, str]]:
+def batch_texts(batch: Path, pool: Path = POOL) -> Iterator[dict[str, str]]:
     """Each distinct pair of a batch as pair_id, prompt, response_a and response_b, in the order of picking.
 
     Raises:
@@ -20,7 +20,7 @@ def questions(batch: Path, pool: Path = POOL) -> Iterator[dict[str, str]]:
     yield from _texts(pool, lambda _: dict.fromkeys(read_table(batch, ["pair"])["pair"].tolist()))
 
 
-def texts(pair_ids: Sequence[str], pool: Path = POOL) -> Iterator[dict[str, str]]:
+def pair_texts(pair_ids: Sequence[str], pool: Path = POOL) -> Iterator[dict[str, str]]:
     """These pairs of the pool, likewise; StateError where one is not in it."""
     place = str(pool / "pairs.parquet")
     yield from _texts(pool, lambda names: rows_of(names, np.array(pair_ids, object), place).tolist())
@@ -29,11 +29,11 @@ def texts(pair_ids: Sequence[str], pool: Path = POOL) -> Iterator[dict[str, str]
 def _texts(pool: Path, rows: Callable[[np.ndarray], Iterable[int]]) -> Iterator[dict[str, str]]:
     prompts = read_table(pool / "prompts.parquet", ["text"])["text"]
     responses = read_table(pool / "responses.parquet", ["text"])["text"]
-    pairs = read_table(pool / "pairs.parquet", ["pair_id", "prompt", "first", "second"])
+    pairs = read_table(pool / "pairs.parquet", ["pair_id", "prompt", "response_a", "response_b"])
     for row in rows(pairs["pair_id"]):
         yield {
             "pair_id": str(pairs["pair_id"][row]),
             "prompt": str(prompts[pairs["prompt"][row]]),
-            "response_a": str(responses[pairs["first"][row]]),
-            "response_b": str(responses[pairs["second"][row]]),
+            "response_a": str(responses[pairs["response_a"][row]]),
+            "response_b": str(responses[pairs["response_b"][row]]),
         }
