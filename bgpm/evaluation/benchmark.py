@@ -18,8 +18,8 @@ RULES = {
     "rewardbench": "RewardBench's rules: a section is the mean over its subsets weighted by the published counts "
     "(math-prm as 984), the overall score the plain mean of the sections; a tie scores 0",
     "rewardbench2": "RewardBench 2's rules for a model that compares responses: an item counts when the chosen "
-    "response beats every other one (1/k where it ties with k - 1 and loses to none); under Ties a response's scalar is its "
-    "mean score against all responses of the item; the overall score is the plain mean of the subsets",
+    "response beats every other one (1/k where it ties with k - 1 and loses to none); under Ties a response's scalar "
+    "is its mean score against all responses of the item; the overall score is the plain mean of the subsets",
     "rm_bench": "RM-Bench's rules: easy, normal and hard are the chosen response in a more adorned, the same and a "
     "plainer style than the rejected one; a domain is the mean of the three, the overall score the plain mean of the "
     "domains; a tie scores 0",

@@ -194,7 +194,7 @@ def test_cut_texts_are_reported_once_with_the_limit(bert: Backbone, caplog: pyte
     texts: list[Text] = [(user("tell " * 50), "kind"), (user("tell me"), "kind " * 50), (user("tell me"), "kind")]
     embedded(dataclasses.replace(bert, max_tokens=40), texts)
     assert [r.getMessage() for r in caplog.records if r.levelname == "WARNING"] == [
-        "embed: of 3 texts 2 lost the beginning of their prompt and 1 the end of their response: more than 40 tokens"
+        "embed: of 3 texts 2 lost the beginning of their prompt and 1 the end of their response: over 40 tokens"
     ]
     caplog.clear()
     embedded(bert, texts[2:])
