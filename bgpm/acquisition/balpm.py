@@ -96,22 +96,27 @@ def _radius(here: np.ndarray, points: np.ndarray, neighbours: int) -> np.ndarray
 
 def _radius_in_trees(points: np.ndarray, neighbours: int, generator: np.random.Generator) -> np.ndarray:
     """Distance of each row to its k-th neighbour among those it shares a leaf with, [Q]; at least the exact one."""
+    import torch
+
     kept = neighbours + 1  # of each leaf, the point itself among them
     centred = (points - points.mean(0)).astype(np.float32)  # to find candidates with; distances are taken in float64
     candidates = np.empty((len(points), TREES, kept), np.int32)
+    about = np.empty(candidates.shape, np.float32)  # squared distances but for the point's own square
     for tree in range(TREES):
         for rows in _leaves(centred, max(LEAF, 8 * neighbours), generator):
-            leaf = centred[rows]
-            nearest = np.argpartition(np.square(leaf).sum(1) - 2 * leaf @ leaf.T, neighbours, axis=1)[:, :kept]
-            candidates[rows, tree] = rows[nearest]
+            leaf = torch.from_numpy(centred[rows])
+            squares, nearest = (leaf.square().sum(1) - 2 * leaf @ leaf.T).topk(kept, largest=False, sorted=False)
+            candidates[rows, tree], about[rows, tree] = rows[nearest.numpy()], squares.numpy()
     radius = np.empty(len(points))
-    step = max(1, _CHUNK // (candidates[0].size * points.shape[1]))
+    step = max(1, _CHUNK // (kept * points.shape[1]))
     for low in range(0, len(points), step):
         part = slice(low, low + step)
-        found = np.sort(candidates[part].reshape(-1, TREES * kept), axis=1)
-        apart = np.square(points[found] - points[part, None]).sum(-1)
-        apart[:, 1:][found[:, 1:] == found[:, :-1]] = np.inf  # found by several trees
-        radius[part] = np.sqrt(np.partition(apart, neighbours, axis=1)[:, neighbours])
+        found, near = (table[part].reshape(-1, TREES * kept) for table in (candidates, about))
+        order = np.argsort(found, axis=1)
+        found, near = (np.take_along_axis(table, order, 1) for table in (found, near))
+        near[:, 1:][found[:, 1:] == found[:, :-1]] = np.inf  # found by several trees
+        chosen = np.take_along_axis(found, np.argpartition(near, neighbours, axis=1)[:, :kept], 1)
+        radius[part] = np.sqrt(np.square(points[chosen] - points[part, None]).sum(-1).max(1))
     return radius
 
 
