@@ -14,7 +14,7 @@ What is different here: the published policy adds every pick of a growing batch 
 batch. The setting ``max_per_prompt`` of the selectors keeps a batch from dwelling on one prompt.
 
 Of more than `EXACT` prompts D is taken among candidates: those that share a leaf with x in one of `TREES` random trees,
-each of which halves the prompts along the line through two of them until at most `LEAF` are left (random projection
+each of which cuts the prompts in two along lines through two of them until at most `LEAF` are left (random projection
 trees; Dasgupta and Freund, STOC 2008). Exact search takes time that grows with the square of their number, and in 64
 dimensions space-partitioning trees that promise to be exact look at all prompts too. Candidates miss some neighbours,
 so D comes out larger by a factor that is nearly the same for every prompt, and a common factor does not count.
@@ -22,6 +22,7 @@ so D comes out larger by a factor that is nearly the same for every prompt, and 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import ClassVar, Literal
 
@@ -35,7 +36,7 @@ from bgpm.keys import require_finite
 from bgpm.types import Candidates, Uncertainty
 
 EXACT = 5_000  # prompts that are all compared with each other
-TREES, LEAF = 8, 512
+TREES, LEAF = 6, 384
 _CHUNK = 1 << 22  # distances held at once: 32 MiB
 
 
@@ -67,7 +68,7 @@ class Balpm(Acquisition):
         known = np.union1d(offered, acquired)
         points, here = prompts[known].astype(np.float64), prompts[offered].astype(np.float64)
         if len(points) > max(EXACT, LEAF, 8 * self.neighbours):
-            radius = _radius_in_trees(points, self.neighbours, generator)[np.searchsorted(known, offered)]
+            radius = _radius_in_trees(prompts[known], self.neighbours, generator)[np.searchsorted(known, offered)]
         else:
             radius = _radius(here, points, self.neighbours)
         if not len(radius) or not radius.any():  # a single prompt, or copies of one
@@ -95,43 +96,55 @@ def _radius(here: np.ndarray, points: np.ndarray, neighbours: int) -> np.ndarray
 
 
 def _radius_in_trees(points: np.ndarray, neighbours: int, generator: np.random.Generator) -> np.ndarray:
-    """Distance of each row to its k-th neighbour among those it shares a leaf with, [Q]; at least the exact one."""
-    import torch
+    """Distance of each row to its k-th neighbour among those it shares a leaf with, [Q]; at least the exact one.
 
+    A candidate is one integer, so that sorting needs no second array: where numbers are not negative, the bits of a
+    float32 are in the order of its value, and a row's number fits into the bits of least weight.
+    """
     kept = neighbours + 1  # of each leaf, the point itself among them
-    centred = (points - points.mean(0)).astype(np.float32)  # to find candidates with; distances are taken in float64
-    candidates = np.empty((len(points), TREES, kept), np.int32)
-    about = np.empty(candidates.shape, np.float32)  # squared distances but for the point's own square
+    centred = (points - points.mean(0, dtype=np.float64)).astype(np.float32)  # finds candidates; distances are float64
+    squares, ones = np.square(centred).sum(1, keepdims=True), np.ones((len(points), 1), np.float32)
+    left, right = np.hstack([-2 * centred, squares, ones]), np.hstack([centred, ones, squares])  # x . y is |x - y|^2
+    candidates = np.empty((len(points), TREES, kept), np.int64)  # row, then squared distance
     for tree in range(TREES):
         for rows in _leaves(centred, max(LEAF, 8 * neighbours), generator):
-            leaf = torch.from_numpy(centred[rows])
-            squares, nearest = (leaf.square().sum(1) - 2 * leaf @ leaf.T).topk(kept, largest=False, sorted=False)
-            candidates[rows, tree], about[rows, tree] = rows[nearest.numpy()], squares.numpy()
+            places = (1 << (len(rows) - 1).bit_length()) - 1
+            apart = left[rows] @ right[rows].T
+            near = np.maximum(apart, 0, out=apart).view(np.int32)
+            near &= ~places
+            near |= np.arange(len(rows), dtype=np.int32)
+            near.partition(neighbours, axis=1)
+            near = near[:, :kept]
+            candidates[rows, tree] = rows[near & places] << 32 | near & ~places
     radius = np.empty(len(points))
+    low_bits, infinite = (1 << 32) - 1, int(np.float32(np.inf).view(np.int32))
     step = max(1, _CHUNK // (kept * points.shape[1]))
     for low in range(0, len(points), step):
         part = slice(low, low + step)
-        found, near = (table[part].reshape(-1, TREES * kept) for table in (candidates, about))
-        order = np.argsort(found, axis=1)
-        found, near = (np.take_along_axis(table, order, 1) for table in (found, near))
-        near[:, 1:][found[:, 1:] == found[:, :-1]] = np.inf  # found by several trees
-        chosen = np.take_along_axis(found, np.argpartition(near, neighbours, axis=1)[:, :kept], 1)
-        radius[part] = np.sqrt(np.square(points[chosen] - points[part, None]).sum(-1).max(1))
+        found = np.sort(candidates[part].reshape(-1, TREES * kept), axis=1)
+        rows, apart = found >> 32, found & low_bits
+        apart[:, 1:][rows[:, 1:] == rows[:, :-1]] = infinite  # found by several trees
+        nearest = np.partition(apart << 32 | rows, neighbours, axis=1)[:, :kept] & low_bits
+        between = np.subtract(points[nearest], points[part, None], dtype=np.float64)
+        radius[part] = np.sqrt(np.einsum("qkp,qkp->qk", between, between).max(1))
     return radius
 
 
 def _leaves(points: np.ndarray, largest: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
-    """The rows of each leaf of one random tree: at most ``largest`` and at least half as many."""
-    waiting = [np.arange(len(points))]
+    """The rows of each leaf of one random tree: at most ``largest``, and all alike in size."""
+    levels = math.ceil(math.log2(max(1, len(points) / largest))) + 1
+    ends = points[generator.choice(len(points), (2, levels))]
+    along = (ends[0] - ends[1]) @ points.T  # one line for all nodes of a level: points are read once, in their order
+    waiting = [(np.arange(len(points)), 0)]
     while waiting:
-        rows = waiting.pop()
-        if len(rows) <= largest:
+        rows, level = waiting.pop()
+        leaves = -(-len(rows) // largest)
+        if leaves == 1:
             yield rows
             continue
-        one, two = generator.choice(len(rows), 2, replace=False)
-        half = len(rows) // 2
-        order = np.argpartition(points[rows] @ (points[rows[one]] - points[rows[two]]), half)
-        waiting += [rows[order[:half]], rows[order[half:]]]
+        cut = len(rows) * (leaves // 2) // leaves
+        order = np.argpartition(along[level][rows], cut)
+        waiting += [(rows[order[:cut]], level + 1), (rows[order[cut:]], level + 1)]
 
 
 def _count_within(here: np.ndarray, radius: np.ndarray, others: np.ndarray, times: np.ndarray) -> np.ndarray:

@@ -294,10 +294,10 @@ def test_balpms_trees_compare_each_prompt_with_a_bounded_number_of_others():
     points[:3_000] = 0  # copies cannot be told apart by a line
     leaves = list(balpm._leaves(points, 100, np.random.default_rng(1)))
     assert sorted(np.concatenate(leaves).tolist()) == list(range(5_000))
-    assert 50 <= min(map(len, leaves)) <= max(map(len, leaves)) <= 100
+    assert 95 <= min(map(len, leaves)) <= max(map(len, leaves)) <= 100
     radius = balpm._radius_in_trees(points.astype(np.float64), 10, np.random.default_rng(1))
     exact = balpm._radius(points.astype(np.float64), points.astype(np.float64), 10)
-    assert (radius >= exact).all()
+    assert (radius >= exact * (1 - 1e-12)).all()
     assert not radius[:3_000].any()
 
 
