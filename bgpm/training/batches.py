@@ -70,7 +70,7 @@ class Collator:
         wanted += [("prompt", row) for row in pairs.prompt.tolist()] if self.prompts else []
         place = {name: number for number, name in enumerate(dict.fromkeys(wanted))}
         texts = [(self.of_response if kind == "response" else self.of_prompt)[row] for kind, row in place]
-        batch, responses = self._padded(texts) if self.packed is None else self._packed(texts, self.packed)
+        batch, said_of = self._padded(texts) if self.packed is None else self._packed(texts, self.packed)
         batch |= {
             "which": np.array([place[name] for name in wanted]),
             "label": self.data.label[chosen].astype(np.float32),
@@ -82,7 +82,7 @@ class Collator:
             read = [of_response[responses], *([of_prompt[pairs.prompt]] if self.prompts else [])]
             batch["statistics"] = np.concatenate(read)
         if self.spoken:
-            of = [responses[place["response", row]] for row in responses]
+            of = [said_of[place["response", row]] for row in responses]
             said = [np.array([target, predictor, np.full(len(target), n)]) for n, (target, predictor) in enumerate(of)]
             batch["spoken"] = np.concatenate(said, 1)
         if self.noise_dim:

@@ -233,8 +233,8 @@ ROWS = torch.arange(N)
             ShapeError,
             r"distinct rows in 0\.\.5",
         ),
-        (lambda: F.indexed_pair_kernel(MEAN, PHI, ROWS, ROWS + 1, FULL), ShapeError, "second from 1 to 9"),
-        (lambda: F.indexed_pair_kernel(MEAN, PHI, ROWS, ROWS.int(), FULL), ShapeError, "second int64"),
+        (lambda: F.indexed_pair_kernel(MEAN, PHI, ROWS, ROWS + 1, FULL), ShapeError, "response_b from 1 to 9"),
+        (lambda: F.indexed_pair_kernel(MEAN, PHI, ROWS, ROWS.int(), FULL), ShapeError, "response_b int64"),
         (lambda: F.indexed_pair_kernel(MEAN, PHI[1:], ROWS, ROWS, FULL), ShapeError, "one row for each response"),
         (
             lambda: F.LowRankPosterior.from_labels(draw(D, P).abs(), MEAN, MEAN, PHI, PHI, -draw(N).abs()),

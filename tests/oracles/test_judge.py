@@ -543,11 +543,11 @@ def test_a_run_killed_in_the_middle_repeats_no_request_that_was_answered(files: 
 
     code = (
         "import sys\nfrom pathlib import Path\n"
-        "from bgpm.oracles import OracleFiles, Question\nfrom bgpm.oracles.judge import Judge\n"
+        "from bgpm.oracles import OracleFiles, Query\nfrom bgpm.oracles.judge import Judge\n"
         "root = Path(sys.argv[1])\n"
         "files = OracleFiles(root / 'truth', root / 'annotations', root / 'batch.parquet', root / 'pool')\n"
         "oracle = Judge(base_url=sys.argv[2], model='lab/m-1', api_key_env='BGPM_TEST_KEY', concurrency=1)\n"
-        "oracle([Question(f'{k}:up', 0) for k in range(5)], files)\n"
+        "oracle([Query(f'{k}:up', 0) for k in range(5)], files)\n"
     )
     with serve(stall) as service:
         with subprocess.Popen([sys.executable, "-c", code, str(tmp_path), service.url]) as process:
