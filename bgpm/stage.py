@@ -15,6 +15,7 @@ Paths follow one convention, held here and in dvc.yaml only::
                                 model/          trained on those labels; with a trained backbone its
                                                 seed-<n>/{backbone,features/{pool,benchmark}} too
                                 audits.parquet  labels of audited pairs, which train nothing
+                                annotations.jsonl  what the labels of the last batch rest on, frozen
                                 evaluation/     the learning curve up to here
                                 scores.parquet  what model k thinks of every unlabelled pair
                                 batch.parquet   the pairs to be labelled next
@@ -65,6 +66,7 @@ PLAN = DATA / "plan.json"
 STUDY = DATA / "study"
 WAITING = "waiting.json"  # beside a batch; DVC does not know it, nor the next one
 ASKED = "asked.parquet"
+FROZEN = "annotations.jsonl"  # beside the labels that rest on it
 REPORTS = Path("reports")
 TIMINGS = Path(".timings")  # side files: no stage depends on them, DVC does not know them
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from bgpm.annotations.store import jsonl
 from bgpm.data.tables import concatenate, read_table, where, write_table
 from bgpm.errors import LabelsPendingError
 from bgpm.loop import audits
@@ -14,6 +15,7 @@ from bgpm.oracles import OracleFiles, oracle_of
 from bgpm.stage import (
     ANNOTATIONS,
     ASKED,
+    FROZEN,
     PLAN,
     POOL,
     START,
@@ -24,6 +26,7 @@ from bgpm.stage import (
     round_dir,
     run,
     write_json,
+    write_text,
 )
 from bgpm.values import read_json
 
@@ -44,9 +47,9 @@ def main(arm: str, k: str = "0") -> None:
     if len(questions["pair"]) > len(batch["pair"]):
         asked, sheet = audits.mixed(questions, generator("ask", arm, number)), here / ASKED
         write_table(sheet, asked)
-    files = OracleFiles(TRUTH / "pool.parquet", ANNOTATIONS, sheet, POOL)
+    files = OracleFiles(TRUTH / "pool.parquet", ANNOTATIONS, sheet, POOL, there / FROZEN)
     try:
-        labels = label(oracle, questions, files, number=number)
+        labels, annotations = label(oracle, questions, files, number=number)
     except LabelsPendingError as error:
         if error.pairs:
             order = {pair: place for place, pair in enumerate(asked["pair_id"])}
@@ -60,6 +63,7 @@ def main(arm: str, k: str = "0") -> None:
     )
     kept = [audits.still(before, wanted), audits.as_audits(audited)]
     write_table(there / "audits.parquet", concatenate(kept))
+    write_text(there / FROZEN, jsonl(annotations))
     (here / WAITING).unlink(missing_ok=True)
     (here / ASKED).unlink(missing_ok=True)
 

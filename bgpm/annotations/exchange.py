@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from bgpm.annotations import argilla, label_studio
 from bgpm.annotations.choices import COLUMNS, Found, Passed, annotation_of
-from bgpm.annotations.store import Annotation, LabelStore
+from bgpm.annotations.store import Annotation, LabelStore, jsonl
 from bgpm.data.files import records
 from bgpm.data.sheets import bare, guarded
 from bgpm.errors import DataError
@@ -49,7 +49,7 @@ def export_annotations(
         writer.writerows(_guarded(asdict(annotation)) for annotation in annotations)
         return text.getvalue()
     if shape == "jsonl":
-        return "".join(json.dumps(asdict(annotation), ensure_ascii=False) + "\n" for annotation in annotations)
+        return jsonl(annotations)
     by_pair: dict[str, list[Annotation]] = {}
     for annotation in annotations:
         by_pair.setdefault(annotation.pair_id, []).append(annotation)

@@ -307,6 +307,11 @@ class LabelStore:
         self._ids, self._retracted = content.annotations, content.retracted
 
 
+def jsonl(annotations: Iterable[Annotation]) -> str:
+    """Annotations as the text of a store's file."""
+    return "".join(json.dumps(asdict(annotation), ensure_ascii=False) + "\n" for annotation in annotations)
+
+
 def _identity(file: int) -> tuple[int, ...]:
     status = os.fstat(file)
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

@@ -42,12 +42,14 @@ class OracleFiles:
         annotations: Folder of labels given by people and of what judges replied.
         batch: The batch being asked.
         pool: Folder of the pool's tables, with the texts.
+        frozen: What the labels of this batch rest on, once they were given; None where nothing is kept.
     """
 
     truth: Path
     annotations: Path
     batch: Path
     pool: Path
+    frozen: Path | None = None
 
 
 @dataclass(frozen=True)

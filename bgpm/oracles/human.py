@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
-from bgpm.annotations.store import check_pairs, files_by_pair, folder_by_pair, read_folder
+from bgpm.annotations.store import (
+    Annotation,
+    LabelStore,
+    check_pairs,
+    files_by_pair,
+    folder_by_pair,
+    read_folder,
+)
 from bgpm.data.tables import read_table
 from bgpm.errors import LabelsPendingError
 from bgpm.oracles import Oracle, OracleFiles, Query, Verdicts, mean_label
@@ -23,6 +30,9 @@ class Human(Oracle):
     counts, and what is written by hand must not contradict itself or name a pair that the pool does not have. A pair
     that everybody skipped stays without a label and is not asked again. Until every pair of the batch is answered by
     enough people the stage stops with one sentence, and `dvc repro` goes on where it stopped.
+
+    Once a batch has its labels, the annotations that they rest on are frozen (`OracleFiles.frozen`): what comes later
+    changes no round that was. Delete that file, and `dvc repro` reads the store again.
 
     Attributes:
         allow_many: Let several seeds or two arms ask people, each for its own batch.
@@ -46,11 +56,14 @@ class Human(Oracle):
 
     def __call__(self, queries: Sequence[Query], files: OracleFiles) -> Verdicts:
         """See `Oracle`."""
-        pairs = files.pool / "pairs.parquet"
-        given = read_folder(files.annotations, "human")
-        check_pairs(given, set(read_table(pairs, ["pair_id"])["pair_id"]), str(pairs))
-        said = files_by_pair(given)
         wanted = self.annotators_per_pair
+        frozen = LabelStore(files.frozen).by_pair() if files.frozen else {}
+        said = {pair: some for pair, some in frozen.items() if _by_people(some) and len(some) >= wanted}
+        if any(q.pair_id not in said for q in queries):
+            pairs = files.pool / "pairs.parquet"
+            given = read_folder(files.annotations, "human")
+            check_pairs(given, set(read_table(pairs, ["pair_id"])["pair_id"]), str(pairs))
+            said = files_by_pair(given) | said
         open_pairs = [q.pair_id for q in queries if len(said.get(q.pair_id, ())) < wanted]
         if open_pairs:
             raise LabelsPendingError(
@@ -64,3 +77,7 @@ class Human(Oracle):
         annotations = tuple(tuple(said[q.pair_id].values()) for q in queries)
         label = np.array([mean_label(some) for some in annotations], np.float64)
         return Verdicts(label, np.full(len(label), np.nan), annotations)
+
+
+def _by_people(said: Mapping[str, Annotation]) -> bool:
+    return all(annotation.source == "human" for annotation in said.values())

@@ -206,6 +206,28 @@ def test_new_answers_leave_earlier_rounds_as_they_were(campaign: Any) -> None:
     assert not list(Path("data").rglob("asked.parquet"))
 
 
+def test_a_late_annotation_changes_no_round_that_has_its_labels(campaign: Any) -> None:
+    made, _ = campaign
+    pair, file = made.asked[1][0], Path("data/auto/round-1/labels.parquet")
+    frozen = file.with_name("annotations.jsonl")
+    before, kept = file.read_bytes(), frozen.read_bytes()
+    assert {json.loads(line)["pair_id"] for line in kept.decode().splitlines()} >= set(made.asked[1])
+    late = write_jsonl(Path("data/annotations/late.jsonl"), [{"pair_id": pair, "label": 0.25, "annotator": "bo"}])
+    try:
+        label.main("auto", "0")
+        assert (file.read_bytes(), frozen.read_bytes()) == (before, kept)
+        frozen.unlink()  # who wants the late one says so
+        label.main("auto", "0")
+        labels = read_table(file)
+        assert labels["annotators"][labels["pair_id"] == pair].tolist() in ([2], [])  # [] where it was an audit
+        assert frozen.read_bytes() != kept
+    finally:
+        late.unlink()
+        frozen.write_bytes(kept)
+        label.main("auto", "0")
+    assert file.read_bytes() == before
+
+
 def test_the_rounds_say_what_auto_stood_for(campaign: Any) -> None:
     assert set(read_table(Path("data/auto/round-0/scores.parquet"))["acquisition"]) == {"margin"}
 
