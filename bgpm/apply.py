@@ -20,13 +20,23 @@ from tqdm import tqdm
 
 from bgpm.data.conversations import Turn, response_text
 from bgpm.data.files import FORMATS, Record, json_lines, records
-from bgpm.data.readers import Reading, after_prompt, is_blank, repeat_their_prompts, texts_of_record
+from bgpm.data.readers import (
+    Reading,
+    after_prompt,
+    is_blank,
+    repeat_their_prompts,
+    response_numbers,
+    texts_of_record,
+)
 from bgpm.data.schema import SourceSettings
 from bgpm.errors import ConfigError, DataError
-from bgpm.inference import Matrix, PreferenceModel, ResponseSet, ranking
+from bgpm.features import FeatureSettings
+from bgpm.features.blocks import built
+from bgpm.features.blocks.columns import PoolColumns
+from bgpm.inference import Matrix, PreferenceModel, ResponseSet, numbers_of, ranking
 from bgpm.pool_export import Format, as_rows, folder_of, one_per_prompt, read_preferences, remarks
 from bgpm.registry import parse
-from bgpm.stage import write_text
+from bgpm.stage import read_params, setting, write_text
 from bgpm.types import Pairs
 from bgpm.values import parse_yaml
 
@@ -103,6 +113,10 @@ def _common(parser: argparse.ArgumentParser, rows: str, *, pool: bool = False) -
     given = parser.add_argument_group("how rows are read, as under `pool` in params.yaml, in YAML")
     for name, example in (
         ("columns", "{prompt: question, response_a: left, response_b: right}"),
+        (
+            "response-columns",
+            "{reward: [reward_a, reward_b]}; default: of `pool` in params.yaml, if the model reads them",
+        ),
         ("ignore-keys", "[name, metadata]"),
         ("labels", "{a: [L], b: [R]}; read and checked only: nothing here looks at labels"),
     ):
@@ -222,12 +236,16 @@ def read(given: argparse.Namespace) -> list[Entry]:
         raise ConfigError(f"--out: {given.out} is a folder; name a file")
     if not given.file.is_file():
         raise DataError(f"{given.file}: no such file; expected one JSON object a line")
-    reading = Reading(_settings(given))
+    block = _columns_of_model(given)
+    reading = Reading(_settings(given, block))
     known = given.file.name.removesuffix(".gz").endswith(FORMATS)
     rows = records(given.file, "train") if known else json_lines(given.file)
     entries = [_entry(record, reading) for record in tqdm(rows, desc="read", unit="row", disable=None)]
     if not entries:
         raise DataError(f"{given.file}: no row in it")
+    if block:
+        for entry in entries:
+            numbers_of(entry.choice, block)
     if repeat_their_prompts((entry.choice.prompt, entry.choice.responses) for entry in entries):
         for entry in entries:
             reading.note("row whose responses repeated the prompt, taken without it", entry.choice.place)
@@ -240,21 +258,33 @@ def read(given: argparse.Namespace) -> list[Entry]:
     return entries
 
 
-def _settings(given: argparse.Namespace) -> SourceSettings:
+def _settings(given: argparse.Namespace, block: PoolColumns | None) -> SourceSettings:
     """How rows are read: the defaults, and what the options say.
 
     Raises:
         ConfigError: If an option is not YAML or not what it has to be; names it.
     """
     said: dict[str, Any] = {"path": str(given.file)}
-    for name in ("columns", "ignore_keys", "labels"):
+    for name in ("columns", "response_columns", "ignore_keys", "labels"):
         text = getattr(given, name)
         if text is not None:
             try:
                 said[name] = parse_yaml(text, yaml.SafeLoader)
             except ValueError as error:
                 raise ConfigError(f"--{name.replace('_', '-')}: is not YAML: {error}") from None
+    if block and "response_columns" not in said:
+        known = setting(read_params(given.root / "params.yaml"), "pool").get("response_columns", {})
+        said["response_columns"] = {name: known[name] for name in block.use if name in known}
     return parse(SourceSettings, said, "", "options")
+
+
+def _columns_of_model(given: argparse.Namespace) -> PoolColumns | None:
+    """The block ``columns`` of params.yaml, if features have one: what it reads is read of these rows too."""
+    path = given.root / "params.yaml"
+    if given.model is None or not path.is_file():
+        return None
+    block = built(parse(FeatureSettings, read_params(path).get("features", {}), "features")).get("columns")
+    return block if isinstance(block, PoolColumns) else None
 
 
 def _entry(record: Record, reading: Reading) -> Entry:
@@ -266,7 +296,9 @@ def _entry(record: Record, reading: Reading) -> Entry:
         raise DataError(f"{place}: a column is not valid Unicode: {error}") from None
     except TypeError as error:
         raise DataError(f"{place}: a column cannot be written as JSON: {error}; drop or convert it") from None
-    choice = ResponseSet(texts.messages, tuple(map(response_text, texts.responses)), place)
+    numbers = response_numbers(record, len(texts.responses), reading.settings)
+    named = {name: [row[n] for row in numbers] for n, name in enumerate(reading.settings.response_columns)}
+    choice = ResponseSet(texts.messages, tuple(map(response_text, texts.responses)), place, named)
     return Entry(columns, choice, texts.prompt, texts.responses)
 
 

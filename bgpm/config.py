@@ -15,6 +15,7 @@ from bgpm.errors import ConfigError
 from bgpm.evaluation import AuditSettings
 from bgpm.features import FeatureSettings
 from bgpm.features.blocks import built as feature_blocks
+from bgpm.features.blocks.columns import PoolColumns
 from bgpm.launch import LauncherSettings
 from bgpm.loop.weighing import check_draws
 from bgpm.models import Model
@@ -139,7 +140,7 @@ def check(raw: Mapping[str, Any]) -> Params:
         )
     if len(set(params.seeds)) != len(params.seeds):
         raise ConfigError(f"params.yaml: seeds: every seed must differ, got {params.seeds}")
-    feature_blocks(params.features)
+    _check_features(params)
     model, posterior, oracle = built["model"], built["posterior"], built["oracle"]
     assert isinstance(model, Model)
     assert isinstance(posterior, Posterior)
@@ -167,6 +168,30 @@ def check(raw: Mapping[str, Any]) -> Params:
             f"acquisition, or oracles.{params.oracle}.allow_many to true"
         )
     return params
+
+
+def _check_features(params: Params) -> None:
+    """Refuse blocks that are wrong by themselves, read columns that nobody names, or cannot be trained."""
+    blocks = feature_blocks(params.features)
+    columns = blocks.get("columns")
+    if isinstance(columns, PoolColumns):
+        known = ", ".join(params.pool.response_columns) or "none there"
+        if not columns.use:
+            raise ConfigError(
+                "params.yaml: features.columns.use: empty, and columns is among the blocks; list names of "
+                f"pool.response_columns ({known}), or take columns out of features.blocks"
+            )
+        if strange := [name for name in columns.use if name not in params.pool.response_columns]:
+            raise ConfigError(
+                f"params.yaml: features.columns.use: {strange[0]!r} is none of pool.response_columns ({known}); name "
+                "its columns there"
+            )
+    given = [kind for kind, block in blocks.items() if block.given]
+    if given and params.training.mode != "frozen":
+        raise ConfigError(
+            f"params.yaml: features.blocks: {given[0]} has numbers from elsewhere, and training.mode: "
+            f"{params.training.mode} learns from texts alone; set training.mode: frozen, or take {given[0]} out"
+        )
 
 
 def _check_goal(params: Params, oracle: Oracle) -> None:

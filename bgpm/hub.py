@@ -124,7 +124,8 @@ def _probe(backbone: Backbone, reduction: Reduction) -> np.ndarray:
     prompt, response = PROBE
     states = np.empty((1, backbone.layers, backbone.width), np.float32)
     embed(backbone, [([{"role": "user", "content": prompt}], response)], states, title="probe")
-    return reduction(states, [response], [prompt])[0].astype(np.float64)
+    numbers = {kind: np.zeros((1, len(names))) for kind, names in reduction.given.items()}
+    return reduction(states, [response], [prompt], numbers)[0].astype(np.float64)
 
 
 def facts_of(model: Path, seed: int, root: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -27,22 +28,26 @@ from bgpm import hub
 from bgpm.backbones import BackboneSettings
 from bgpm.backbones.embedding import Backbone, embed, load_backbone, tokens
 from bgpm.data.readers import prompt_of
+from bgpm.data.response_columns import check_numbers, read_numbers
 from bgpm.data.schema import Message, as_text
 from bgpm.data.tables import read_array, read_table, where
 from bgpm.errors import DataError, StateError
 from bgpm.features import FeatureSettings
+from bgpm.features.blocks.columns import PoolColumns
 from bgpm.features.reduction import Reduction
 from bgpm.posteriors import Fitted, load
 from bgpm.registry import parse
-from bgpm.stage import EMBEDDINGS, FEATURES, POOL, features_dir, read_params, seeds_of, setting
+from bgpm.stage import COLUMNS, EMBEDDINGS, FEATURES, POOL, features_dir, read_params, seeds_of, setting
 from bgpm.types import Features, Pairs
 from bgpm.values import read_json
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
 
+ResponseColumns = Mapping[str, Sequence[float]]  # by name, one number a response
 Prompt = str | Sequence[Mapping[str, str]]  # text, or messages with role and content up to the user's last turn
 
+NO_COLUMNS: ResponseColumns = MappingProxyType({})
 CHUNK = 1024  # texts whose states of every layer are in memory at once
 
 
@@ -85,11 +90,13 @@ class ResponseSet:
         prompt: Turns up to the user's last.
         responses: The responses; an empty one is one too, a refusal to answer.
         place: Where they come from, for messages.
+        columns: Numbers of the responses by the names of ``features.columns.use``, one a response, NaN where missing.
     """
 
     prompt: tuple[Message, ...]
     responses: tuple[str, ...]
     place: str = "responses"
+    columns: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.responses:
@@ -100,13 +107,20 @@ class ResponseSet:
                     f"{self.place}: response {number} of {len(self.responses)}: not text: {response!r}; drop it"
                 )
 
+        for name, numbers in self.columns.items():
+            if len(numbers) != len(self.responses):
+                raise DataError(
+                    f"{self.place}: columns: {name} has {len(numbers)} numbers of {len(self.responses)} responses; "
+                    "give one a response, NaN where it is missing"
+                )
+
     @classmethod
-    def of(cls, prompt: Prompt, responses: Sequence[str]) -> ResponseSet:
+    def of(cls, prompt: Prompt, responses: Sequence[str], columns: ResponseColumns = NO_COLUMNS) -> ResponseSet:
         """From what a caller has; DataError for a prompt in which nothing is asked."""
         if isinstance(responses, str):
             raise DataError("responses: expected a list of texts, got one text; put it into a list")
         turns = prompt if isinstance(prompt, str) else list(prompt)
-        return cls(prompt_of(turns, "prompt"), tuple(responses))
+        return cls(prompt_of(turns, "prompt"), tuple(responses), columns=columns)
 
 
 @dataclass(frozen=True)
@@ -231,22 +245,29 @@ class PreferenceModel(ModelHubMixin):
         found._check(model, seed, fitted.in_features, root)
         return found
 
-    def embed(self, prompt: Prompt, responses: Sequence[str]) -> Features:
+    def embed(self, prompt: Prompt, responses: Sequence[str], columns: ResponseColumns = NO_COLUMNS) -> Features:
         """Features of responses in the context of their prompt, float32 [K, p].
 
+        Args:
+            prompt: Text, or messages up to the user's last turn.
+            responses: The responses, [K].
+            columns: For a model whose features have the block ``columns`` its numbers, by name, [K] each.
+
         Raises:
-            DataError: If nothing is asked in the prompt, a response is empty, or the backbone's chat template refuses
-                the conversation.
+            DataError: If nothing is asked in the prompt, a response is empty or lacks a number, or the backbone's chat
+                template refuses the conversation.
         """
-        found = self.embed_all([ResponseSet.of(prompt, responses)])
+        found = self.embed_all([ResponseSet.of(prompt, responses, columns)])
         return Features(found.features.responses[found.rows[0]], found.features.prompts)
 
     def embed_all(self, choices: Sequence[ResponseSet]) -> Embedded:
         """Features for many choices; each distinct response to a prompt is embedded once over all of them.
 
         Raises:
-            DataError: If the backbone's chat template refuses a conversation; names its place.
+            DataError: If the backbone's chat template refuses a conversation, or a response lacks a number that the
+                features read; names its place.
         """
+        numbers = self._numbers(choices)
         prompts: dict[tuple[Message, ...], int] = {}
         distinct: dict[tuple[int, str], int] = {}
         rows, asked = [], []
@@ -264,7 +285,8 @@ class PreferenceModel(ModelHubMixin):
         texts = [(conversations[row], text, text, asked_text[row]) for row, text in distinct]
         # the text that `prepare` gives a prompt counts for the statistics alone, which gates may read
         alone = [(c, None, text, "") for c, text in zip(conversations, asked_text, strict=True)]
-        responses = self._features(texts, "embed responses")
+        found = {kind: np.array([own[row, text] for row, text in distinct]) for kind, own in numbers.items()}
+        responses = self._features(texts, "embed responses", found)
         of_prompts = self._features(alone, "embed prompts") if self.reads_prompt else np.empty((len(prompts), 0))
         return Embedded(Features(responses, of_prompts), rows, np.array(asked, np.int64))
 
@@ -276,13 +298,13 @@ class PreferenceModel(ModelHubMixin):
         same = pairs.response_a == pairs.response_b
         return Matrix(*(np.where(same, tie, value) for tie, value in zip((0.0, 0.0, 0.5), values, strict=True)))
 
-    def matrix(self, prompt: Prompt, responses: Sequence[str]) -> Matrix:
+    def matrix(self, prompt: Prompt, responses: Sequence[str], columns: ResponseColumns = NO_COLUMNS) -> Matrix:
         """Every response against every other, from one forward of the backbone for each distinct response.
 
         Raises:
             DataError: As `embed`.
         """
-        return self.matrices([ResponseSet.of(prompt, responses)])[0]
+        return self.matrices([ResponseSet.of(prompt, responses, columns)])[0]
 
     def matrices(self, choices: Sequence[ResponseSet]) -> list[Matrix]:
         """`matrix` of many choices.
@@ -298,13 +320,13 @@ class PreferenceModel(ModelHubMixin):
             )
         ]
 
-    def rank(self, prompt: Prompt, responses: Sequence[str]) -> Ranking:
+    def rank(self, prompt: Prompt, responses: Sequence[str], columns: ResponseColumns = NO_COLUMNS) -> Ranking:
         """Responses in order, by their mean probability against the others; errors as `matrix`."""
-        return ranking(self.matrix(prompt, responses))
+        return ranking(self.matrix(prompt, responses, columns))
 
-    def best_of_n(self, prompt: Prompt, responses: Sequence[str]) -> int:
+    def best_of_n(self, prompt: Prompt, responses: Sequence[str], columns: ResponseColumns = NO_COLUMNS) -> int:
         """Position of the response that `rank` puts first: what `evaluate` takes for best of n; errors as `matrix`."""
-        return self.rank(prompt, responses).order[0]
+        return self.rank(prompt, responses, columns).order[0]
 
     def matrix_of(self, features: Features, rows: np.ndarray, prompt: int) -> Matrix:
         """`matrix` of responses at these rows of embedded ``features``; equal responses tie exactly."""
@@ -318,16 +340,46 @@ class PreferenceModel(ModelHubMixin):
                 whole[i, j], whole[j, i] = part, other
         return Matrix(*(whole[np.ix_(back, back)] for whole in square))
 
-    def _features(self, items: Sequence[tuple[list[dict[str, str]], str | None, str, str]], title: str) -> np.ndarray:
+    def _numbers(self, choices: Sequence[ResponseSet]) -> dict[str, dict[tuple[int, str], list[float]]]:
+        """Of the block ``columns`` the numbers of each distinct response, by its prompt's place and its text.
+
+        Raises:
+            DataError: If a response lacks one that may not be missing, or has two.
+        """
+        block = self.reduction.parts.get("columns")
+        if not isinstance(block, PoolColumns):
+            return {}
+        known: dict[tuple[int, str], list[float]] = {}
+        places: dict[tuple[Message, ...], int] = {}
+        for choice in choices:
+            prompt, own = places.setdefault(choice.prompt, len(places)), numbers_of(choice, block)
+            for n, text in enumerate(choice.responses):
+                mine = own[n].tolist()
+                if not np.array_equal(known.setdefault((prompt, text), mine), mine, equal_nan=True):
+                    raise DataError(
+                        f"{choice.place}: response {n + 1} has {mine} as {', '.join(block.use)}, and the same text "
+                        f"elsewhere {known[prompt, text]}; a number of a response cannot depend on what it is compared "
+                        "with: give one"
+                    )
+        return {block.kind: known}
+
+    def _features(
+        self,
+        items: Sequence[tuple[list[dict[str, str]], str | None, str, str]],
+        title: str,
+        numbers: Mapping[str, np.ndarray] = MappingProxyType({}),
+    ) -> np.ndarray:
         """Features float32 [n, p] of conversations with a response or without, of the text that is looked at, and of
-        the prompt that it answers."""
+        the prompt that it answers, with the numbers of responses that blocks read."""
         parts = [np.empty((0, self.reduction.dim), np.float32)]
         for start in range(0, len(items), CHUNK):
             chunk = items[start : start + CHUNK]
             states = np.empty((len(chunk), self.backbone.layers, self.backbone.width), np.float32)
             part = f"{title} {start + 1}-{start + len(chunk)} of {len(items)}"
             embed(self.backbone, [(messages, response) for messages, response, *_ in chunk], states, title=part)
-            parts.append(self.reduction(states, [text for *_, text, _ in chunk], [prompt for *_, prompt in chunk]))
+            own = {kind: found[start : start + CHUNK] for kind, found in numbers.items()}
+            asked = [prompt for *_, prompt in chunk] if chunk[0][1] is not None else None
+            parts.append(self.reduction(states, [text for *_, text, _ in chunk], asked, own))
         return np.concatenate(parts)
 
     def _check(self, model: Path, seed: int, in_features: int, root: Path) -> None:
@@ -362,19 +414,34 @@ class PreferenceModel(ModelHubMixin):
         own = features_dir(model, seed, "pool")
         stored = (own if own.is_relative_to(model) else root / own) / "responses.npy"
         tables = [root / POOL / f"{name}.parquet" for name in ("prompts", "responses")]
-        if not all(path.is_file() for path in (stored, *tables)):  # a model that was taken away from its pool
+        block, columns = self.reduction.parts.get("columns"), root / COLUMNS / "pool.parquet"
+        needed = [columns] if isinstance(block, PoolColumns) else []
+        if not all(path.is_file() for path in (stored, *tables, *needed)):  # a model that was taken away from its pool
             return
         texts = read_table(tables[1], ["prompt", "text"])
         asked = where(read_table(tables[0], ["messages", "text"]), texts["prompt"][:1])
         expected = read_array(stored, mapped=True)[0]
-        got = self._features(
-            [(json.loads(asked["messages"][0]), texts["text"][0], texts["text"][0], asked["text"][0])], "check"
-        )[0]
+        first = (json.loads(asked["messages"][0]), texts["text"][0], texts["text"][0], asked["text"][0])
+        own = {block.kind: read_numbers(columns, block.use, "mean")[:1]} if isinstance(block, PoolColumns) else {}
+        got = self._features([first], "check", own)[0]
         if not np.linalg.norm(got - expected) <= hub.ALIKE * np.linalg.norm(expected):
             raise StateError(
                 f"{model}: the backbone gives other features of the pool's first response than those it was trained on "
                 f"({stored}): it is another model, or reads texts in another way; {fix}"
             )
+
+
+def numbers_of(choice: ResponseSet, block: PoolColumns) -> np.ndarray:
+    """What a block reads of some responses, float64 [K, columns], NaN where a number is missing.
+
+    Raises:
+        DataError: If one is missing that must not be.
+    """
+    nothing = [np.nan] * len(choice.responses)
+    numbers = np.array([choice.columns.get(name, nothing) for name in block.use], np.float64).T
+    if block.missing == "refuse":
+        check_numbers(numbers, block.use, choice.place, [f"number {n + 1}" for n in range(len(numbers))])
+    return numbers
 
 
 def ranking(matrix: Matrix) -> Ranking:

@@ -53,6 +53,7 @@ CODE = DATA / "code"
 ARMS = DATA / "arms"
 POOL = DATA / "pool"
 BENCHMARK = DATA / "benchmark"
+COLUMNS = DATA / "columns"  # numbers of responses that the files have
 TRUTH = DATA / "truth"
 EMBEDDINGS = DATA / "embeddings"
 FEATURES = DATA / "features"

@@ -8,22 +8,38 @@ from hashlib import sha256
 import numpy as np
 
 from bgpm.data.feature_blocks import write_blocks
+from bgpm.data.response_columns import read_numbers
 from bgpm.data.tables import iterate_table, read_array, read_table, read_table_rows
 from bgpm.features import FeatureSettings
-from bgpm.features.reduction import Reduction, read_states, sample
+from bgpm.features.blocks import built
+from bgpm.features.blocks.columns import PoolColumns
+from bgpm.features.reduction import Numbers, Reduction, read_states, sample
 from bgpm.registry import parse
-from bgpm.stage import DATA, EMBEDDINGS, FEATURES, POOL, TEXTS, read_params, run, setting, whole_folder, write_json
+from bgpm.stage import (
+    COLUMNS,
+    DATA,
+    EMBEDDINGS,
+    FEATURES,
+    POOL,
+    TEXTS,
+    read_params,
+    run,
+    setting,
+    whole_folder,
+    write_json,
+)
 
 
 def main() -> None:
     params = read_params()
     settings = parse(FeatureSettings, setting(params, "features"), "features")
-    reduction = fitted(settings)
+    numbers = {which: response_numbers(which, settings) for which in ("pool", "benchmark")}
+    reduction = fitted(settings, numbers["pool"])
     for which in ("pool", "benchmark"):
         with whole_folder(FEATURES / which) as folder:
             for name in ("responses", "prompts"):
                 states = read_array(EMBEDDINGS / which / f"{name}.npy", mapped=True)
-                chunks = texts(which, name, reduction.chunk(states))
+                chunks = texts(which, name, reduction.chunk(states), numbers[which])
                 np.save(folder / f"{name}.npy", reduction.write(states, chunks))
             write_blocks(folder, reduction.blocks)
             if which == "pool":
@@ -35,7 +51,7 @@ def main() -> None:
     write_json(TEXTS, None if frozen else {path.stem: sha256(path.read_bytes()).hexdigest() for path in tables})
 
 
-def fitted(settings: FeatureSettings) -> Reduction:
+def fitted(settings: FeatureSettings, numbers: Numbers) -> Reduction:
     """The map, fitted on responses to the pool's own prompts."""
     states = read_array(EMBEDDINGS / "pool" / "responses.npy", mapped=True)
     split = read_table(POOL / "prompts.parquet", ["split"])["split"]
@@ -43,19 +59,32 @@ def fitted(settings: FeatureSettings) -> Reduction:
     rows = sample(settings, states, np.flatnonzero(split[prompt] == "pool"))
     some = read_table_rows(POOL / "responses.parquet", ["text"], rows)["text"]
     asked = read_table(POOL / "prompts.parquet", ["text"])["text"][prompt[rows]]
-    return Reduction.fit_on(settings, read_states(states, rows), list(some), list(asked), rows)
+    own = {kind: found[rows] for kind, found in numbers.items()}
+    return Reduction.fit_on(settings, read_states(states, rows), list(some), list(asked), rows, own)
 
 
-def texts(which: str, name: str, size: int) -> Iterator[tuple[list[str], list[str]]]:
-    """Texts of a set a chunk at a time, each with the prompt that it answers."""
+def response_numbers(which: str, settings: FeatureSettings) -> Numbers:
+    """Numbers of a set's responses, by the kind of the block that reads them."""
+    block = built(settings).get("columns")
+    if not isinstance(block, PoolColumns):
+        return {}
+    return {block.kind: read_numbers(COLUMNS / f"{which}.parquet", block.use, block.missing)}
+
+
+def texts(which: str, name: str, size: int, numbers: Numbers) -> Iterator[tuple[list[str], list[str], Numbers]]:
+    """Texts of a set a chunk at a time, each with the prompt that it answers and a response's numbers."""
     path = DATA / which / f"{name}.parquet"
     if name == "prompts":
         for batch in iterate_table(path, ["text"], size):
-            yield list(batch["text"]), [""] * len(batch["text"])
+            yield list(batch["text"]), [""] * len(batch["text"]), {}
         return
     asked = read_table(DATA / which / "prompts.parquet", ["text"])["text"]
+    at = 0
     for batch in iterate_table(path, ["prompt", "text"], size):
-        yield list(batch["text"]), list(asked[batch["prompt"]])
+        stop = at + len(batch["text"])
+        own = {kind: found[at:stop] for kind, found in numbers.items()}
+        yield list(batch["text"]), list(asked[batch["prompt"]]), own
+        at = stop
 
 
 if __name__ == "__main__":

@@ -11,7 +11,18 @@ from bgpm.data.tables import write_table
 from bgpm.oracles import Oracle
 from bgpm.oracles.human import Human
 from bgpm.registry import build, parse
-from bgpm.stage import BENCHMARK, HELDOUT_ANNOTATIONS, POOL, TRUTH, read_params, run, setting, whole_folder, write_json
+from bgpm.stage import (
+    BENCHMARK,
+    COLUMNS,
+    HELDOUT_ANNOTATIONS,
+    POOL,
+    TRUTH,
+    read_params,
+    run,
+    setting,
+    whole_folder,
+    write_json,
+)
 
 log = logging.getLogger("bgpm")
 
@@ -43,6 +54,9 @@ def main() -> None:
         with whole_folder(path) as folder:
             for name, table in tables.items():
                 write_table(folder / f"{name}.parquet", table)
+    with whole_folder(COLUMNS) as folder:
+        for name, table in prepared.columns.items():
+            write_table(folder / f"{name}.parquet", table)
     none = {name: column[:0] for name, column in prepared.truth["pool"].items()}
     for split, table in ({"heldout": none} | prepared.truth).items():  # pool.heldout: 0 holds none out
         write_table(TRUTH / f"{split}.parquet", table)

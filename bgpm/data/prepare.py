@@ -32,6 +32,7 @@ from bgpm.data.dedup import (
     prompt_fingerprint,
 )
 from bgpm.data.readers import Reading, is_corpus, read_rows
+from bgpm.data.response_columns import columns_table, counts, refuse_labels_in_disguise
 from bgpm.data.schema import BenchmarkSettings, PoolSettings, Row, as_json, as_text
 from bgpm.data.splits import split_prompts, swap, uniform
 from bgpm.data.subsets import KNOWN, section_of
@@ -49,12 +50,14 @@ class Prepared:
         pool, benchmark: Tables ``prompts``, ``responses`` and ``pairs`` of `bgpm.data.tables`; pairs have
             one more column, ``key``: a name of the pair that does not depend on the order of its responses. A benchmark
             whose items are scored whole has a table ``items`` too.
+        columns: Numbers of responses, of `bgpm.data.response_columns`, of the pool and the benchmark.
         truth: Labels by split (``pool``, ``heldout``, ``benchmark``): pair_id, label, margin.
         summary, benchmark_summary: Counts, for summary.json beside the tables.
     """
 
     pool: dict[str, Table]
     benchmark: dict[str, Table]
+    columns: dict[str, Table]
     truth: dict[str, Table]
     summary: dict[str, Any]
     benchmark_summary: dict[str, Any]
@@ -76,6 +79,7 @@ def prepare(
 
     Raises:
         DataError: Naming file, line and what to do, for input that cannot be used.
+        ConfigError: If a column of responses made the labels.
         MissingLabelError: If a benchmark pair has no label; where the oracle is ``recorded``, if a pair of the pool
             has none, or all held-out pairs.
     """
@@ -85,6 +89,8 @@ def prepare(
     noted = _noted("pool", reading, rows)
     summary: dict[str, Any] = {"rows": len(rows)}
     _check_ids(rows)
+    told = rows
+    refuse_labels_in_disguise(rows, list(pool.response_columns))
     split = split_prompts(rows, pool.heldout, pool.seed)
     dropped = {reason: Tally() for reason in ("identical responses", "duplicate", "benchmark prompt", "over the limit")}
     contradicting = Tally()
@@ -113,7 +119,14 @@ def prepare(
     bench_tables, bench_truth = _benchmark_tables(bench_rows, pool.seed) if bench_rows else ({}, {})
     if bench_rows:
         bench_summary |= _describe(bench_tables["pairs"], bench_truth)
-    return Prepared(tables, bench_tables, truth | bench_truth, summary, bench_summary)
+    columns = {"pool": columns_table(tables["responses"]["response_id"], told, list(pool.response_columns))}
+    if benchmark and bench_rows:
+        ids = bench_tables["responses"]["response_id"]
+        columns["benchmark"] = columns_table(ids, bench_rows, list(benchmark.response_columns))
+    for name, described in (("pool", summary), ("benchmark", bench_summary)):
+        if counted := counts(columns.get(name, {})):
+            described["response columns"] = counted
+    return Prepared(tables, bench_tables, columns, truth | bench_truth, summary, bench_summary)
 
 
 def prepare_benchmark(settings: BenchmarkSettings, seed: int) -> tuple[dict[str, Table], dict[str, Table]]:

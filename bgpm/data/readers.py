@@ -43,7 +43,7 @@ from bgpm.data.dedup import Tally
 from bgpm.data.files import Limits, Record, hub_records, records
 from bgpm.data.layouts import Layout, layout_of
 from bgpm.data.schema import BenchmarkSettings, Message, PoolSettings, Row, SourceSettings
-from bgpm.errors import DataError, LabelCodingError
+from bgpm.errors import ConfigError, DataError, LabelCodingError
 
 # What files call the winner, lower case: the first, the second, neither.
 WORDS = {
@@ -197,11 +197,13 @@ def rows_of_record(record: Record, reading: Reading | None = None) -> Iterator[R
     _warn_of_judgements(record, columns, layout, reading)
     worth = _worths(columns, place, reading) if _is_list(columns) else [_worth(columns, layout, place, reading)]
     responses = [response_text(turns) for turns in texts.responses]
+    numbers = response_numbers(record, len(responses), reading.settings)
     pairs = list(itertools.combinations(range(len(responses)), 2))
     if not pairs:
         raise DataError(f"{place}: one response only: expected two or more to compare")
     for (i, j), (label, margin) in zip(pairs, worth, strict=True):
         name = f"{id}/{i}-{j}" if id and _is_list(columns) else id
+        common |= {"numbers_a": numbers[i], "numbers_b": numbers[j]}
         row = encodable(Row(texts.messages, responses[i], responses[j], label, margin, id=name, **common))
         if _kept(row, reading):
             yield row
@@ -565,6 +567,51 @@ def judging_columns(columns: Iterable[str], settings: SourceSettings) -> frozens
         telling |= {*layout.spends, *layout.tells, *([layout.label] if layout.label else [])}
     known = JUDGEMENTS | worth | {name for pair in SCORES for name in pair} | {"completions", "answers"}
     return frozenset(name for name in named if name in telling or name.lower() in known)
+
+
+def response_numbers(record: Record, count: int, settings: SourceSettings) -> list[tuple[float, ...]]:
+    """Of each response the numbers that ``response_columns`` names, NaN where a cell is empty or not there.
+
+    Args:
+        record: A row as its file has it.
+        count: Responses of the row.
+
+    Raises:
+        ConfigError: If a column says which response is better: it may have made the label.
+        DataError: Naming the place, for a cell that is no number or a list of another length.
+    """
+    place, columns = record
+    _refuse_judging(tuple(columns), settings)
+    found: list[list[float]] = [[] for _ in range(count)]
+    for name, theirs in settings.response_columns.items():
+        if isinstance(theirs, str):
+            given = columns.get(theirs)
+            values = [None] * count if given is None or given != given else _list(given, place, theirs)
+            names = [theirs] * count
+        else:
+            values, names = [columns.get(column) for column in theirs], theirs
+        if len(values) != count:
+            raise DataError(
+                f"{place}: {count} responses and {len(values)} numbers of response_columns.{name}; name two columns "
+                "for a pair, or one that lists a number for each response"
+            )
+        for numbers, value, column in zip(found, values, names, strict=True):
+            numbers.append(_number(value, place, column))
+    return [tuple(numbers) for numbers in found]
+
+
+def _refuse_judging(columns: tuple[str, ...], settings: SourceSettings) -> None:
+    """ConfigError if ``response_columns`` names a column that may have made the label or the margin."""
+    named = {column for theirs in settings.response_columns.values() for column in _as_list(theirs)}
+    if telling := sorted(named & judging_columns(columns, settings)) if named else []:
+        raise ConfigError(
+            f"response_columns: {settings.path}: column {telling[0]!r} says, by its name or by how the file is read, "
+            "which response is better, so a label may be made of it; leave it out, or rename it if no label is"
+        )
+
+
+def _as_list(theirs: str | list[str]) -> list[str]:
+    return [theirs] if isinstance(theirs, str) else theirs
 
 
 def _kept(row: Row, reading: Reading) -> bool:

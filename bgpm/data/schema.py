@@ -20,6 +20,8 @@ Column = Literal[
     "margin", "ranks", "scores", "score_chosen", "score_rejected", "id", "section", "subset", "split",
 ]  # fmt: skip
 
+ColumnName = Annotated[str, Field(pattern=r"^[A-Za-z]\w*$")]  # of a table and in messages
+
 _SPEAKERS = {"user": "Human", "assistant": "Assistant", "system": "System"}
 
 
@@ -34,6 +36,9 @@ class SourceSettings(Settings):
         revision: Branch, tag or commit of a hub data set; None for its newest state.
         split: Which split of a hub data set, of a saved one, or of a folder whose file names say it (train.jsonl).
         columns: Which of the file's columns are ours, ``{ours: theirs}``; none where the layout is known.
+        response_columns: Numbers that the file has of each response, such as a reward model's scores, by a name of
+            your own: ``{reward: [score_of_a, score_of_b]}``, or ``{reward: scores}`` where a cell lists those of K
+            responses.
         labels: What the label's words mean: ``{a: [...], b: [...], tie: [...]}``, a being the first response.
         ignore_keys: Keys of messages that may be left out, though they say something.
         rating: Which value of each of UltraFeedback's ``completions`` decides; dots lead inwards.
@@ -51,6 +56,9 @@ class SourceSettings(Settings):
     revision: str | None = None
     split: str = "train"
     columns: dict[Column, str] = Field(default_factory=dict)
+    response_columns: dict[ColumnName, str | Annotated[list[str], Field(min_length=2, max_length=2)]] = Field(
+        default_factory=dict
+    )
     labels: dict[Literal["a", "b", "tie"], list[str | bool | int | float]] = Field(default_factory=dict)
     ignore_keys: list[str] = Field(default_factory=list)
     rating: str = "overall_score"
@@ -117,6 +125,8 @@ class Row:
         id: The user's own name of the pair, or empty.
         place: File and line, for messages.
         item: What a benchmark scores this pair as part of, or None.
+        numbers_a, numbers_b: Of each response the numbers that ``response_columns`` names, in that order, NaN where the
+            file has none; () where nothing was read.
     """
 
     prompt: tuple[Message, ...]
@@ -130,6 +140,8 @@ class Row:
     id: str = ""
     place: str = ""
     item: Item | None = None
+    numbers_a: tuple[float, ...] = ()
+    numbers_b: tuple[float, ...] = ()
 
 
 def transcript(messages: Sequence[Message]) -> str:

@@ -8,7 +8,7 @@ their number but for what comes out.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -28,7 +28,8 @@ CHUNK = 2**24  # numbers of states that are mapped at a time, 128 MiB
 TEXTS = 2**14  # texts that are mapped at a time, where their states are few
 AT_ONCE = 2**20  # numbers that are read from a file at a time
 
-Chunks = Iterable[tuple[Sequence[str], Sequence[str]]]  # of texts, with the prompts that they answer
+Numbers = Mapping[str, np.ndarray]  # float64 [n, columns] by the kind of the block that reads them
+Chunks = Iterable[tuple[Sequence[str], Sequence[str], Numbers]]  # of texts, with the prompts that they answer
 
 
 class Reduction:
@@ -53,6 +54,7 @@ class Reduction:
         texts: Sequence[str],
         rows: np.ndarray | None = None,
         prompts: Sequence[str] | None = None,
+        numbers: Numbers | None = None,
     ) -> Reduction:
         """Fit on the pool's responses.
 
@@ -61,14 +63,16 @@ class Reduction:
             texts: The n responses.
             rows: Those to fit on, of which `sample` takes some where they are many; None for all.
             prompts: Text of each response's prompt, for blocks that read it.
+            numbers: Of all n responses, for blocks that are `given` some.
 
         Raises:
             NumericsError: If a state is not finite; names the row.
-            ConfigError: If a block reads prompts and there are none.
+            ConfigError: If a block reads prompts or numbers and there are none.
         """
         taken = sample(settings, states, np.arange(len(states)) if rows is None else rows)
         asked = None if prompts is None else [prompts[row] for row in taken]
-        return cls.fit_on(settings, read_states(states, taken), [texts[row] for row in taken], asked, taken)
+        some = {kind: found[taken] for kind, found in (numbers or {}).items()}
+        return cls.fit_on(settings, read_states(states, taken), [texts[row] for row in taken], asked, taken, some)
 
     @classmethod
     def fit_on(
@@ -78,10 +82,11 @@ class Reduction:
         texts: Sequence[str],
         prompts: Sequence[str] | None,
         rows: np.ndarray,
+        numbers: Numbers | None = None,
     ) -> Reduction:
         """As `fit`, on exactly these n responses; ``rows`` is how messages number them."""
         parts = built(settings)
-        inputs = Inputs(states, texts, _contexts(parts, texts, prompts), rows)
+        inputs = Inputs(states, texts, _contexts(parts, texts, prompts), rows, _checked(parts, len(texts), numbers))
         arrays = {_name(kind, name): a for kind, block in parts.items() for name, a in block.fit(inputs).items()}
         return cls(settings, arrays)
 
@@ -117,28 +122,44 @@ class Reduction:
         return block, self._own("states")
 
     @property
+    def given(self) -> dict[str, Sequence[str]]:
+        """Names of the numbers that blocks read beside states and texts, by kind."""
+        return {kind: block.given for kind, block in self.parts.items() if block.given}
+
+    @property
     def strangers(self) -> list[str]:
         """Arrays of blocks that the settings do not ask for."""
         known = {_name(kind, name) for kind, block in self.parts.items() for name in block.names}
         return sorted(name for name, array in self.arrays.items() if name not in known and array.size)
 
-    def __call__(self, states: np.ndarray, texts: Sequence[str], prompts: Sequence[str] | None = None) -> np.ndarray:
+    def __call__(
+        self,
+        states: np.ndarray,
+        texts: Sequence[str],
+        prompts: Sequence[str] | None = None,
+        numbers: Numbers | None = None,
+    ) -> np.ndarray:
         """Features float32 [n, p] of any texts.
 
         Args:
             states: [n, layers, width].
             texts: The texts.
             prompts: What each of them answers; None for texts that answer nothing, as prompts themselves.
+            numbers: What blocks that are `given` numbers read, of responses.
 
         Raises:
+            ConfigError: If a block reads numbers and responses come without.
             NumericsError: If a state is not finite; names the row.
         """
+
+        found = {} if prompts is None else _checked(self.parts, len(texts), numbers)
 
         def chunks() -> Chunks:
             size = self.chunk(states)
             for at in range(0, len(texts), size):
                 some = texts[at : at + size]
-                yield some, [""] * len(some) if prompts is None else prompts[at : at + size]
+                asked = [""] * len(some) if prompts is None else prompts[at : at + size]
+                yield some, asked, {kind: own[at : at + size] for kind, own in found.items()}
 
         return self.write(states, chunks())
 
@@ -150,9 +171,9 @@ class Reduction:
         """As `__call__`, from texts that come a chunk at a time, of `chunk` texts or fewer."""
         out = np.empty((len(states), self.dim), np.float32)
         at, bad = 0, [np.empty(0, np.int64)]
-        for texts, prompts in chunks:
+        for texts, prompts, numbers in chunks:
             rows = np.arange(at, at + len(texts))
-            inputs = Inputs(read_states(states, rows), texts, prompts, rows)
+            inputs = Inputs(read_states(states, rows), texts, prompts, rows, numbers)
             column = 0
             for kind, block in self.parts.items():
                 values = block(inputs, self._own(kind))
@@ -244,6 +265,22 @@ def _contexts(parts: dict[str, Block], texts: Sequence[str], prompts: Sequence[s
     if reading := [kind for kind, block in parts.items() if block.reads_prompt]:
         raise ConfigError(f"features.blocks: {', '.join(reading)} reads the prompt of each response; pass prompts")
     return [""] * len(texts)
+
+
+def _checked(parts: dict[str, Block], count: int, numbers: Numbers | None) -> Numbers:
+    """The numbers that the blocks read, if each of so many texts has them."""
+    found = {}
+    for kind, block in parts.items():
+        if not block.given:
+            continue
+        shape = np.shape((numbers or {}).get(kind))
+        if shape != (count, len(block.given)):
+            raise ConfigError(
+                f"features.blocks: {kind} reads {', '.join(block.given)} of each response; pass numbers of shape "
+                f"[{count}, {len(block.given)}] for it, got {list(shape) if shape else 'none'}"
+            )
+        found[kind] = (numbers or {})[kind]
+    return found
 
 
 def _name(kind: str, name: str) -> str:

@@ -552,6 +552,7 @@ def test_the_stage_writes_what_other_stages_read_and_the_same_bytes_again(
     tables = [
         f"data/{which}/{name}.parquet" for which in ("benchmark", "pool") for name in ("pairs", "prompts", "responses")
     ]
+    tables += ["data/columns/benchmark.parquet", "data/columns/pool.parquet"]
     summaries = ["data/truth/summary.json"]
     truth = [f"data/truth/{split}.parquet" for split in ("benchmark", "heldout", "pool")]
     assert set(written[0]) == {*tables, *summaries, *truth}

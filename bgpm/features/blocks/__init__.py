@@ -7,8 +7,8 @@ other response of a pair or on what else is in the table. Shapes: n texts, p col
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -29,12 +29,15 @@ class Inputs:
         texts: The texts.
         prompts: Of a response the text of its prompt; of a prompt, which answers nothing, "".
         rows: int64 [n], how messages number the texts.
+        numbers: float64 [n, columns] by the kind of the block that reads them, NaN where one is missing; {} for
+            prompts, which have none.
     """
 
     states: np.ndarray
     texts: Sequence[str]
     prompts: Sequence[str]
     rows: np.ndarray
+    numbers: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 class Block(Component):
@@ -47,6 +50,11 @@ class Block(Component):
 
     reads_prompt: ClassVar[bool] = False
     names: ClassVar[tuple[str, ...]]
+
+    @property
+    def given(self) -> Sequence[str]:
+        """Names of the numbers in `Inputs` that it reads."""
+        return ()
 
     def fit(self, inputs: Inputs) -> Arrays:
         """Fit the map on responses of the unlabelled pool.

@@ -1,4 +1,4 @@
-"""Mean and spread of columns, and blocks that are standardised counts."""
+"""Mean and spread of columns, and blocks that are standardised counts or numbers."""
 
 from __future__ import annotations
 
@@ -51,3 +51,32 @@ class Counted(Block):
 
     def __call__(self, inputs: Inputs, arrays: Arrays) -> np.ndarray:
         return (self.count(inputs.texts, inputs.prompts) - arrays["mean"]) / arrays["scale"]
+
+
+class Given(Block):
+    """Base of blocks whose numbers come with the texts; each is standardised over those of the pool's responses.
+
+    A missing number is taken for the pool's mean, 0 after standardisation; a prompt has none of them.
+    """
+
+    names: ClassVar[tuple[str, ...]] = ("mean", "scale")
+
+    def fit(self, inputs: Inputs) -> Arrays:
+        columns = inputs.numbers[self.kind].astype(np.float64)
+        known = [column[~np.isnan(column)] for column in columns.T]
+        fitted = [standardisation(column[:, None] if len(column) else np.zeros((1, 1))) for column in known]
+        return {name: np.concatenate(parts) for name, parts in zip(self.names, zip(*fitted, strict=True), strict=True)}
+
+    def check(self, arrays: Arrays) -> None:
+        check_standardisation(arrays)
+        if len(arrays["mean"]) != len(self.given):
+            raise ValueError(f"it has {len(arrays['mean'])} columns, expected {len(self.given)}")
+
+    def dim(self, arrays: Arrays) -> int:
+        return len(arrays["mean"])
+
+    def __call__(self, inputs: Inputs, arrays: Arrays) -> np.ndarray:
+        if not inputs.numbers:
+            return np.zeros((len(inputs.texts), self.dim(arrays)))
+        numbers = inputs.numbers[self.kind]
+        return np.where(np.isnan(numbers), 0.0, (numbers - arrays["mean"]) / arrays["scale"])
