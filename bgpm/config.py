@@ -204,7 +204,7 @@ def _check_goal(params: Params, oracle: Oracle) -> None:
     if params.goal == "pool" and oracle.paid and not params.audit.size:
         raise ConfigError(
             f"params.yaml: audit.size: 0 leaves goal pool without labels to measure with, since nobody knows the true "
-            f"labels where oracle is {params.oracle}: audit some pairs (150), or set goal: model"
+            f"labels where oracle is {params.oracle}: set it to auto, or set goal: model"
         )
     looks = len(params.rounds) + 1
     if params.audit.looks is not None and params.audit.looks < looks:

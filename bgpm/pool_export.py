@@ -174,9 +174,10 @@ def bound_of(folder: Path, seed: int, params: Mapping[str, Any]) -> tuple[float,
     audit = parse(AuditSettings, setting(params, "audit"), "audit")
     arm = read_arm(folder.parent.name, folder)
     found = certificate(arm, audit, looks_of(audit, len(setting(params, "rounds")), paid=oracle_of(params).paid))
-    if found is None:
+    at = arm.seeds.tolist().index(seed)
+    if found is None or (not found.audited[at, -1] and found.bound[at, -1] < audit.target):
         return None
-    return float(found.bound[arm.seeds.tolist().index(seed), -1]), audit
+    return float(found.bound[at, -1]), audit
 
 
 def remarks(pairs: Preferences, kept: Preferences, folder: Path, seed: int, root: Path) -> Iterable[str]:

@@ -30,6 +30,8 @@ from bgpm.stage import (
 )
 from bgpm.values import read_json
 
+SCORED = ["seed", "mean", "variance", "tau"]  # what tells how many labels the model expects to be right
+
 
 def main(arm: str, k: str = "0") -> None:
     params = read_params()
@@ -39,7 +41,7 @@ def main(arm: str, k: str = "0") -> None:
     batch = read_table(here / "batch.parquet", ["seed", *KEPT])
     known = None if first else read_table(here / "labels.parquet")
     before = audits.none() if first else read_table(here / "audits.parquet")
-    wanted = _wanted(batch, known)
+    wanted = _wanted(batch, known, before, None if first else read_table(here / "scores.parquet", SCORED))
     questions = concatenate([batch, audits.new(wanted, before, batch)])
     # Those who label see one list, in which nothing tells a pair of the batch from an audit.
     asked, sheet = batch, here / "batch.parquet"
@@ -68,13 +70,14 @@ def main(arm: str, k: str = "0") -> None:
     (here / ASKED).unlink(missing_ok=True)
 
 
-def _wanted(batch: Table, known: Table | None) -> Table:
+def _wanted(batch: Table, known: Table | None, before: Table, scores: Table | None) -> Table:
     """Every pair that is audited once this batch is acquired."""
     columns = ("seed", "pair")
     acquired = concatenate([{name: part[name] for name in columns} for part in (known, batch) if part is not None])
     pool = read_table(POOL / "pairs.parquet", ["pair_id", "key", "split"])
-    size = read_json(PLAN)["audits"]
-    return audits.due(pool, acquired, size, lambda seed: generator("audit", seed))
+    audited, seeds = read_json(PLAN), np.unique(batch["seed"]).tolist()
+    begun = audits.begun(scores, before, audited["begin"], int((pool["split"] == "pool").sum()), seeds)
+    return audits.due(pool, acquired, audited["audits"], lambda seed: generator("audit", seed), begun)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bgpm.data.tables import read_table
 from bgpm.evaluation import AuditSettings
-from bgpm.evaluation.plan import audits_of, check_enough
+from bgpm.evaluation.plan import are_audited, audits_of, begin_of, check_enough
 from bgpm.oracles import oracle_of
 from bgpm.registry import parse
 from bgpm.selection import StartSettings, pairs_of
@@ -21,7 +21,8 @@ def main() -> None:
         batch, rounds = pairs_of(setting(params, "batch_size"), pool), len(setting(params, "rounds"))
         check_enough(audit, [pairs_of(start, pool) + batch * k for k in range(rounds + 1)], pool, paid=paid)
     # Only what labelling depends on: one more round, or another target, asks nobody anew.
-    write_json(PLAN, {"audits": audits_of(audit, goal, paid=paid)})
+    size = audits_of(audit, pool) if are_audited(audit, goal, paid=paid) else 0
+    write_json(PLAN, {"audits": size, "begin": begin_of(audit)})
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from bgpm.evaluation import AuditSettings
 from bgpm.evaluation.arm import Arm, read_arm, read_optional
 from bgpm.evaluation.benchmark import rule_in_words
 from bgpm.evaluation.outlook import outlook
-from bgpm.evaluation.plan import looks_of
+from bgpm.evaluation.plan import are_audited, looks_of
 from bgpm.evaluation.result import pool_result, study
 from bgpm.oracles import oracle_of
 from bgpm.registry import parse
@@ -61,12 +61,12 @@ def main() -> None:
         resamples=settings.resamples,
         rng=generator("report"),
     )
-    audit = parse(AuditSettings, setting(params, "audit"), "audit")
+    audit, paid = parse(AuditSettings, setting(params, "audit"), "audit"), oracle_of(params).paid
     second = pool_result(
         result.arms,
         int((texts.pairs["split"] == "pool").sum()),
-        audit=audit,
-        looks=looks_of(audit, len(setting(params, "rounds")), paid=oracle_of(params).paid),
+        audit=audit if are_audited(audit, setting(params, "goal"), paid=paid) else None,
+        looks=looks_of(audit, len(setting(params, "rounds")), paid=paid),
         resamples=settings.resamples,
         rng=generator("report", "pool"),
     )

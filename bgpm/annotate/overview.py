@@ -202,7 +202,7 @@ def _certified(params: Mapping[str, Any], batches: Sequence[OpenBatch]) -> str:
         return _section(title, _sentence(error))
     known = [(arm, c) for arm, c in found if c is not None]
     if not known:
-        return _section(title, "<p>No bound yet: the first follows once the seed set and its audits are labelled.</p>")
+        return _section(title, "<p>No bound yet: the first follows once the seed set is labelled.</p>")
     parts = []
     for arm, c in known:
         stop = escape(stop_words(arm, c))

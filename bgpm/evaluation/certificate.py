@@ -15,6 +15,7 @@ import numpy as np
 from bgpm.evaluation import AuditSettings
 from bgpm.evaluation.arm import Arm
 from bgpm.evaluation.audit import audits_missing, level, right_share
+from bgpm.evaluation.plan import begin_of
 
 AUDIT_COUNTS = ("given", "inferred", "audited", "wrong", "pool")
 
@@ -32,6 +33,8 @@ class Certificate:
         alpha: Chance that any bound of a seed is above the truth.
         missing: Of each seed, how many more audits would certify the target after the next round if it were like the
             last: at least, and at today's error rate; None where no number would do.
+        begin: Share of right labels that the model must expect before anything is audited.
+        expected: What it expects, float64 [S, T]; None where it was not written down.
     """
 
     bound: np.ndarray
@@ -41,6 +44,8 @@ class Certificate:
     target: float
     alpha: float
     missing: tuple[tuple[int | None, int | None], ...]
+    begin: float
+    expected: np.ndarray | None
 
     @property
     def reached(self) -> np.ndarray:
@@ -55,21 +60,26 @@ class Certificate:
         return float(np.where(reached.any(1), spent, np.inf).mean())
 
 
-def bounds(counts: Sequence[np.ndarray], numbers: Sequence[int], alpha: float, looks: int | None = None) -> np.ndarray:
+def look_numbers(audited: np.ndarray) -> np.ndarray:
+    """Number of each round's look, from 1, [..., T]: rounds before the first audits use up no error."""
+    return np.maximum(np.cumsum(np.maximum.accumulate(audited > 0, axis=-1), axis=-1), 1)
+
+
+def bounds(counts: Sequence[np.ndarray], alpha: float, looks: int | None = None) -> np.ndarray:
     """Lower bounds of the share of right labels, [..., T].
 
     Args:
         counts: By `AUDIT_COUNTS`, int64 [..., T] each.
-        numbers: Of the looks, from 1, [T].
         alpha, looks: Of `bgpm.evaluation.audit.level`.
     """
     given, inferred, audited, wrong, pool = counts
-    levels = np.array([level(alpha, number, looks) for number in numbers])
+    numbers = look_numbers(audited)
+    levels = np.array([level(alpha, number, looks) for number in numbers.ravel().tolist()]).reshape(numbers.shape)
     return right_share(given, inferred, audited, wrong, pool, levels)
 
 
 def certificate(arm: Arm, audit: AuditSettings, looks: int | None) -> Certificate | None:
-    """What the audits of an arm say; None where some round has none.
+    """What the audits of an arm say, also before the first of them; None where nothing was measured.
 
     Args:
         looks: Of `bgpm.evaluation.plan.looks_of`.
@@ -79,9 +89,13 @@ def certificate(arm: Arm, audit: AuditSettings, looks: int | None) -> Certificat
     if len(known) < len(counts):
         return None
     audited, wrong = known[2:4]
-    numbers = (arm.rounds + 1).tolist()
-    bound = bounds(known, numbers, audit.alpha, looks)
-    coming = level(audit.alpha, numbers[-1] + 1 if looks is None else numbers[-1], looks)
+    bound = bounds(known, audit.alpha, looks)
+    last = look_numbers(audited)[:, -1].tolist()
+    coming = [level(audit.alpha, number + 1 if looks is None else number, looks) for number in last]
     ends = (np.stack(known)[:, :, -1]).T.tolist()
-    missing = tuple(audits_missing(*end, target=audit.target, alpha=coming) for end in ends)
-    return Certificate(bound, audited, wrong, arm.labels + audited, audit.target, audit.alpha, missing)
+    missing = tuple(
+        audits_missing(*end, target=audit.target, alpha=alpha) for end, alpha in zip(ends, coming, strict=True)
+    )
+    spent, expected = arm.labels + audited, arm.curve("pool", "all", "expected")
+    begin = begin_of(audit)
+    return Certificate(bound, audited, wrong, spent, audit.target, audit.alpha, missing, begin, expected)

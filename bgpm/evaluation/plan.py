@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from bgpm.errors import ConfigError
-from bgpm.evaluation import AuditSettings
+from bgpm.evaluation import AUTO, AuditSettings
 from bgpm.evaluation.audit import level, smallest
 
 
-def audits_of(audit: AuditSettings, goal: str, *, paid: bool) -> int:
-    """Audits of each look: where labels cost somebody something, only for a pool that is to be certified."""
-    return audit.size if goal == "pool" or not paid else 0
+def audits_of(audit: AuditSettings, pool: int) -> int:
+    """Audits of each look of a pool of so many pairs."""
+    if audit.size == "auto":
+        return round(AUTO * math.sqrt(pool))
+    return int(audit.size) if audit.size >= 1 or audit.size == 0 else max(1, round(audit.size * pool))
+
+
+def begin_of(audit: AuditSettings) -> float:
+    """The share of right labels that the model must expect before anything is audited."""
+    return audit.target if audit.begin is None else audit.begin
+
+
+def are_audited(audit: AuditSettings, goal: str, *, paid: bool) -> bool:
+    """Whether there are audits: where labels cost somebody something, only for a pool that is to be certified."""
+    return audit.size != 0 and (goal == "pool" or not paid)
 
 
 def looks_of(audit: AuditSettings, rounds: int, *, paid: bool) -> int | None:
@@ -27,7 +40,7 @@ def check_enough(audit: AuditSettings, acquired: Sequence[int], pool: int, *, pa
     """Refuse audits that certify the target at no look, even if all of them and every acquired label are right.
 
     Args:
-        acquired: Pairs that are acquired by each look, in the order of looks.
+        acquired: Pairs that are acquired by each round. Where audits begin later than the first, any may be look 1.
         pool: Pairs of the pool.
 
     Raises:
@@ -35,12 +48,13 @@ def check_enough(audit: AuditSettings, acquired: Sequence[int], pool: int, *, pa
     """
     looks = looks_of(audit, len(acquired) - 1, paid=paid)
     needed = [
-        smallest(pool, min(labels, pool), audit.target, level(audit.alpha, look, looks))
+        smallest(pool, min(labels, pool), audit.target, level(audit.alpha, look if begin_of(audit) == 0 else 1, looks))
         for look, labels in enumerate(acquired, 1)
     ]
-    if audit.size < min(needed):
+    size = audits_of(audit, pool)
+    if size < min(needed):
         raise ConfigError(
-            f"params.yaml: audit.size: {audit.size} audits never certify {100 * audit.target:g}% right labels of "
+            f"params.yaml: audit.size: {size} audits never certify {100 * audit.target:g}% right labels of "
             f"{pool:,} pairs within these {len(needed)} looks, even without one wrong label among them: set it to "
             f"{min(needed)} or more (to {needed[-1]} for the last look), or set a lower audit.target"
         )

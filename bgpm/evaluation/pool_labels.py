@@ -10,6 +10,7 @@ Rows are those of a learning curve (see `bgpm.evaluation.curve`) with the split 
     inferred_right, inferred_ece    of the inferred ones alone, and the calibration error of their probabilities
     export_P_share, _right, _stated of the labels with probability P or more: share of the pairs, share right, and the
                                     mean probability that they state
+    expected                        share of right labels that the model expects, acquired ones taken for right
     audit_pool, _given, _inferred, _audited, _wrong
                                     what a bound needs (see `bgpm.evaluation.audit`): N, acquired pairs whose label is
                                     right by the annotators, M, n and x; ties and abstentions are wrong
@@ -64,6 +65,11 @@ class PoolLabels:
     def inferred(self) -> np.ndarray:
         """Where the model says the label, bool [N]."""
         return self.source != ACQUIRED
+
+    @property
+    def expected(self) -> float:
+        """Share of right labels that the model expects, acquired ones taken for right."""
+        return float(np.where(self.inferred, np.maximum(self.probability, 1 - self.probability), 1.0).mean())
 
     @property
     def stated(self) -> np.ndarray:
@@ -195,7 +201,7 @@ def audit_rows(labels: PoolLabels, truth: np.ndarray, priority: np.ndarray, size
         priority: [N], of `bgpm.evaluation.audit.priorities`, the same in every round.
         size: Audits that are made of the inferred pairs; 0 for none.
     """
-    if size == 0 or np.isnan(truth).any():
+    if np.isnan(truth).any():
         return
     audited = np.zeros(len(truth), bool)
     audited[sample(priority, labels.inferred, size)] = True
@@ -203,7 +209,7 @@ def audit_rows(labels: PoolLabels, truth: np.ndarray, priority: np.ndarray, size
 
 
 def audited_rows(labels: PoolLabels, acquired: Mapping[str, np.ndarray]) -> Iterator[CurveRow]:
-    """What the audits that were made found; nothing where pairs were inferred and none audited.
+    """What the audits that were made found.
 
     Args:
         acquired: As `pool_labels`. A pair on which everybody abstained is neither right nor one of the inferred pairs
@@ -211,8 +217,6 @@ def audited_rows(labels: PoolLabels, acquired: Mapping[str, np.ndarray]) -> Iter
     """
     asked = np.isin(labels.pair, acquired["pair"])
     audited = labels.source == AUDIT
-    if not (audited.any() or asked.all()):
-        return
     said = np.full(len(labels.pair), np.nan)
     said[np.searchsorted(labels.pair, acquired["pair"])] = acquired["label"]
     said[audited] = labels.audit[audited]
@@ -222,6 +226,7 @@ def audited_rows(labels: PoolLabels, acquired: Mapping[str, np.ndarray]) -> Iter
 def _audited(labels: PoolLabels, said: np.ndarray, inferred: np.ndarray, audited: np.ndarray) -> Iterator[CurveRow]:
     """The counts behind a bound; what nobody said is 0.5 in ``said``."""
     right = correct(labels.label - 0.5, said, tie=0.0) == 1  # neither a tie nor a tied score is right
+    yield "pool", "all", "expected", labels.expected
     yield "pool", "all", "audit_pool", float(len(right))
     yield "pool", "all", "audit_given", float((right & ~inferred).sum())
     yield "pool", "all", "audit_inferred", float(inferred.sum())

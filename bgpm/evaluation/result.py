@@ -157,17 +157,23 @@ class PoolResult:
 
 
 def pool_result(
-    arms: list[Arm], pairs: int, *, audit: AuditSettings, looks: int | None, resamples: int, rng: np.random.Generator
+    arms: list[Arm],
+    pairs: int,
+    *,
+    audit: AuditSettings | None,
+    looks: int | None,
+    resamples: int,
+    rng: np.random.Generator,
 ) -> PoolResult | None:
     """Results on the labelled pool, of one arm or two; None where its true labels are not known, nor audits made.
 
     Args:
         pairs: Of the pool.
-        audit: Target and chance of error of the bound.
+        audit: Target and chance of error of the bound; None where nothing is audited.
         looks: Bounds of a campaign, planned; None for an open number.
         resamples: Bootstrap draws of seeds behind every interval; the pool itself is given, it is not drawn.
     """
-    found = {arm.name: certificate(arm, audit, looks) for arm in arms}
+    found = {arm.name: certificate(arm, audit, looks) for arm in arms} if audit is not None else {}
     certificates = {name: c for name, c in found.items() if c is not None}
     trials = {arm.name: t for arm in arms if (t := arm.pool_trials()) is not None}
     if len(trials) < len(arms):

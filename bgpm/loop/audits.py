@@ -7,10 +7,11 @@ only.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from bgpm import functional as F
 from bgpm.data.tables import concatenate, where
 from bgpm.evaluation.audit import AUDIT, priorities, sample
 from bgpm.keys import uniform_by_key
@@ -19,7 +20,39 @@ from bgpm.loop.pool import Table
 COLUMNS = ("seed", "round", "pair", "pair_id", "label", "annotators", "cost", "source")
 
 
-def due(pool: Table, acquired: Table, size: int, generator: Callable[[int], np.random.Generator]) -> Table:
+def begun(scores: Table | None, before: Table, begin: float, pool: int, seeds: Iterable[int]) -> list[int]:
+    """The seeds whose inferred pairs are audited beside the batch that is asked for now.
+
+    They are those that were audited before, and those whose model expects enough labels of the pool to be right. It
+    does not know what audits said, so that the moment is chosen without them.
+
+    Args:
+        scores: Of the pairs that were on offer for the batch: seed, mean, variance, tau; None before the first model.
+        before: Audits so far.
+        begin: Share of right labels to be expected; 0 for all seeds.
+        pool: Pairs that may be acquired.
+    """
+    if begin == 0:
+        return list(seeds)
+    known = set(before["seed"].tolist())
+    return [seed for seed in seeds if seed in known or (scores is not None and _expected(scores, seed, pool) >= begin)]
+
+
+def _expected(scores: Table, seed: int, pool: int) -> float:
+    """Share of the pool's labels that one seed's model expects to be right, those that were acquired among them."""
+    import torch
+
+    mine = scores["seed"] == seed
+    mean, variance, tau = (torch.from_numpy(scores[name][mine]) for name in ("mean", "variance", "tau"))
+    if not len(mean):
+        return 1.0
+    probability = F.expected_probability(mean, variance, float(tau[0])).numpy()
+    return float((pool - len(mean) + np.maximum(probability, 1 - probability).sum()) / pool)
+
+
+def due(
+    pool: Table, acquired: Table, size: int, generator: Callable[[int], np.random.Generator], seeds: Iterable[int]
+) -> Table:
     """Every pair that is audited at a look: seed, pair, pair_id.
 
     Args:
@@ -27,10 +60,11 @@ def due(pool: Table, acquired: Table, size: int, generator: Callable[[int], np.r
         acquired: Columns seed and pair: labels so far and the batch that was just chosen.
         size: Audits of each seed; fewer where fewer pairs are left.
         generator: Of a seed, the same in every round: it draws the priorities.
+        seeds: Of `begun`.
     """
     rows = np.flatnonzero(pool["split"] == "pool")
-    out = []
-    for seed in np.unique(acquired["seed"]).tolist():
+    out = [{name: column[:0] for name, column in (acquired | {"pair_id": pool["pair_id"]}).items()}]
+    for seed in seeds:
         inferred = ~np.isin(rows, acquired["pair"][acquired["seed"] == seed])
         pair = rows[sample(priorities(pool["key"][rows], generator(seed)), inferred, size)]
         out.append({"seed": np.full(len(pair), seed), "pair": pair, "pair_id": pool["pair_id"][pair]})

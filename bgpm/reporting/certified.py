@@ -12,6 +12,8 @@ from bgpm.reporting.words import count, percent
 def bound_words(arm: Arm, c: Certificate) -> str:
     """The bound of the last round in a sentence; the mean over seeds where there are several."""
     audits, wrong = c.audited[:, -1], c.wrong[:, -1]
+    if not audits.any():
+        return f"With {count(arm.labels[-1])} labels under {arm.name} nothing is audited yet."
     mean = ", mean of the seeds" if len(audits) > 1 else ""
     return (
         f"With {count(arm.labels[-1])} labels and {count(audits.mean())} audits, in {count(wrong.mean())} of which the "
@@ -33,6 +35,12 @@ def stop_words(arm: Arm, c: Certificate) -> str:
         return (
             f"{target} was certified after {count(arm.labels[at])} labels: the labels of round {arm.rounds[at]} are, "
             "those of later rounds are not."
+        )
+    if not c.audited[0].any():
+        known = "" if c.expected is None else f"; now it expects {percent(float(c.expected[0, -1]), 1)}"
+        return (
+            f"Not certified: inferred labels are audited once the model expects {percent(c.begin, 1)} of the pool's "
+            f"labels to be right{known}."
         )
     least, likely = c.missing[0]
     if least is None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from bgpm.data.tables import concatenate
 from bgpm.evaluation.audit import priorities
+from bgpm.evaluation.plan import audits_of, begin_of
 from bgpm.evaluation.pool_labels import audit_rows, left_out, pool_rows
 from bgpm.loop.evaluate import label_pool, model_rows
 from bgpm.loop.loop import Loop
@@ -57,12 +58,14 @@ def run(study: LabelledPools, plan: ArmPlan, pool: Pool, truth: Table, *, seed: 
     record = truth["label"][pool.open]
     priority = priorities(pool.table["key"][pool.open], generator("audit", seed))
     curve: list[tuple[int, int, str, str, str, float]] = []
-    acquired = []
+    acquired, expected = [], 0.0
     for done in loop.rounds(pairs):
         k, rows = done.number, done.rows
         acquired.append({"round": np.full(len(rows), k), "pair": rows, "label": truth["label"][rows]})
         labels = label_pool(done.model, pool, done.labels)
-        measured = [*pool_rows(labels, record), *audit_rows(labels, record, priority, study.audit.size)]
+        audited = audits_of(study.audit, pairs) if expected >= begin_of(study.audit) else 0
+        measured = [*pool_rows(labels, record), *audit_rows(labels, record, priority, audited)]
+        expected = max(expected, labels.expected)  # by the model that chooses the next batch, as in the pipeline
         curve += [(k, len(done.labels["pair"]), *row) for row in [*measured, *model_rows(done.model)]]
         if measured[0][3] >= study.until:
             break

@@ -107,8 +107,7 @@ def _certified(curve: Mapping[str, Table], study: LabelledPools) -> float:
     if "audit_pool" not in curve:
         return math.nan
     counts = {name: curve[f"audit_{name}"]["value"].astype(np.int64) for name in AUDIT_COUNTS}
-    looks = range(1, len(counts["pool"]) + 1)
-    reached = bounds(list(counts.values()), looks, study.audit.alpha) >= study.audit.target
+    reached = bounds(list(counts.values()), study.audit.alpha) >= study.audit.target
     spent = np.minimum(curve["audit_pool"]["labels"] + counts["audited"], counts["pool"])
     return float(spent[reached.argmax()] if reached.any() else counts["pool"][0])
 

@@ -131,7 +131,11 @@ def test_moments_of_another_length_are_refused(make_pool):
         ({"tau": 0.0}, NumericsError, "candidates.tau: expected finite and > 0, got 0.0"),
         ({"tau": np.nan}, NumericsError, "candidates.tau"),
         ({"error_rate": 0.5}, NumericsError, r"candidates.error_rate: expected in \[0, 0.5\), got 0.5"),
-        ({"features": Features(np.ones((47, 6)), np.ones((12, 6)))}, ShapeError, r"response_b in 0\.\.46, .* got 1 to 47"),
+        (
+            {"features": Features(np.ones((47, 6)), np.ones((12, 6)))},
+            ShapeError,
+            r"response_b in 0\.\.46, .* got 1 to 47",
+        ),
         ({"features": Features(np.ones((48, 6)), np.ones((11, 6)))}, ShapeError, r"prompt in 0\.\.10, .* got 0 to 11"),
     ],
 )
