@@ -13,6 +13,8 @@ while fewer labels are right. Two worlds that a bound has to survive:
 Rules:
 
 * ``sound``: `bgpm.evaluation.audit`, the error spread over the planned looks.
+* ``begun``: the same, but the first look is that at which the model before its batch expected the target to be met, and
+  the number of looks is open.
 * ``each look``: as many fresh audits each round, and their Clopper-Pearson bound at the full level: sound once, not
   look after look. (On audits that stand from look to look it is wrong less often: the looks are then nearly the same.)
 * ``pooled``: fresh audits each round, judged by the model of their round and pooled over rounds, with the error spread.
@@ -35,7 +37,7 @@ from bgpm.evaluation import audit
 
 ALPHA = 0.05
 _GRID = ((0.0, 15.0, 301), (-12.0, 4.0, 161))  # of |mean| and log variance: first, last, points
-RULES = ("sound", "each look", "pooled")
+RULES = ("sound", "begun", "each look", "pooled")
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,8 @@ def simulate(world: World, selection: str, campaigns: int, seed: int = 0) -> dic
     weight = np.zeros((campaigns, world.features))
     stops = {rule: np.full(campaigns, np.nan) for rule in RULES}
     pooled, alpha = np.zeros((2, campaigns)), audit.level(ALPHA, 1, world.looks)
-    truth = np.empty((campaigns, world.looks))
+    truth, looks = np.empty((campaigns, world.looks)), np.zeros(campaigns, np.int64)
+    expected = np.zeros(campaigns)  # share of right labels, by the model that chose the batch
     for look in range(world.looks):
         inferred[every, rows] = False
         weight, covariance = trained(x, rows, label[every, rows], weight)
@@ -159,7 +162,10 @@ def simulate(world: World, selection: str, campaigns: int, seed: int = 0) -> dic
         alone = wrong[every, drawn[:, :size]].sum(1)
         pooled += wrong[every, drawn[:, : world.fresh]].sum(1), np.full(campaigns, world.fresh)
         acquired = world.pairs - left
+        looks += (looks > 0) | (expected >= world.target)
+        spread = ALPHA / np.maximum(looks * (looks + 1), 1)
         bound = {
+            "begun": np.where(looks > 0, audit.right_share(acquired, left, size, found, world.pairs, spread), 0.0),
             "sound": audit.right_share(acquired, left, size, found, world.pairs, alpha),
             "each look": 1 - left * clopper_pearson(alone, np.full(campaigns, size), ALPHA) / world.pairs,
             "pooled": 1 - left * clopper_pearson(pooled[0], pooled[1], alpha) / world.pairs,
@@ -168,6 +174,8 @@ def simulate(world: World, selection: str, campaigns: int, seed: int = 0) -> dic
             now = np.isnan(stops[rule]) & (low >= world.target)
             stops[rule][now] = truth[now, look]
         variance = np.einsum("np,cpq,nq->cn", x, covariance, x, optimize=True)
+        sure = expit(np.abs(mean) / np.sqrt(1 + np.pi / 8 * variance))
+        expected = 1 - np.where(inferred, 1 - sure, 0.0).mean(1)
         value = np.where(inferred, worth(selection, mean, variance), -np.inf)
         rows = np.concatenate([rows, np.argpartition(-value, world.batch, 1)[:, : world.batch]], 1)
     return stops | {"truth": truth}

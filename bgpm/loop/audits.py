@@ -63,7 +63,7 @@ def due(
         seeds: Of `begun`.
     """
     rows = np.flatnonzero(pool["split"] == "pool")
-    out = [{name: column[:0] for name, column in (acquired | {"pair_id": pool["pair_id"]}).items()}]
+    out = [{"seed": np.empty(0, np.int64), "pair": rows[:0], "pair_id": pool["pair_id"][:0]}]
     for seed in seeds:
         inferred = ~np.isin(rows, acquired["pair"][acquired["seed"] == seed])
         pair = rows[sample(priorities(pool["key"][rows], generator(seed)), inferred, size)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,8 @@ from bgpm.evaluation import AuditSettings
 from bgpm.evaluation.arm import Arm
 from bgpm.evaluation.audit import level, right_share
 from bgpm.evaluation.certificate import AUDIT_COUNTS, certificate
-from bgpm.evaluation.plan import audits_of, check_enough, looks_of
+from bgpm.evaluation.plan import are_audited, audits_of, check_enough, looks_of
+from bgpm.registry import parse
 from bgpm.reporting.certified import bound_words, stop_words
 
 LABELS = np.array([100, 200, 300])
@@ -71,9 +74,43 @@ def test_an_arm_without_audits_has_no_certificate() -> None:
     assert certificate(Arm(**{**vars(arm), "values": {}}), AuditSettings(), 3) is None
 
 
-@pytest.mark.parametrize(("paid", "goal", "size"), [(False, "model", 150), (True, "model", 0), (True, "pool", 150)])
-def test_nobody_pays_for_audits_unless_the_pool_is_the_goal(paid: bool, goal: str, size: int) -> None:
-    assert audits_of(AuditSettings(), goal, paid=paid) == size
+@pytest.mark.parametrize(
+    ("paid", "goal", "size", "made"),
+    [(False, "model", "auto", True), (True, "model", 150, False), (True, "pool", 0.1, True), (False, "pool", 0, False)],
+)
+def test_nobody_pays_for_audits_unless_the_pool_is_the_goal(paid: bool, goal: str, size: Any, made: bool) -> None:
+    assert are_audited(AuditSettings(size=size), goal, paid=paid) == made
+
+
+@pytest.mark.parametrize(("size", "audits"), [("auto", 79), (150, 150), (0.1, 100), (0.0001, 1), (0, 0)])
+def test_audits_are_a_number_a_share_or_follow_the_pool(size: Any, audits: int) -> None:
+    assert audits_of(AuditSettings(size=size), 1000) == audits
+
+
+@pytest.mark.parametrize("size", [-1, 1.5, -0.1, "all"])
+def test_other_numbers_of_audits_are_refused(size: Any) -> None:
+    with pytest.raises(ConfigError, match=r"audit\.size"):
+        parse(AuditSettings, {"size": size}, "audit")
+
+
+def test_rounds_before_the_first_audits_use_up_no_error_and_what_is_missing_says_when_they_begin() -> None:
+    arm, audit = arm_of([0, 9, 4]), AuditSettings()
+    arm.values["pool", "all", "audit_audited"][0, 0] = 0
+    found = certificate(arm, audit, None)
+    assert found is not None
+    assert found.begin == 0.95
+    assert found.bound[0, 0] == 0.1  # what was acquired is right, and nothing is known of the rest
+    for t, wrong, look in ((1, 9, 1), (2, 4, 2)):
+        n = int(LABELS[t])
+        assert found.bound[0, t] == right_share(n, 1000 - n, 150, wrong, 1000, level(0.05, look))
+    arm.values["pool", "all", "audit_audited"][:] = arm.values["pool", "all", "audit_wrong"][:] = 0
+    arm.values["pool", "all", "expected"] = np.array([[0.7, 0.75, 0.8]])
+    found = certificate(arm, audit, None)
+    assert found is not None
+    assert "once the model expects 95.0% of the pool's labels to be right; now it expects 80.0%" in stop_words(
+        arm, found
+    )
+    assert "nothing is audited yet" in bound_words(arm, found)
 
 
 def test_the_number_of_looks_is_open_only_where_rounds_may_be_added_and_none_is_planned() -> None:
@@ -85,9 +122,10 @@ def test_the_number_of_looks_is_open_only_where_rounds_may_be_added_and_none_is_
 def test_the_number_that_is_asked_for_is_the_smallest_that_is_let_through() -> None:
     acquired, pool = [100, 200, 300], 1000
     with pytest.raises(ConfigError, match=r"set it to (\d+) or more") as refused:
-        check_enough(AuditSettings(size=1), acquired, pool, paid=True)
+        check_enough(AuditSettings(size=1, begin=0), acquired, pool, paid=True)
     needed = int(str(refused.value).split("set it to ")[1].split()[0])
-    check_enough(AuditSettings(size=needed), acquired, pool, paid=True)
+    check_enough(AuditSettings(size=needed, begin=0), acquired, pool, paid=True)
     with pytest.raises(ConfigError):
-        check_enough(AuditSettings(size=needed - 1), acquired, pool, paid=True)
+        check_enough(AuditSettings(size=needed - 1, begin=0), acquired, pool, paid=True)
+    check_enough(AuditSettings(size=needed - 1), acquired, pool, paid=True)  # begun at round 2, it is the first look
     check_enough(AuditSettings(size=1), [100, 960], pool, paid=True)  # what is acquired is enough by itself

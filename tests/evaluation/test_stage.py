@@ -74,7 +74,7 @@ def round_zero(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     labels = {"seed": np.repeat([0, 1], 40), "pair": np.tile(pool.rows[:40], 2), "label": np.tile(pool.label[:40], 2)}
     write_table(tmp_path / "data/start/labels.parquet", labels)
     table = read_table(tmp_path / "data/pool/pairs.parquet")
-    wanted = audits.due(table, labels, 30, lambda seed: np.random.default_rng([7, seed]))
+    wanted = audits.due(table, labels, 30, lambda seed: np.random.default_rng([7, seed]), (0, 1))
     truth = dict(zip(pool.rows.tolist(), pool.label.tolist(), strict=True))
     told = {"label": np.array([truth[pair] for pair in wanted["pair"].tolist()])}
     write_table(tmp_path / "data/start/audits.parquet", wanted | told)
@@ -144,11 +144,15 @@ def test_where_people_or_judges_say_the_labels_the_pool_is_labelled_and_only_its
     assert len(read_table(round_zero / "data/start/pool_labels.parquet")["label"])
     with (round_zero / "data/start/evaluation/curve.csv").open(encoding="utf-8", newline="") as file:
         found = {row["metric"] for row in csv.DictReader(file) if row["split"] == "pool"}
-    assert found == {f"audit_{name}" for name in ("pool", "given", "inferred", "audited", "wrong")}
+    audited = {f"audit_{name}" for name in ("pool", "given", "inferred", "audited", "wrong")} | {"expected"}
+    assert found == audited
     write_table(round_zero / "data/start/audits.parquet", audits.none())
     evaluate.main("start")
     with (round_zero / "data/start/evaluation/curve.csv").open(encoding="utf-8", newline="") as file:
-        assert not [row for row in csv.DictReader(file) if row["split"] == "pool"]
+        rows = {row["metric"]: float(row["value"]) for row in csv.DictReader(file) if row["split"] == "pool"}
+    assert set(rows) == audited
+    assert rows["audit_audited"] == rows["audit_wrong"] == 0
+    assert rows["audit_given"] == 40
 
 
 def test_baselines_are_scored_by_the_same_rule(round_zero: Path) -> None:

@@ -60,7 +60,7 @@ class Campaign:
             benchmark__path="benchmark.jsonl",
             model="bt",
             posteriors__laplace__response_variance=1.0,
-            audit={"size": 100, "target": 0.9, "alpha": 0.05, "looks": ROUNDS + 1},
+            audit={"size": 100, "target": 0.9, "alpha": 0.05, "looks": ROUNDS + 1, "begin": 0.0},
             report__resamples=100,
         )
         with_changes(self.params, **changes)
@@ -321,11 +321,12 @@ def test_where_labels_are_recorded_the_same_stages_audit_both_arms_and_measure_b
         tmp_path, oracle="recorded", goal="model", acquisition="entropy", baseline="random", pool__heldout=0.3
     )
     made.params["rounds"] = made.params["rounds"][:1]
-    made.params["audit"] = {"size": 50, "target": 0.9, "alpha": 0.05, "looks": None}
+    made.params["audit"] = {"size": 50, "target": 0.9, "alpha": 0.05, "looks": None, "begin": 0.5}
     Path("params.yaml").write_text(yaml.safe_dump(made.params), encoding="utf-8")
     write_jsonl(Path("pool.jsonl"), tiny_pool(60))
     made.prepare()
     label.main("start")
+    assert len(read_table(Path("data/start/audits.parquet"))["pair"]) == 0  # no model expects anything yet
     train.main("start")
     evaluate.main("start")
     for arm in ("entropy", "random"):
