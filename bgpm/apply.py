@@ -21,6 +21,7 @@ from tqdm import tqdm
 from bgpm.data.conversations import Turn, response_text
 from bgpm.data.files import FORMATS, Record, json_lines, records
 from bgpm.data.readers import (
+    TOOLS,
     Reading,
     after_prompt,
     is_blank,
@@ -325,7 +326,8 @@ def _preference(entry: Entry, chosen: int, rejected: int, *, chat: bool) -> dict
     sides = {"chosen": entry.responses[chosen], "rejected": entry.responses[rejected]}
     row: dict[str, Any] = {"prompt": list(given)}
     row |= {name: [turn.as_given() for turn in turns] for name, turns in sides.items()}
-    return row | ({"tools": entry.columns["tools"]} if entry.columns.get("tools") else {})
+    tools = next((entry.columns[name] for name in TOOLS if entry.columns.get(name)), None)
+    return row | ({"tools": tools} if tools else {})
 
 
 def _write(out: Path | None, rows: Iterable[dict[str, Any]]) -> None:

@@ -30,8 +30,15 @@ DIALECT = {
     "observation": "tool",
 }
 ROLES = DIALECT | {"function": "tool", "ipython": "tool", "developer": "system"}
-EXTRAS = ("name", "tool_calls", "function_call", "tool_call_id")  # keys of a message that its text shows as JSON
+EXTRAS = (
+    "name",
+    "tool_calls",
+    "function_call",
+    "tool_call_id",
+    "refusal",
+)  # keys of a message that its text shows as JSON
 NAMES = (("role", "content"), ("from", "value"))  # how files call a turn's speaker and text
+TEXTS = ("text", "input_text", "output_text")  # types of a content part that is text
 
 # How a list of messages begins where a table's cell holds it as text, and one message alone.
 _LIST = re.compile(r"\s*\[\s*\{\s*[\"'](role|content|from|value)[\"']\s*:")
@@ -178,20 +185,24 @@ def _turn(message: Any, place: str, column: str, ignore: Collection[str], ignore
     names = next((pair for pair in NAMES if pair[0] in given), NAMES[0])
     speaker = given.get(names[0])
     extras = {key: _structure(given[key]) for key in EXTRAS if given.get(key) not in (None, "", [], {})}
-    content = given.get(names[1], "" if {"tool_calls", "function_call"} & extras.keys() else None)
+    content = given.get(names[1], "" if {"tool_calls", "function_call", "refusal"} & extras.keys() else None)
     if not isinstance(speaker, str) or not isinstance(content, str | list):
         raise DataError(f"{place}: {column}: expected messages with role and content as text, got {show(message)}")
-    text = content if isinstance(content, str) else _parts(content, place, column)
-    for key in given.keys() - {*names, *EXTRAS}:
-        if given[key] in ("", [], {}):
-            continue
-        if key not in ignore:
-            raise DataError(
-                f"{place}: {column}: a message has the key {key!r}, which would be lost: {show(given[key])}; take it "
-                f"out, or list it in pool.ignore_keys if it carries no meaning"
-            )
-        if ignored:
-            ignored(key, place)
+
+    def check_keys(of: Mapping[str, Any], known: Collection[str]) -> None:
+        for key in sorted(of.keys() - set(known)):
+            if of[key] in ("", [], {}):
+                continue
+            if key not in ignore:
+                raise DataError(
+                    f"{place}: {column}: a message has the key {key!r}, which would be lost: {show(of[key])}; take it "
+                    f"out, or list it in pool.ignore_keys if it carries no meaning"
+                )
+            if ignored:
+                ignored(key, place)
+
+    text = content if isinstance(content, str) else _parts(content, place, column, check_keys)
+    check_keys(given, (*names, *EXTRAS))
     if extras:
         text = "\n".join(part for part in (text, canonical(extras)) if part)
     return Turn(ROLES.get(speaker.lower(), speaker), text, given)
@@ -205,13 +216,16 @@ def _structure(value: Any) -> Any:
     return value
 
 
-def _parts(parts: Sequence[Any], place: str, column: str) -> str:
+def _parts(
+    parts: Sequence[Any], place: str, column: str, check_keys: Callable[[Mapping[str, Any], Collection[str]], None]
+) -> str:
     """Text parts, joined by a line end."""
     texts = []
     for part in parts:
         if isinstance(part, str):
             texts.append(part)
-        elif isinstance(part, Mapping) and part.get("type") == "text" and isinstance(part.get("text"), str):
+        elif isinstance(part, Mapping) and part.get("type") in TEXTS and isinstance(part.get("text"), str):
+            check_keys(part, ("type", "text"))
             texts.append(part["text"])
         else:
             kind = part.get("type", "none") if isinstance(part, Mapping) else type(part).__name__

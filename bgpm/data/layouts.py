@@ -152,6 +152,7 @@ def _web_gpt(columns: Columns, place: str) -> Made:
     label = math.nan if math.isnan(gap) else 0.5 + 0.5 * ((gap > 0) - (gap < 0))
     return {
         "prompt": question,
+        "question": None,
         "response_a": columns["answer_0"],
         "response_b": columns["answer_1"],
         "label": label,
@@ -178,6 +179,7 @@ def _openai(columns: Columns, place: str) -> Made:
         raise DataError(f"{place}: input: expected an object with messages, got {show(given)}")
     return {
         "prompt": given["messages"],
+        "input": None,
         "tools": given.get("tools") or None,
         "chosen": columns["preferred_output"],
         "rejected": columns["non_preferred_output"],

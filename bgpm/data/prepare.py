@@ -395,7 +395,7 @@ def _noted(where: str, reading: Reading, rows: Sequence[Row]) -> dict[str, Any]:
     for row in rows:
         if any(has_long_marks(text) for text in (row.a, row.b, *(content for _, content in row.prompt))):
             marks.note(row.place)
-    noted = reading.noted | {"run of combining marks that is compared as it stands": marks}
+    noted = reading.remarks() | {"run of combining marks that is compared as it stands": marks}
     _warn(where, noted)
     counted = _counts(noted)
     return {"noted": counted} if counted else {}

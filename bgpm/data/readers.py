@@ -17,6 +17,7 @@ called prompt, instruction (with input), question, context, conversations or mes
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import re
@@ -52,11 +53,16 @@ WORDS = {
     **dict.fromkeys(("tie", "tie (bothbad)", "tie (both bad)", "both_bad", "bothbad", "both bad"), 0.5),
 }
 PROMPTS = ("prompt", "instruction", "question", "context", "conversations", "messages")
+COPIES = ("conversations", "messages")  # beside a prompt these hold the whole conversation once more
 WITH_INPUT = ("instruction", "question")  # a column `input` belongs to these
+SYSTEM = ("system", "system_prompt", "system_message")
+HISTORY = ("history", "chat_history", "dialogue_history", "conversation_history", "past_messages", "previous_messages")
+TOOLS = ("tools", "functions")
 SCORES = (
     ("score_chosen", "score_rejected"),
     ("chosen_score", "rejected_score"),
     ("chosen_rating", "rejected_rating"),
+    ("rating_chosen", "rating_rejected"),
     ("chosen-rating", "rejected-rating"),
     ("chosen_avg_rating", "rejected_avg_rating"),
 )
@@ -67,8 +73,21 @@ JUDGEMENTS = frozenset(
     | {"safer_response_id", "overall_preference", "preference_strength", "winner_model_a", "winner_model_b"}
     | {"reward", "rewards", "winner_tie", "score_chosen", "score_rejected", "chosen_score", "rejected_score"}
 )
+# Words of a column's name that make it look like one too.
+JUDGING = frozenset(
+    {"label", "labels", "preference", "preferences", "preferred", "prefers", "better", "best", "winner", "verdict"}
+    | {"judgement", "judgment", "vote", "votes", "rating", "ratings", "score", "scores", "rank", "ranks", "ranking"}
+    | {"reward", "rewards", "annotation", "annotations", "margin", "strength", "agreement", "confidence"}
+)
 # Columns that hold a part of the prompt which is not text, or not in the prompt.
-BESIDE = frozenset({"image", "images", "video", "videos", "audio", "audios", "documents"})
+BESIDE = frozenset(
+    kind + end for kind in ("image", "video", "audio") for end in ("", "s", "_path", "_paths", "_url", "_urls")
+) | {"document", "documents", "passage", "passages", "contexts"}
+# What a column says of one response beside its text: chosen_reasoning, response_a_tool_calls, a completion's thinking.
+PARTS = frozenset(
+    {"reasoning", "reasoning_content", "thinking", "thought", "thoughts", "cot", "chain_of_thought", "scratchpad"}
+    | {"tool_calls", "function_call", "image", "images", "system", "system_prompt", "prefix"}
+)
 EXCEL = 32_767  # characters that a cell of Excel holds
 _TRANSCRIPT = re.compile(r"\A\s*Human:.*\n\nAssistant:\s*\Z", re.DOTALL)  # Anthropic's, open for a response
 _INVISIBLE = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})
@@ -84,15 +103,22 @@ class Reading:
         settings: Where it lies and how to read it.
         noted: Places by remark: what was left out, kept as a tie, or looks odd.
         broken: Rows passed over as bad.
+        unread: Columns that nothing reads, and the rows that have any.
     """
 
     settings: SourceSettings
     noted: dict[str, Tally] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
+    unread: tuple[set[str], Tally] = field(default_factory=lambda: (set(), Tally()))
 
     def note(self, remark: str, place: str) -> None:
         """Count a remark once more."""
         self.noted.setdefault(remark, Tally()).note(place)
+
+    def remarks(self) -> dict[str, Tally]:
+        """All that was noted, with the columns that nothing reads as one remark."""
+        names, rows = self.unread
+        return self.noted | ({f"columns not read: {', '.join(sorted(names))}": rows} if names else {})
 
     def ignored(self, key: str, place: str) -> None:
         """Note a key of a message that the settings say may go."""
@@ -194,7 +220,7 @@ def rows_of_record(record: Record, reading: Reading | None = None) -> Iterator[R
         raise DataError(f"{place}: split {split!r}: expected 'pool', 'heldout', nothing or 'train', or no such column")
     common["split"] = "" if split == "train" else split  # as data sets name what holds all rows: it decides nothing
     id = name_of(columns.get("id"))
-    _warn_of_judgements(record, columns, layout, reading)
+    _note_unread(record, columns, layout, reading)
     worth = _worths(columns, place, reading) if _is_list(columns) else [_worth(columns, layout, place, reading)]
     responses = [response_text(turns) for turns in texts.responses]
     numbers = response_numbers(record, len(responses), reading.settings)
@@ -280,6 +306,7 @@ def _texts(columns: Mapping[str, Any], place: str, reading: Reading) -> RecordTe
     """Prompt and responses of a record whose columns are ours."""
 
     _check_beside(columns, place, reading)
+    history, tools = _one_of(HISTORY, columns, place), _one_of(TOOLS, columns, place)
 
     def turns(value: Any, column: str) -> tuple[Turn, ...]:
         return turns_of(value, place, column, reading.settings.ignore_keys, reading.ignored)
@@ -303,7 +330,7 @@ def _texts(columns: Mapping[str, Any], place: str, reading: Reading) -> RecordTe
     values = [messages_in(value, place, name) for value, name in zip(values, names, strict=True)]
     alone = all(isinstance(value, str) or _of_assistant(value) for value in values)
     column = next((name for name in PROMPTS if columns.get(name) is not None), None)
-    if column in ("conversations", "messages") and not alone:
+    if column in COPIES and not alone:
         column = None  # a copy of the whole conversation
     prompt = None if column is None else _prompt_turns(columns, column, turns, place)
     if column is not None:
@@ -319,32 +346,89 @@ def _texts(columns: Mapping[str, Any], place: str, reading: Reading) -> RecordTe
         if any(not rest for rest in found):
             raise DataError(f"{place}: a conversation ends with the prompt and has no response")
         prompt = start if prompt is None else joined(prompt, start, place)
-    if columns.get("history") not in (None, ""):
-        prompt = (*_history(columns["history"], place, turns), *prompt)
-    for name in ("system", "system_prompt"):
+    if history:
+        prompt = (*_history(columns[history], place, turns), *prompt)
+    for name in SYSTEM:
         if columns.get(name) is not None:
-            prompt = with_system(prompt, columns[name], place)
-    if columns.get("tools") is not None:
-        prompt = with_tools(prompt, columns["tools"])
+            prompt = with_system(prompt, _system(columns[name], name, turns, place), place)
+    _check_copies(columns, column, prompt, turns, place, reading)
+    if tools:
+        prompt = with_tools(prompt, columns[tools])
     return RecordTexts(_asked(prompt, place), tuple(found))
 
 
 _PAIRS = (("chosen", "rejected"), ("response_a", "response_b"))
+_SIDES = ("chosen", "rejected", "response_a", "response_b", "response_0", "response_1", "response_2")
+
+
+def _is_empty(value: Any) -> bool:
+    """Whether a column says nothing."""
+    return value is None or value in ("", [], {}) or (isinstance(value, list) and all(item is None for item in value))
+
+
+def _one_of(names: Sequence[str], columns: Mapping[str, Any], place: str) -> str | None:
+    """The one column of these that says something."""
+    filled = [name for name in names if not _is_empty(columns.get(name))]
+    if len(filled) > 1:
+        raise DataError(f"{place}: the columns {' and '.join(filled)} stand for the same; keep one of them")
+    return filled[0] if filled else None
 
 
 def _check_beside(columns: Mapping[str, Any], place: str, reading: Reading) -> None:
-    """Refuse columns that belong to the prompt and cannot be read, and note cells that a spreadsheet has cut."""
-    for name in BESIDE & columns.keys():
-        if columns[name] is None or columns[name] == "" or columns[name] == []:
+    """Refuse columns that belong to the texts and cannot be read, and note cells that a spreadsheet has cut."""
+    for name, value in columns.items():
+        owner = "the prompt" if name in BESIDE else "a response" if _of_response(name, reading) else ""
+        if not owner or _is_empty(value):
             continue
         if name not in reading.settings.ignore_keys:
             raise DataError(
-                f"{place}: column {name!r} belongs to the prompt and would be lost: {show(columns[name])}; write what "
-                "it says into the prompt, or list it in pool.ignore_keys if it carries no meaning"
+                f"{place}: column {name!r} belongs to {owner} and would be lost: {show(value)}; write what it says "
+                f"into {owner}, or list it in pool.ignore_keys if it carries no meaning"
             )
         reading.note(f"column {name!r} left out", place)
     if any(isinstance(value, str) and len(value) == EXCEL for value in columns.values()):
         reading.note(f"a cell of exactly {EXCEL:,} characters, where Excel cuts: the text may be incomplete", place)
+
+
+def _of_response(name: str, reading: Reading) -> bool:
+    """Whether a column's name is a response's with one of `PARTS` before or after it."""
+    theirs = {theirs for ours, theirs in reading.settings.columns.items() if ours in _SIDES}
+    return name in _BESIDE_RESPONSES or (bool(theirs) and name in _with_parts(theirs))
+
+
+def _with_parts(sides: Iterable[str]) -> frozenset[str]:
+    return frozenset(name for side in sides for part in PARTS for name in (f"{side}_{part}", f"{part}_{side}"))
+
+
+def _system(value: Any, name: str, turns: Any, place: str) -> Any:
+    """A system prompt as text, where the column holds it as messages."""
+    value = messages_in(value, place, name)
+    found = turns(value, name) if isinstance(value, list) and value else ()
+    if found and all(turn.role == "system" for turn in found):
+        return "\n\n".join(turn.content for turn in found)
+    return value
+
+
+def _check_copies(
+    columns: Mapping[str, Any], column: str | None, prompt: tuple[Turn, ...], turns: Any, place: str, reading: Reading
+) -> None:
+    """Refuse a row whose copy of the conversation has turns before the responses that the prompt lacks."""
+    if "prompt" in reading.settings.columns:
+        return
+    for name in COPIES:
+        if name == column or _is_empty(columns.get(name)):
+            continue
+        try:
+            copied = turns(columns[name], name)
+        except DataError:  # no conversation that could be lost, and named among what nothing reads
+            continue
+        mine = {turn.content.strip() for turn in prompt} | {turn.content.partition("\n\nTools: ")[0] for turn in prompt}
+        for turn in copied:
+            if turn.role != "assistant" and turn.content.strip() not in mine:
+                raise DataError(
+                    f"{place}: the column {name} has a turn that the prompt lacks: {show(turn.content)} ({turn.role}); "
+                    f"put it into the prompt, or name the column that counts in pool.columns: {{prompt: {column}}}"
+                )
 
 
 def _of_assistant(value: Any) -> bool:
@@ -375,7 +459,9 @@ def _check_context(columns: Mapping[str, Any], column: str, place: str, reading:
         value = columns.get(name)
         if name == column or (name == "input" and column in WITH_INPUT):
             continue
-        if isinstance(value, str) and value.strip() and value.strip() not in str(columns[column]):
+        if isinstance(value, str):
+            value = value.strip()
+        if not _is_empty(value) and str(value) not in str(columns[column]):
             raise DataError(
                 f"{place}: the columns {column} and {name} both hold a part of the prompt; join them into one column, "
                 f"or name the one that counts in pool.columns: {{prompt: {column}}}"
@@ -391,6 +477,12 @@ def _listed(columns: Mapping[str, Any], place: str, reading: Reading) -> list[An
             for name in ("custom_system_prompt", "system_prompt"):
                 if item.get(name):
                     reading.note(f"{name} of a completion is not part of what was asked: left out", place)
+            for name in sorted(PARTS - {"system_prompt"} & item.keys()):
+                if not _is_empty(item[name]) and name not in reading.settings.ignore_keys:
+                    raise DataError(
+                        f"{place}: {column}: a completion has {name!r}, which would be lost: {show(item[name])}; write "
+                        "it into the response, or list it in pool.ignore_keys if it carries no meaning"
+                    )
             item = item["response"]
         elif not isinstance(item, str | list) and not (
             isinstance(item, Mapping) and ("role" in item or "from" in item)
@@ -536,20 +628,43 @@ def _rating(item: Any, path: str) -> Any:
     return None if isinstance(item, str) and item.strip().upper() == "N/A" else item
 
 
-def _warn_of_judgements(record: Record, columns: Mapping[str, Any], layout: Layout | None, reading: Reading) -> None:
-    """Note columns that look like a judgement of the pair and decide nothing."""
-    spent = {"label", *reading.settings.columns.values()}
+def _note_unread(record: Record, columns: Mapping[str, Any], layout: Layout | None, reading: Reading) -> None:
+    """Note columns that nothing reads, each by itself where it looks like a judgement of the pair."""
+    scores = next((pair for pair in SCORES if all(columns.get(name) is not None for name in pair)), ())
+    spent = {"label", *reading.settings.columns.values(), *_numbered(reading.settings)}
     if layout:
-        spent |= {*layout.texts, *layout.spends}
+        spent |= {*layout.texts, *layout.others, *layout.spends}
         spent |= set() if "label" in reading.settings.columns else {layout.label}
     if _is_list(columns):
         spent |= {"scores", "ranks"}
         spent -= {"label"}
     elif columns.get("chosen") is not None and columns.get("label") is None:
-        spent |= set(next((pair for pair in SCORES if all(columns.get(name) is not None for name in pair)), ()))
+        spent |= set(scores)
+    unread = set()
     for name, value in record[1].items():
-        if value is not None and name.lower() in JUDGEMENTS and name not in spent:
+        if _is_empty(value) or name in spent or name in reading.settings.ignore_keys:
+            continue
+        looks = _words(name) & JUDGING and name not in (layout.tells if layout else ()) and name not in _READ
+        if name.lower() in JUDGEMENTS or looks:
             reading.note(f"column {name!r} looks like a label and is not read (pool.columns can name it)", record[0])
+        elif name not in _READ or (name in COPIES and columns.get("prompt") is not None):
+            unread.add(name)
+    if unread:
+        reading.unread[0].update(unread)
+        reading.unread[1].note(record[0])
+
+
+@functools.cache
+def _words(name: str) -> frozenset[str]:
+    """Lower-case words of a column's name, however they are joined."""
+    return frozenset(re.split(r"[^a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()))
+
+
+_BESIDE_RESPONSES = _with_parts(_SIDES)
+_READ = frozenset(
+    {*PROMPTS, *SYSTEM, *HISTORY, *TOOLS, "input", "chosen", "rejected", "response_a", "response_b", "responses"}
+    | {"completions", "label", "margin", "id", "section", "subset", "split"}
+)
 
 
 def judging_columns(columns: Iterable[str], settings: SourceSettings) -> frozenset[str]:
@@ -602,7 +717,7 @@ def response_numbers(record: Record, count: int, settings: SourceSettings) -> li
 
 def _refuse_judging(columns: tuple[str, ...], settings: SourceSettings) -> None:
     """ConfigError if ``response_columns`` names a column that may have made the label or the margin."""
-    named = {column for theirs in settings.response_columns.values() for column in _as_list(theirs)}
+    named = _numbered(settings)
     if telling := sorted(named & judging_columns(columns, settings)) if named else []:
         raise ConfigError(
             f"response_columns: {settings.path}: column {telling[0]!r} says, by its name or by how the file is read, "
@@ -610,8 +725,10 @@ def _refuse_judging(columns: tuple[str, ...], settings: SourceSettings) -> None:
         )
 
 
-def _as_list(theirs: str | list[str]) -> list[str]:
-    return [theirs] if isinstance(theirs, str) else theirs
+def _numbered(settings: SourceSettings) -> set[str]:
+    """Columns that ``response_columns`` names."""
+    given = settings.response_columns.values()
+    return {column for theirs in given for column in ([theirs] if isinstance(theirs, str) else theirs)}
 
 
 def _kept(row: Row, reading: Reading) -> bool:

@@ -17,12 +17,17 @@ from bgpm.reporting.words import caveats, count, ends, percent, sentence, share_
 
 
 def as_csv(arms: Iterable[Arm]) -> str:
-    """Every measured number of every arm, tidy, to six digits; an empty value was not measured.
+    """Every measured number of every arm, tidy; an empty value was not measured.
 
-    Later digits depend on the processor: it decides in which order sums are taken.
+    Counts are whole, other numbers have four digits, what a model says of itself has three: it ends a search, whose
+    tolerance is near the fifth. Later digits depend on the processor, which decides in which order sums are taken.
     """
+
+    def shown(value: float, digits: int) -> str:
+        return "" if math.isnan(value) else f"{value:.{digits}g}" if value % 1 else f"{value:.0f}"
+
     rows = (
-        [arm.name, *(getattr(row, name) for name in COLUMNS[:-1]), "" if math.isnan(row.value) else f"{row.value:.6g}"]
+        [arm.name, *(getattr(row, name) for name in COLUMNS[:-1]), shown(row.value, 3 if row.split == "model" else 4)]
         for arm in arms
         for row in arm.rows
     )

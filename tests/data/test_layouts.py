@@ -188,6 +188,25 @@ PROMPTS: dict[str, tuple[dict[str, Any], list[tuple[str, str]]]] = {
         {"prompt": [user(ASKED)], "tools": [{"name": "find", "unit": None}]},
         [("system", 'Tools: [{"name":"find"}]'), ("user", ASKED)],
     ),
+    "a system message and functions": (
+        {"prompt": ASKED, "system_message": "Be short.", "functions": [{"name": "find"}]},
+        [("system", 'Be short.\n\nTools: [{"name":"find"}]'), ("user", ASKED)],
+    ),
+    "a system column of one message": (
+        {"prompt": ASKED, "system": [{"role": "system", "content": "Be short."}]},
+        [("system", "Be short."), ("user", ASKED)],
+    ),
+    "a chat history": (
+        {
+            "prompt": ASKED,
+            "chat_history": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}],
+        },
+        [("user", "Hi"), ("assistant", "Hello."), ("user", ASKED)],
+    ),
+    "text parts of the Responses API": (
+        {"prompt": [{"role": "user", "content": [{"type": "input_text", "text": ASKED}]}]},
+        [("user", ASKED)],
+    ),
     "a tool's turn at the end": (
         {"prompt": [user(ASKED), {"role": "tool", "content": "ok", "tool_call_id": "c1", "name": None}]},
         [("user", ASKED), ("tool", 'ok\n{"tool_call_id":"c1"}')],
@@ -534,6 +553,76 @@ def test_a_prompt_in_two_columns_is_refused_until_one_is_named(columns: dict[str
     assert row.prompt == (("user", "Why?"),)
 
 
+@pytest.mark.parametrize("value", [["A passage."], [user("Hi"), said("Hello.")]])
+def test_a_context_that_is_no_text_is_not_lost_beside_the_prompt(value: object) -> None:
+    with pytest.raises(DataError, match=r"prompt and context both hold a part of the prompt"):
+        read({"prompt": ASKED, "context": value, "chosen": FIRST, "rejected": SECOND})
+
+
+def test_two_columns_for_the_same_part_of_the_prompt_are_refused() -> None:
+    columns = {"prompt": ASKED, "chosen": FIRST, "rejected": SECOND, "history": [["Hi", "Hello."]]}
+    with pytest.raises(DataError, match="history and chat_history stand for the same"):
+        read(columns | {"chat_history": [["Bye", "See you."]]})
+    assert len(read(columns | {"chat_history": []})[0].prompt) == 3
+
+
+@pytest.mark.parametrize("responses", [(FIRST, SECOND), ([user(ASKED), said(FIRST)], [user(ASKED), said(SECOND)])])
+@pytest.mark.parametrize("more", [[SYSTEM], [user("Hi"), said("Hello.")]])
+def test_a_copy_of_the_conversation_may_not_hold_more_than_the_prompt(responses: Any, more: Any) -> None:
+    columns = {"prompt": ASKED} | dict(zip(("chosen", "rejected"), responses, strict=True))
+    copy = [user(ASKED), said(FIRST)]
+    assert read(columns | {"messages": copy})[0].prompt == (("user", ASKED),)
+    with pytest.raises(DataError, match=r"the column messages has a turn that the prompt lacks.*pool\.columns"):
+        read(columns | {"messages": more + copy})
+    assert len(read(columns | {"messages": more + copy}, columns={"prompt": "prompt"})) == 1
+
+
+def test_what_a_completion_or_a_text_part_says_beside_its_text_is_refused() -> None:
+    thought = {"response": FIRST, "overall_score": 2, "reasoning": "Hills."}
+    columns = {"instruction": ASKED, "completions": [thought, {"response": SECOND, "overall_score": 1}]}
+    with pytest.raises(DataError, match="a completion has 'reasoning'"):
+        read(columns)
+    assert read(columns, ignore_keys=["reasoning"])[0].label == 1.0
+    part = {"type": "text", "text": FIRST, "citations": ["p. 3"]}
+    with pytest.raises(DataError, match="key 'citations', which would be lost"):
+        read({"prompt": ASKED, "chosen": [said("") | {"content": [part]}], "rejected": SECOND})
+
+
+def test_a_refusal_in_a_field_of_its_own_is_part_of_the_response() -> None:
+    refused = {"role": "assistant", "content": None, "refusal": "No."}
+    (row,) = read({"prompt": ASKED, "chosen": [refused], "rejected": [said(SECOND)]})
+    assert json.loads(row.a) == {"refusal": "No."}
+
+
+def test_columns_that_nothing_reads_are_named_in_one_remark() -> None:
+    reading = Reading(settings())
+    columns = {"prompt": ASKED, "chosen": FIRST, "rejected": SECOND}
+    list(rows_of_record(("p:1", columns | {"source": "x", "reasoning": "It is long.", "empty": None}), reading))
+    list(rows_of_record(("p:2", columns | {"persona": "A pirate."}), reading))
+    list(rows_of_record(("p:3", columns | {"id": "3", "history": []}), reading))
+    found = {remark: tally.count for remark, tally in reading.remarks().items()}
+    assert found == {"columns not read: persona, reasoning, source": 2}
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        "score_a",
+        "chosen_reward",
+        "is_a_better",
+        "gpt4Preference",
+        "num_votes",
+        "annotations",
+        "strength",
+        "preferences",
+    ],
+)
+def test_a_column_whose_name_has_a_word_of_judging_is_named(column: str) -> None:
+    reading = Reading(settings())
+    list(rows_of_record(("p:1", labelled(1, **{column: 1})), reading))
+    assert [f"'{column}' looks like a label" in remark for remark in reading.remarks()] == [True]
+
+
 def test_history_that_arrived_as_text_is_read_or_refused() -> None:
     columns = {"instruction": ASKED, "chosen": FIRST, "rejected": SECOND}
     assert read(columns | {"history": '[["Hi", "Hello."]]'})[0].prompt[0] == ("user", "Hi")
@@ -607,12 +696,20 @@ def test_openais_preference_format_keeps_the_tools_and_both_messages() -> None:
         read(record | {"input": "What?"})
 
 
-@pytest.mark.parametrize("column", ["images", "documents", "audio"])
-def test_a_column_that_belongs_to_the_prompt_and_cannot_be_read_is_refused(column: str) -> None:
+@pytest.mark.parametrize(
+    ("column", "owner"),
+    [
+        ("images", "the prompt"), ("documents", "the prompt"), ("audio", "the prompt"), ("image_path", "the prompt"),
+        ("passage", "the prompt"), ("contexts", "the prompt"), ("chosen_reasoning", "a response"),
+        ("reasoning_rejected", "a response"), ("response_a_thinking", "a response"), ("rejected_system", "a response"),
+        ("chosen_tool_calls", "a response"),
+    ],
+)  # fmt: skip
+def test_a_column_that_belongs_to_a_text_and_cannot_be_read_is_refused(column: str, owner: str) -> None:
     record = {"prompt": ASKED, "chosen": FIRST, "rejected": SECOND}
-    with pytest.raises(DataError, match=f"column '{column}' belongs to the prompt and would be lost"):
+    with pytest.raises(DataError, match=f"column '{column}' belongs to {owner} and would be lost"):
         read(record | {column: ["a"]})
-    for empty in (None, [], ""):
+    for empty in (None, [], "", [None]):
         assert len(read(record | {column: empty})) == 1
     reading = Reading(settings(ignore_keys=[column]))
     assert len(list(rows_of_record(("f:1", record | {column: ["a"]}), reading))) == 1

@@ -20,7 +20,9 @@ from bgpm.data.readers import read_rows, rows_of_record
 from bgpm.data.schema import PoolSettings
 from bgpm.errors import DataError
 
-EXAMPLES = int(os.environ.get("BGPM_FUZZ_EXAMPLES", "36"))  # of 20 rows, each in every layout: 10,000 rows and more
+EXAMPLES = int(
+    os.environ.get("BGPM_FUZZ_EXAMPLES", "36")
+)  # of 20 rows, each in 26 layouts and 2 tables: some 18,000 rows
 FUZZ = settings(
     max_examples=EXAMPLES, deadline=None, database=None, derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
@@ -105,6 +107,36 @@ LAYOUTS: dict[str, Callable[[str, str, str, float], dict[str, Any]]] = {
     },
     "AlpacaEval": lambda p, a, b, y: {"instruction": p, "output_1": a, "output_2": b, "preference": 2 - y},
     "SHP": lambda p, a, b, y: {"history": p, "human_ref_A": a, "human_ref_B": b, "labels": y},
+    "HelpSteer2": lambda p, a, b, y: {
+        "prompt": p, "response_1": a, "response_2": b, "preference_strength": int(1 - 2 * y),
+    },
+    "WebGPT": lambda p, a, b, y: {
+        "question": {"full_text": p}, "answer_0": a, "answer_1": b, "score_0": 2 * y - 1, "score_1": 1 - 2 * y,
+    },
+    "Nectar": lambda p, a, b, y: {
+        "prompt": p, "answers": [{"answer": a, "rank": 2 - y, "model": "m"}, {"answer": b, "rank": 1 + y}], "turns": 1,
+    },
+}  # fmt: skip
+
+# Layouts that know no tie: the better response first.
+DECIDED: dict[str, Callable[[str, str, str], dict[str, Any]]] = {
+    "chosen": lambda p, a, b: {"prompt": p, "chosen": a, "rejected": b},
+    "binarised": lambda p, a, b: {
+        "prompt": p, "chosen": chat(p, a), "rejected": chat(p, b), "messages": chat(p, a), "score_chosen": 4.0,
+        "score_rejected": 2.5,
+    },
+    "cleaned UltraFeedback": lambda p, a, b: {
+        "instruction": p, "chosen_response": a, "rejected_response": b, "chosen_avg_rating": 4,
+        "rejected_avg_rating": 3,
+    },
+    "PKU-SafeRLHF": lambda p, a, b: {"prompt": p, "response_0": a, "response_1": b, "better_response_id": 0},
+    "OpenAI": lambda p, a, b: {
+        "input": {"messages": chat(p), "tools": [], "parallel_tool_calls": True}, "preferred_output": said(a),
+        "non_preferred_output": said(b),
+    },
+    "transcripts": lambda p, a, b: {
+        "chosen": f"\n\nHuman: {p}\n\nAssistant: {a}", "rejected": f"\n\nHuman: {p}\n\nAssistant: {b}",
+    },
 }  # fmt: skip
 
 
@@ -121,6 +153,17 @@ def test_rows_come_back_from_every_layout(tmp_path: Path, made: list[Made]) -> N
         path = tmp_path / "pool.jsonl"
         path.write_text("".join(json.dumps(layout(*row)) + "\n" for row in made), encoding="utf-8")
         assert read(path) == made, name
+
+
+@FUZZ
+@given(MADE)
+def test_the_better_response_comes_back_from_every_layout_that_knows_no_tie(tmp_path: Path, made: list[Made]) -> None:
+    rows = [(p, *((a, b) if y else (b, a)), 1.0) for p, a, b, y in made if y != 0.5]
+    for name, layout in DECIDED.items():
+        path = tmp_path / "pool.json"
+        path.write_text(json.dumps([layout(*row[:3]) for row in rows]), encoding="utf-8")
+        found = [(p.removeprefix("Human: ") if name == "transcripts" else p, a, b, y) for p, a, b, y in read(path)]
+        assert found == rows, name
 
 
 @FUZZ
