@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import NamedTuple
 
+from bgpm.environment import require_libraries
 from bgpm.errors import BgpmError, visible
 
 
@@ -60,7 +61,15 @@ def parser(command: str | None = None) -> argparse.ArgumentParser:
     for name, entry in COMMANDS.items():
         part = commands.add_parser(name, help=entry.help)
         if name == command:
-            module = import_module(entry.module)
+            try:
+                module = import_module(entry.module)
+            except ModuleNotFoundError:
+                require_libraries()
+                raise
             getattr(module, entry.add)(part)
             part.set_defaults(run=getattr(module, entry.run))
     return root
+
+
+if __name__ == "__main__":
+    main()

@@ -39,6 +39,19 @@ def test_a_list_of_rounds_is_printed_without_loading_torch_or_pandas() -> None:
     assert done.stdout == "[{k: 0, next: 1}, {k: 1, next: 2}]\n"
 
 
+@pytest.mark.parametrize("module", ["bgpm", "bgpm.cli"])
+def test_a_python_without_the_libraries_says_so_in_one_line_or_does_without(module: str) -> None:
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-S", "-m", module, *words]  # -S: without what is installed beside this Python
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert run("rounds", "1").stdout == "[{k: 0, next: 1}]\n"
+    done = run("score", "pairs.jsonl", "--model", "model")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert done.stderr.startswith("error: ")
+    assert "lacks numpy, pydantic, torch: run `make install`" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
