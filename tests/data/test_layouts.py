@@ -602,6 +602,9 @@ def test_columns_that_nothing_reads_are_named_in_one_remark() -> None:
     list(rows_of_record(("p:3", columns | {"id": "3", "history": []}), reading))
     found = {remark: tally.count for remark, tally in reading.remarks().items()}
     assert found == {"columns not read: persona, reasoning, source": 2}
+    reading = Reading(settings(response_columns={"reward": ["left_points", "right_points"]}))
+    list(rows_of_record(("p:1", columns | {"left_points": 1, "right_points": 2}), reading))
+    assert not reading.remarks()
 
 
 @pytest.mark.parametrize(
