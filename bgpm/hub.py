@@ -75,7 +75,8 @@ def save(parts: Parts, folder: Path) -> None:
                 f"{folder}: a backbone trained with qlora is kept in four bits and cannot be saved whole; "
                 "train with training.mode: lora or full"
             )
-        parts.backbone.model.save_pretrained(folder / BACKBONE)
+        whole = parts.backbone.language_model or parts.backbone.model
+        whole.save_pretrained(folder / BACKBONE)
         parts.backbone.tokenizer.save_pretrained(folder / BACKBONE)
     parts.fitted.save(folder / "head")
     parts.reduction.save(folder / "reduction.safetensors")
@@ -110,7 +111,7 @@ def restore(folder: Path) -> Parts:
         base = base.model_copy(update={"path": str(folder / BACKBONE)})
     features = parse(FeatureSettings, described["features"], "features", str(path))
     reduction = Reduction.load(features, folder / "reduction.safetensors")
-    fitted, backbone = load(folder / "head"), load_backbone(base)
+    fitted, backbone = load(folder / "head"), load_backbone(base, likelihood="likelihood" in reduction.parts)
     got, expected = _probe(backbone, reduction), np.array(described["probe"])
     if got.shape != expected.shape or not np.linalg.norm(got - expected) <= ALIKE * np.linalg.norm(expected):
         raise StateError(
@@ -123,8 +124,9 @@ def restore(folder: Path) -> Parts:
 def _probe(backbone: Backbone, reduction: Reduction) -> np.ndarray:
     prompt, response = PROBE
     states = np.empty((1, backbone.layers, backbone.width), np.float32)
-    embed(backbone, [([{"role": "user", "content": prompt}], response)], states, title="probe")
     numbers = {kind: np.zeros((1, len(names))) for kind, names in reduction.given.items()}
+    texts = [([{"role": "user", "content": prompt}], response)]
+    embed(backbone, texts, states, title="probe", likelihood=numbers.get("likelihood"))
     return reduction(states, [response], [prompt], numbers)[0].astype(np.float64)
 
 

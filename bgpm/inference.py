@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -38,7 +38,7 @@ from bgpm.features.reduction import Reduction
 from bgpm.posteriors import Fitted, load
 from bgpm.registry import parse
 from bgpm.stage import COLUMNS, EMBEDDINGS, FEATURES, POOL, features_dir, read_params, seeds_of, setting
-from bgpm.types import Features, Pairs
+from bgpm.types import LIKELIHOODS, Features, Pairs
 from bgpm.values import read_json
 
 if TYPE_CHECKING:
@@ -236,7 +236,7 @@ class PreferenceModel(ModelHubMixin):
         else:
             settings = parse(FeatureSettings, setting(params, "features"), "features")
             reduction = Reduction.load(settings, root / FEATURES / "pool" / "reduction.safetensors")
-            backbone = load_backbone(base)
+            backbone = load_backbone(base, likelihood="likelihood" in reduction.parts)
         read_as = {"template_date": backbone.template_date, "system_turns": backbone.system_turns}
         base = base.model_copy(update=read_as)
         reads_prompt = bool(getattr(fitted.model, "prompt_gates", False))
@@ -376,9 +376,14 @@ class PreferenceModel(ModelHubMixin):
             chunk = items[start : start + CHUNK]
             states = np.empty((len(chunk), self.backbone.layers, self.backbone.width), np.float32)
             part = f"{title} {start + 1}-{start + len(chunk)} of {len(items)}"
-            embed(self.backbone, [(messages, response) for messages, response, *_ in chunk], states, title=part)
             own = {kind: found[start : start + CHUNK] for kind, found in numbers.items()}
             asked = [prompt for *_, prompt in chunk] if chunk[0][1] is not None else None
+            backbone, texts = self.backbone, [(messages, response) for messages, response, *_ in chunk]
+            if asked is None:
+                backbone = replace(backbone, language_model=None)
+            elif "likelihood" in self.reduction.parts:
+                own["likelihood"] = np.empty((len(chunk), len(LIKELIHOODS)))
+            embed(backbone, texts, states, title=part, likelihood=own.get("likelihood"))
             parts.append(self.reduction(states, [text for *_, text, _ in chunk], asked, own))
         return np.concatenate(parts)
 

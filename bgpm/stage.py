@@ -6,6 +6,8 @@ Paths follow one convention, held here and in dvc.yaml only::
     data/arms/<arm>.json        which acquisition function an arm is, and its settings
     data/plan.json              how many pairs are audited after each round
     data/training.json          what training the backbone depends on: nothing while it is frozen
+    data/likelihood.json        whether features ask the backbone how likely responses are
+    data/columns/               numbers of responses that the files have
     data/pool  data/benchmark  data/truth/{pool,heldout,benchmark}.parquet
     data/embeddings/{pool,benchmark}  data/features/{pool,benchmark}  data/texts.json
     data/study/                 pools and loops of the study
@@ -62,6 +64,7 @@ HELDOUT_ANNOTATIONS = ANNOTATIONS / "heldout"
 START = DATA / "start"
 OFFLINE = DATA / "offline"
 TRAINING = DATA / "training.json"
+LIKELIHOOD = DATA / "likelihood.json"
 TEXTS = DATA / "texts.json"
 PLAN = DATA / "plan.json"
 STUDY = DATA / "study"

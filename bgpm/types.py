@@ -20,6 +20,9 @@ from bgpm.keys import require_numbers
 if TYPE_CHECKING:
     from torch import Tensor
 
+# Numbers of a response under a decoder, in nats, in the order of their columns: see `bgpm.backbones.likelihood`.
+LIKELIHOODS = ("mean", "sum", "first", "least", "last", "entropy", "gain")
+
 # What a posterior knows of scores: their mean alone, each one's variance too, or covariances between pairs as well.
 Uncertainty = Literal["mean", "variance", "kernel"]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bgpm.config import arm, check
 from bgpm.fingerprints import code_fingerprint
-from bgpm.stage import ARMS, CODE, TRAINING, read_params, run, whole_folder, write_json
+from bgpm.stage import ARMS, CODE, LIKELIHOOD, TRAINING, read_params, run, whole_folder, write_json
 from bgpm.training import in_effect
 
 
@@ -14,6 +14,7 @@ def main() -> None:
     params = read_params()
     checked = check(params)
     write_json(TRAINING, in_effect(params, Path()))
+    write_json(LIKELIHOOD, {"asked": "likelihood" in checked.features.blocks})
     with whole_folder(ARMS) as folder:
         for name in {checked.acquisition, checked.baseline}:
             write_json(folder / f"{name}.json", arm(checked, name))

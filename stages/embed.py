@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from bgpm.backbones import BackboneSettings
 from bgpm.backbones.embedding import Backbone, embed, load_backbone, on_disk, writes_date
@@ -11,7 +14,9 @@ from bgpm.data.texts import TextSet
 from bgpm.errors import LaunchError
 from bgpm.launch import LauncherSettings, end_with_stage, launch, must_launch, own_cores, process_group, refuse_launched
 from bgpm.registry import parse
-from bgpm.stage import DATA, EMBEDDINGS, read_params, run, setting, whole_folder, write_json
+from bgpm.stage import DATA, EMBEDDINGS, LIKELIHOOD, read_params, run, setting, whole_folder, write_json
+from bgpm.types import LIKELIHOODS
+from bgpm.values import read_json
 
 
 def main(which: str, folder: str | None = None) -> None:
@@ -37,7 +42,8 @@ def work(params: dict, which: str, folder: Path) -> None:
     import torch
 
     torch.set_num_threads(own_cores())
-    backbone = load_backbone(parse(BackboneSettings, setting(params, "backbone"), "backbone"))
+    likely = bool(read_json(LIKELIHOOD, "run `dvc repro check`").get("asked"))
+    backbone = load_backbone(parse(BackboneSettings, setting(params, "backbone"), "backbone"), likelihood=likely)
     texts = TextSet.read(DATA / which)
     with process_group() as group:
         first = group is None or group.rank() == 0
@@ -53,9 +59,14 @@ def work(params: dict, which: str, folder: Path) -> None:
             shape = (len(items), backbone.layers, backbone.width)
             path = folder / f"{name}.npy"
             out = on_disk(path, shape) if first else None
-            counts[name] = embed(backbone, items, out, title=f"embed {which} {name}", group=group, names=names)
+            title, numbers, reader = f"embed {which} {name}", None, replace(backbone, language_model=None)
+            if name == "responses" and likely:
+                reader, numbers = backbone, np.empty((len(items), len(LIKELIHOODS))) if first else None
+            counts[name] = embed(reader, items, out, title=title, group=group, names=names, likelihood=numbers)
             if out is not None:
                 out.flush()
+            if numbers is not None:
+                np.save(folder / "likelihood.npy", numbers)
         if first:
             write_json(folder / "summary.json", counts | dated(backbone))
 

@@ -65,10 +65,13 @@ def fitted(settings: FeatureSettings, numbers: Numbers) -> Reduction:
 
 def response_numbers(which: str, settings: FeatureSettings) -> Numbers:
     """Numbers of a set's responses, by the kind of the block that reads them."""
-    block = built(settings).get("columns")
-    if not isinstance(block, PoolColumns):
-        return {}
-    return {block.kind: read_numbers(COLUMNS / f"{which}.parquet", block.use, block.missing)}
+    found = {}
+    for kind, block in built(settings).items():
+        if isinstance(block, PoolColumns):
+            found[kind] = read_numbers(COLUMNS / f"{which}.parquet", block.use, block.missing)
+        elif block.given:
+            found[kind] = read_array(EMBEDDINGS / which / f"{kind}.npy")
+    return found
 
 
 def texts(which: str, name: str, size: int, numbers: Numbers) -> Iterator[tuple[list[str], list[str], Numbers]]:

@@ -77,6 +77,20 @@ def write_tiny_decoder(folder: Path, family: str) -> Path:
     return folder
 
 
+def write_language_model(folder: Path, family: str) -> Path:
+    """`write_tiny_decoder` with the layer that predicts words."""
+    write_tiny_decoder(folder, family)
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+        for parameter in model.parameters():
+            parameter.data.normal_(0.0, 0.3)
+    model.save_pretrained(folder)
+    return folder
+
+
 def embedded(backbone: Backbone, texts: list[Text], batch_tokens: int = 4096) -> tuple[np.ndarray, dict[str, int]]:
     out = np.full((len(texts), backbone.layers, backbone.width), np.nan, np.float32)
     counts = embed(backbone, texts, out, batch_tokens=batch_tokens)

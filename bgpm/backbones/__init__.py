@@ -30,9 +30,10 @@ class BackboneSettings(Settings):
     """Section ``backbone`` of params.yaml.
 
     Attributes:
-        path: Hub id, local folder, or ``package:NAME`` (the model folder inside an installed package).
+        path: Hub id, local folder, or ``package:NAME`` (the model folder inside an installed package, or its GGUF
+            file, see `bgpm.backbones.gguf`).
         revision: Branch, tag or commit of a hub id; None for its newest state.
-        sha256: Expected SHA-256 of model.safetensors, checked before loading; None to skip.
+        sha256: Expected SHA-256 of model.safetensors, or of the GGUF file, checked before loading; None to skip.
         trust_remote_code: Run Python code that comes with the model, of a model that transformers does not know.
         attention: ``flash`` (flash-attention: a GPU, bfloat16), ``sdpa`` (torch's own), ``eager`` (the model's own
             formula), or ``auto``: the first of these that there can be.

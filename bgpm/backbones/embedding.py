@@ -14,7 +14,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -25,13 +25,16 @@ from tqdm import tqdm
 
 from bgpm.backbones import BackboneSettings
 from bgpm.backbones.attention import resolve_attention
+from bgpm.backbones.gguf import cache_folder, converted
+from bgpm.backbones.likelihood import check as check_likelihood
+from bgpm.backbones.likelihood import require_decoder, summary, token_likelihood, without_prompt
 from bgpm.errors import ConfigError, DataError, NumericsError, ShapeError, WeightsError
 from bgpm.launch import local_rank_world
 
 if TYPE_CHECKING:
     import torch
 
-    from bgpm.backbones.packing import Pack
+    from bgpm.backbones.packing import Pack, Packing
 
 log = logging.getLogger("bgpm")
 
@@ -69,6 +72,7 @@ class Backbone:
         max_tokens: Of prompt and response.
         template_date: What a chat template gets for today.
         system_turns: As in `BackboneSettings`.
+        language_model: The model with the layer that predicts words, of a decoder whose likelihoods are asked for.
     """
 
     model: Any
@@ -77,6 +81,12 @@ class Backbone:
     max_tokens: int
     template_date: str = "2024-07-26"
     system_turns: Literal["refuse", "fold", "drop"] = "refuse"
+    language_model: Any = None
+
+    @property
+    def lm_head(self) -> Any:
+        """From a state of the last layer to logits of the next word; None where likelihoods are not asked for."""
+        return None if self.language_model is None else self.language_model.get_output_embeddings()
 
     @property
     def layers(self) -> int:
@@ -95,11 +105,16 @@ class Backbone:
         return pad if pad is not None else (self.tokenizer.eos_token_id or 0)
 
 
-def resolve(path: str) -> str:
+def resolve(path: str, sha256: str | None = None) -> str:
     """Folder or hub id that ``path`` means.
 
+    Args:
+        path: As in `BackboneSettings`.
+        sha256: Expected of the GGUF file of a package that carries one.
+
     Raises:
-        WeightsError: If ``package:NAME`` names a package that is not installed or carries no model.
+        WeightsError: If ``package:NAME`` names a package that is not installed or carries no model, or as
+            `gguf.converted`.
     """
     if not path.startswith("package:"):
         return path
@@ -113,11 +128,15 @@ def resolve(path: str) -> str:
     root = Path(spec.submodule_search_locations[0])
     configs = sorted(root.rglob("config.json"), key=lambda p: len(p.parts))
     folders = [c.parent for c in configs if (c.parent / "model.safetensors").exists()]
-    if not folders:
+    if folders:
+        return str(folders[0])
+    files = sorted(root.rglob("*.gguf"), key=lambda p: (len(p.parts), p))
+    if not files:
         raise WeightsError(
-            f"backbone.path: the package {name!r} at {root} carries no config.json beside model.safetensors"
+            f"backbone.path: the package {name!r} at {root} carries no config.json beside model.safetensors, and no "
+            "file of GGUF"
         )
-    return str(folders[0])
+    return str(converted(files[0], sha256))
 
 
 def verify(folder: str, sha256: str) -> None:
@@ -229,15 +248,27 @@ class ModelSource:
         return Backbone(model, self.tokenizer, pooling, room, self.settings.template_date, self.settings.system_turns)
 
 
-def load_backbone(settings: BackboneSettings) -> Backbone:
+def load_backbone(settings: BackboneSettings, *, likelihood: bool = False) -> Backbone:
     """The frozen model, in evaluation mode, on this process's GPU if there is one.
 
+    Args:
+        settings: Which, and how it reads.
+        likelihood: Of a decoder: `embed` gives likelihoods of responses too.
+
     Raises:
-        ConfigError: As `open_source`.
+        ConfigError: As `open_source`; if likelihoods are asked for that cannot be read.
         WeightsError: As `open_source`, and as `Source.read`.
     """
     source = open_source(settings)
-    return source.backbone(source.read(dtype=settings.dtype).to(source.device))
+    if not likelihood:
+        return source.backbone(source.read(dtype=settings.dtype).to(source.device))
+    require_decoder(is_causal(source), settings.path)
+    whole = source.read(dtype=settings.dtype, language_model=True).to(source.device)
+    backbone = replace(source.backbone(whole.base_model), language_model=whole)
+    from bgpm.backbones.packing import some_words  # imports torch
+
+    check_likelihood(backbone, some_words(backbone)[:12])
+    return backbone
 
 
 def open_source(
@@ -254,8 +285,8 @@ def open_source(
         WeightsError: If it cannot be found, if its weights are not the promised ones, or if the tokeniser's vocabulary
             is missing, for which `transformers` would take an empty one.
     """
-    folder = resolve(settings.path)
-    if settings.sha256 is not None:
+    folder = resolve(settings.path, settings.sha256)
+    if settings.sha256 is not None and not Path(folder).is_relative_to(cache_folder()):  # there it is of the GGUF file
         verify(folder, settings.sha256)
     from transformers import MODEL_MAPPING, AutoConfig, AutoTokenizer
     from transformers.utils import logging as transformers_logging
@@ -496,6 +527,7 @@ def embed(
     title: str = "embed",
     group: Any = None,
     names: Sequence[str] | None = None,
+    likelihood: np.ndarray | None = None,
 ) -> dict[str, int]:
     """Pooled states of every layer, written to ``out`` float32 [n, layers, width].
 
@@ -510,6 +542,8 @@ def embed(
         texts: Conversations with a response each, or with None for the conversation alone.
         out: Array to fill; a memory map for large pools. None on every process of a group but its first.
         batch_tokens: Tokens a forward pass, padding included.
+        likelihood: Array [n, 7] to fill with what `LIKELIHOODS` says of each response, if the backbone was loaded
+            for that; None on every process of a group but its first. The texts all have a response then.
         group: Process group that shares the work, see `bgpm.launch.process_group`; None for this process alone.
         names: What messages call each text; its row by default.
 
@@ -521,44 +555,28 @@ def embed(
         DataError: If the chat template refuses conversations; counts them and names the first.
         NumericsError: If a state is not finite; names the text's row.
     """
-    import torch
     import torch.distributed as dist
 
     from bgpm.backbones import packing
 
-    rank, world = (0, 1) if group is None else (dist.get_rank(group), dist.get_world_size(group))
+    rank = 0 if group is None else dist.get_rank(group)
     items = _tokenised(backbone, texts, names or [f"row {row}" for row in range(len(texts))], title)
     training = backbone.model.training
     backbone.model.eval()
     packed, why = packing.find(backbone, causal=is_causal(backbone.model))
-    if packed is not None:
-        chunks = list(packing.packs(items, batch_tokens, share=packed.share))
-        how = packed.described
-    else:
-        chunks = list(batches([len(t.ids) for t in items], batch_tokens))
-        how = f"padded batches: {why}"
     if rank == 0:
-        log.info("%s: %s", title, how)
-    progress = tqdm(total=len(items), desc=title, unit="text", disable=None if rank == 0 else True)
-    with torch.inference_mode(), progress:
-        for first in range(0, len(chunks), world):
-            mine = chunks[first + rank] if first + rank < len(chunks) else None
-            found: list[Any] = [None]
-            if isinstance(mine, packing.Pack):
-                assert packed is not None
-                found = [_packed(backbone, packing.forward(backbone, packed, mine), mine)]
-            elif mine is not None:
-                found = [_padded(backbone, [items[row] for row in mine], mine)]
-            if found[0] is not None:
-                _check_finite(*found[0], title)
-            if group is not None:
-                every: list[Any] | None = [None] * world if rank == 0 else None
-                dist.gather_object(found[0], every, group=group, group_dst=0)
-                found = every or []
-            for rows, pooled in filter(None, found):
-                assert out is not None
-                out[rows] = pooled
-                progress.update(len(rows))
+        log.info("%s: %s", title, packed.described if packed else f"padded batches: {why}")
+    work = _Work(backbone, packed, batch_tokens, group, title)
+    for rows, pooled, numbers in work.over(items):
+        assert out is not None
+        out[rows] = pooled
+        if likelihood is not None:
+            likelihood[rows, :-1] = numbers
+    if backbone.lm_head is not None and (rank or likelihood is not None):
+        apart = [without_prompt(backbone, item) for item in items]
+        for rows, _, numbers in replace(work, title=f"{title} without prompts", states=False).over(apart):
+            assert likelihood is not None
+            likelihood[rows, -1] = likelihood[rows, 0] - numbers[:, 0]
     backbone.model.train(training)
     counts = {
         "texts": len(items),
@@ -578,6 +596,87 @@ def embed(
             title, len(items), counts["prompts_cut"], counts["responses_cut"], backbone.max_tokens,
         )  # fmt: skip
     return counts
+
+
+@dataclass(frozen=True)
+class _Work:
+    """How texts go through the model.
+
+    Attributes:
+        packed: How to read packs; None for padded batches.
+        group: Processes that share the batches.
+        states: Whether states are asked for, and not likelihoods alone.
+    """
+
+    backbone: Backbone
+    packed: Packing | None
+    batch_tokens: int
+    group: Any
+    title: str
+    states: bool = True
+
+    def over(self, items: Sequence[Tokens]) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
+        """Rows, their states and their likelihoods, [n, layers, width] and [n, 6], batch by batch on the first process;
+        the others work and give nothing. What is not asked for is empty."""
+        import torch
+        import torch.distributed as dist
+
+        from bgpm.backbones import packing
+
+        group = self.group
+        rank, world = (0, 1) if group is None else (dist.get_rank(group), dist.get_world_size(group))
+        chunks: list[Any]
+        if self.packed is not None:
+            chunks = list(packing.packs(items, self.batch_tokens, share=self.packed.share))
+        else:
+            chunks = list(batches([len(t.ids) for t in items], self.batch_tokens))
+        progress = tqdm(total=len(items), desc=self.title, unit="text", disable=None if rank == 0 else True)
+        with progress:
+            for first in range(0, len(chunks), world):
+                found: list[Any] = [None]
+                if first + rank < len(chunks):
+                    with torch.inference_mode():
+                        found = [self._batch(items, chunks[first + rank])]
+                    _check_finite(*found[0][:2], self.title)
+                if group is not None:
+                    every: list[Any] | None = [None] * world if rank == 0 else None
+                    dist.gather_object(found[0], every, group=group, group_dst=0)
+                    found = every or []
+                for rows, pooled, numbers in filter(None, found if rank == 0 else []):
+                    yield rows, pooled, numbers
+                    progress.update(len(rows))
+
+    def _batch(self, items: Sequence[Tokens], chunk: Any) -> tuple[list[int], np.ndarray, np.ndarray]:
+        from bgpm.backbones import packing
+
+        backbone = self.backbone
+        if self.packed is not None:
+            states = packing.forward(backbone, self.packed, chunk)
+            rows = [row for row, *_ in chunk.texts]
+            pooled = _pooled_of_pack(backbone, states, chunk) if self.states else np.empty((len(rows), 0, 0))
+            return rows, pooled, self._numbers(states[-1], [items[row] for row in rows], packing.predictors(chunk))
+        texts = [items[row] for row in chunk]
+        inputs, marks = collate(backbone, texts)
+        states = backbone.model(**inputs, output_hidden_states=True).hidden_states
+        width = inputs["input_ids"].shape[1]
+        before = [[n * width + at - 1 for at in range(t.start, t.stop)] for n, t in enumerate(texts)]
+        pooled = _pooled_of_padded(states, marks) if self.states else np.empty((len(chunk), 0, 0))
+        return chunk, pooled, self._numbers(states[-1].flatten(0, 1), texts, before)
+
+    def _numbers(self, states: torch.Tensor, texts: Sequence[Tokens], before: Sequence[Sequence[int]]) -> np.ndarray:
+        """Likelihoods [n, 6] from states [tokens, width] and where each response's tokens are predicted; a text's very
+        first token is not."""
+        import torch
+
+        head = self.backbone.lm_head
+        if head is None:
+            return np.empty((len(texts), 0))
+        known = [[(at, t.ids[t.start + n]) for n, at in enumerate(some) if t.start + n > 0]
+                 for t, some in zip(texts, before, strict=True)]  # fmt: skip
+        at, ids = (torch.tensor([pair[n] for some in known for pair in some], device=states.device) for n in (0, 1))
+        said, entropy = (x.cpu().numpy() for x in token_likelihood(head, states[at.long()], ids.long()))
+        stops = np.cumsum([len(some) for some in known])[:-1]
+        return np.stack([summary(*both) for both in zip(np.split(said, stops), np.split(entropy, stops), strict=True)])
 
 
 def _tokenised(
@@ -610,21 +709,20 @@ def _check_finite(rows: Sequence[int], pooled: np.ndarray, title: str) -> None:
         )
 
 
-def _packed(backbone: Backbone, states: Sequence[torch.Tensor], pack: Pack) -> tuple[list[int], np.ndarray]:
-    """Row numbers, and [n, layers, width] from one [tokens, width] a layer."""
+def _pooled_of_pack(backbone: Backbone, states: Sequence[torch.Tensor], pack: Pack) -> np.ndarray:
+    """[n, layers, width] from one [tokens, width] a layer."""
     import torch
 
     spans = [(last, last + 1) if backbone.pooling == "last" else (start, stop) for _, start, stop, last in pack.texts]
     layers = [torch.stack([s[start:stop].float().mean(0) for start, stop in spans]) for s in states]
-    return [row for row, *_ in pack.texts], torch.stack(layers, 1).cpu().numpy()
+    return torch.stack(layers, 1).cpu().numpy()
 
 
-def _padded(backbone: Backbone, chunk: Sequence[Tokens], rows: list[int]) -> tuple[list[int], np.ndarray]:
+def _pooled_of_padded(states: Sequence[torch.Tensor], marks: torch.Tensor) -> np.ndarray:
+    """[n, layers, width] from one [n, T, width] a layer."""
     import torch
 
-    inputs, marks = collate(backbone, chunk)
-    states = backbone.model(**inputs, output_hidden_states=True).hidden_states
-    return rows, torch.stack([pool(s, marks) for s in states], dim=1).cpu().numpy()
+    return torch.stack([pool(s, marks) for s in states], dim=1).cpu().numpy()
 
 
 def collate(

@@ -285,8 +285,7 @@ def find(backbone: Backbone, *, causal: bool) -> tuple[Packing | None, str]:
 
     if getattr(backbone.model.config.get_text_config(), "attention_chunk_size", None):  # longer than our texts here
         return None, "its attention is chunked by a mask"
-    words = np.random.default_rng(0).integers(0, len(backbone.tokenizer) // 2, 64).tolist()
-    words = [word for word in words if word not in backbone.tokenizer.all_special_ids]
+    words = some_words(backbone)
     common = words[:SHORTEST_SHARED]
     texts = [[*common, *words[10:15]], [*common, *words[15:17]], words[20:31]]
     items = [Tokens(ids, SHORTEST_SHARED, len(ids)) for ids in texts]
@@ -312,6 +311,21 @@ def find(backbone: Backbone, *, causal: bool) -> tuple[Packing | None, str]:
                 if all(_agree(states, alone[row], start, last, allowed) for row, start, _, last in pack.texts):
                     return packing, ""
     return None, why
+
+
+def some_words(backbone: Backbone) -> list[int]:
+    """About sixty arbitrary words of the tokeniser, the same each time."""
+    words = np.random.default_rng(0).integers(0, len(backbone.tokenizer) // 2, 64).tolist()
+    return [word for word in words if word not in backbone.tokenizer.all_special_ids]
+
+
+def predictors(pack: Pack) -> list[list[int]]:
+    """Of each text where in the row its pooled tokens are predicted: at the token before each.
+
+    For the first token behind a shared prompt that is the prompt's last.
+    """
+    behind = {s.start: s.until - 1 for s in pack.segments if s.until > s.prefix}
+    return [[behind.get(at, at - 1) for at in range(start, stop)] for _, start, stop, _ in pack.texts]
 
 
 def _agree(packed: Sequence[Tensor], alone: Sequence[Tensor], start: int, last: int, allowed: float) -> bool:
