@@ -11,6 +11,7 @@ from dvc.api import params_show
 from dvc.dvcfile import ProjectFile
 from dvc.repo import Repo
 
+from bgpm.annotate.rounds import plan
 from bgpm.stage import read_params
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,6 +61,23 @@ def test_the_index_of_a_round_in_a_stage_name_is_its_number(stages: dict[str, An
     for name in names:
         arm, _, number = name.removeprefix("score@").rpartition("-round")
         assert stages[name].cmd == f"sh stages/python -m stages.score {arm} {number}"
+
+
+def test_the_page_names_the_stages_as_dvc_does_and_cuts_them_before_each_batch(stages: dict[str, Any]) -> None:
+    pipeline = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
+    parts = plan(pipeline, read_params(ROOT / "params.yaml"))
+    names = [[step.name for step in part] for part in parts]
+    assert sorted(name for part in names for name in part) == sorted(name for name in stages if ":" not in name)
+    assert names[0][0] == "check"
+    assert names[1][:2] == ["start-label", "start-train"]
+    assert names[2][:3] == ["label@entropy-round0", "label@random-round0", "train@entropy-round0"]
+    assert names[2][-4:] == [
+        "score@entropy-round1",
+        "score@random-round1",
+        "select@entropy-round1",
+        "select@random-round1",
+    ]
+    assert names[-1][-2:] == ["baselines", "report"]
 
 
 def test_labels_of_the_pool_reach_only_the_oracle_and_what_measures(stages: dict[str, Any]) -> None:

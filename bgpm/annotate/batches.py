@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from bgpm.data.tables import read_table, rows_of, where
 from bgpm.errors import DataError, StateError
-from bgpm.stage import ASKED, START, TRUTH, WAITING, round_dir, setting
+from bgpm.stage import ASKED, POOL, START, TRUTH, WAITING, round_dir, setting
 from bgpm.values import read_json
 
 
@@ -26,11 +27,13 @@ class OpenBatch:
         title: What people read.
         pair_ids: In the order of asking.
         path: The file of the batch, which audits that are asked with it are not in; None for held-out pairs.
+        reserve: Whether no stage waits for them: they are asked while people would have nothing to do.
     """
 
     title: str
     pair_ids: tuple[str, ...]
     path: Path | None = None
+    reserve: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,16 +74,20 @@ def waiting(params: Mapping[str, Any]) -> list[OpenBatch]:
     Stage `label` leaves a note beside a batch when it has to wait, and takes it away once it has the labels. A
     batch without a note may be left over from another run; so may a note whose pairs the batch no longer has.
     """
-    arms = dict.fromkeys([setting(params, "acquisition"), setting(params, "baseline")])
-    rounds = [entry["k"] for entry in setting(params, "rounds")]
-    folders = {START: "seed set"} | {round_dir(arm, k): f"{arm}, round {k}" for arm in arms for k in rounds}
     found = []
-    for folder, title in folders.items():
+    for folder, title in _folders(params).items():
         note, path = folder / WAITING, folder / "batch.parquet"
         versions = _version(note), _version(path), _version(folder / ASKED)
         if None not in versions[:2] and (batch := _waits(title, note, path, versions)):
             found.append(batch)
     return found
+
+
+def _folders(params: Mapping[str, Any]) -> dict[Path, str]:
+    """Folders of the batches of a campaign, with their titles."""
+    arms = dict.fromkeys([setting(params, "acquisition"), setting(params, "baseline")])
+    rounds = [entry["k"] for entry in setting(params, "rounds")]
+    return {START: "seed set"} | {round_dir(arm, k): f"{arm}, round {k}" for arm in arms for k in rounds}
 
 
 def _version(path: Path) -> tuple[int, ...] | None:
@@ -101,6 +108,39 @@ def _waits(title: str, note: Path, path: Path, _: tuple[tuple[int, ...] | None, 
     asked = path.with_name(ASKED)  # with audits among them, where there are any
     known = set(read_table(asked if asked.exists() else path, ["pair_id"])["pair_id"])
     return OpenBatch(title, tuple(pairs), path) if set(pairs) <= known else None
+
+
+def waiting_since(params: Mapping[str, Any]) -> Iterator[float]:
+    """When each stage that waits for people has stopped, as times of the file system."""
+    for folder in _folders(params):
+        if version := _version(folder / WAITING):
+            yield version[-1]
+
+
+def reserve(batch: OpenBatch, annotated: Container[str], size: int) -> OpenBatch | None:
+    """The pairs of the pool that come after a batch, for people who wait for the next one; None where none is left.
+
+    They are those that the model which chose the batch values most after it (of the first seed), best first; beside
+    the seed set, which no model chose, pairs of the pool in an order that is random and always the same. What people
+    say of them is kept with all other annotations, and is the label of those that are acquired later.
+
+    Args:
+        annotated: Pairs that have their annotations already.
+        size: At most so many.
+    """
+    assert batch.path is not None
+    scores, taken = batch.path.with_name("scores.parquet"), set(batch.pair_ids)
+    table = read_table(POOL / "pairs.parquet", ["pair_id", "split"])
+    if batch.path.parent == START:
+        names = table["pair_id"][table["split"] == "pool"].tolist()
+        names.sort(key=lambda pair_id: hashlib.blake2b(pair_id.encode()).digest())
+    else:
+        valued = read_table(scores, ["seed", "pair", "value"])
+        valued = where(valued, valued["seed"] == valued["seed"].min(initial=0))
+        names = table["pair_id"][valued["pair"][np.argsort(-valued["value"], kind="stable")]].tolist()
+    after = (name for name in names if name not in taken and name not in annotated)
+    pair_ids = tuple(islice(after, size))
+    return OpenBatch(f"reserve after {batch.title}", pair_ids, reserve=True) if pair_ids else None
 
 
 def named(path: Path) -> OpenBatch:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import ExitStack
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from bgpm.annotate.batches import OpenBatch, PoolTexts, heldout, named, waiting
+from bgpm.annotate.batches import OpenBatch, PoolTexts, heldout, named, waiting, waiting_since
 from bgpm.annotate.desk import Desk, store_path
 from bgpm.annotate.overview import overview
-from bgpm.annotate.server import Server, access, serve
+from bgpm.annotate.rounds import Rounds, runs_here
+from bgpm.annotate.server import Server, access, read_guidelines, serve
 from bgpm.annotations.store import LabelStore, folder_by_pair
 from bgpm.errors import ConfigError
 from bgpm.oracles import Oracle
@@ -18,13 +20,23 @@ from bgpm.oracles.human import Human
 from bgpm.registry import build
 from bgpm.stage import ANNOTATIONS, HELDOUT_ANNOTATIONS, POOL, read_params, setting
 
+RESERVE = 64
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--batch", type=Path, help="a batch.parquet; default: whatever `dvc repro` stopped at")
     what.add_argument("--heldout", action="store_true", help="held-out pairs without a recorded label, in random order")
+    what.add_argument("--run", dest="rounds", action="store_true", help="run the next round when a batch is complete")
+    parser.add_argument(
+        "--reserve",
+        type=int,
+        metavar="N",
+        help=f"with --run: pairs to annotate while a round runs; default: {RESERVE}, 0 for none",
+    )
     parser.add_argument("--limit", type=int, metavar="N", help="with --heldout: at most N pairs")
+    parser.add_argument("--guidelines", type=Path, metavar="FILE", help="Markdown that is shown with each pair")
     parser.add_argument("--address", default="127.0.0.1", help="to listen on; default: %(default)s, this machine alone")
     parser.add_argument("--port", type=int, default=8765, help="default: %(default)s; 0 for any free one")
     parser.add_argument("--token", help="what others need to get in; made and printed where it is needed and not given")
@@ -45,9 +57,13 @@ def run(given: argparse.Namespace) -> None:
     """
     if given.limit is not None and (not given.heldout or given.limit < 1):
         raise ConfigError("--limit: expected a number above 0, together with --heldout")
+    if given.reserve is not None and (not given.rounds or given.reserve < 0):
+        raise ConfigError("--reserve: expected a number from 0, together with --run")
     if not 0 <= given.port <= 65535:
         raise ConfigError(f"--port {given.port}: expected 1 to 65535, or 0 for any free one")
     _now()
+    if given.guidelines:
+        read_guidelines(given.guidelines)
     texts = PoolTexts(POOL)
     folder = HELDOUT_ANNOTATIONS if given.heldout else ANNOTATIONS
     if given.heldout:
@@ -57,13 +73,23 @@ def run(given: argparse.Namespace) -> None:
     else:
         look = _waiting
     allowed = access(given.address, given.token, given.host)
-    with LabelStore(store_path(folder)).writer() as store:
-        desk = Desk(texts, look, store, lambda: _now()[1])
-        with Server(desk, lambda: overview(desk, _now()[0]), allowed, given.port) as server:
-            current = desk.current()
-            print(f"{current.title}: {len(desk.open_pairs(current))} pairs wait" if current else "no batch waits yet")
-            print(f"label at {server.url} (Ctrl-C ends it); answers go to {store.path}", flush=True)
-            serve(server)
+    ahead = (RESERVE if given.reserve is None else given.reserve) if given.rounds else 0
+    with ExitStack() as held:
+        if given.rounds:
+            held.enter_context(runs_here())
+        store = held.enter_context(LabelStore(store_path(folder)).writer())
+        desk = Desk(texts, look, store, lambda: _now()[1], ahead)
+        rounds = Rounds(desk.complete, lambda: waiting_since(_now()[0]), desk.quiet) if given.rounds else None
+        server = held.enter_context(
+            Server(desk, lambda: overview(desk, _now()[0], rounds), allowed, given.port, rounds, given.guidelines)
+        )
+        current = desk.current()
+        print(f"{current.title}: {len(desk.open_pairs(current))} pairs wait" if current else "no batch waits yet")
+        print(f"label at {server.url} (Ctrl-C ends it); answers go to {store.path}", flush=True)
+        if rounds:
+            held.callback(rounds.close)
+            rounds.start()
+        serve(server)
 
 
 def _waiting() -> list[OpenBatch]:

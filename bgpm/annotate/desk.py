@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import threading
 import time
 import unicodedata
@@ -11,12 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from bgpm.annotate.batches import OpenBatch, PoolTexts
+from bgpm.annotate.batches import OpenBatch, PoolTexts, reserve
 from bgpm.annotations.agreement import cohen, fleiss
 from bgpm.annotations.names import spelling
 from bgpm.annotations.store import Annotation, LabelStore, folder_by_pair, now
 from bgpm.errors import DataError, StateError
 from bgpm.oracles.human import Human
+
+log = logging.getLogger("bgpm")
 
 Choice = Literal["left", "right", "tie", "skip"]
 
@@ -84,16 +87,26 @@ class Desk:
         look: Says which batches wait, now.
         store: Where answers go; held as the only writer by the caller.
         settings: Says how many people a pair needs, and prices, now.
+        ahead: How many pairs the reserve has, which is handed out while no batch has any for somebody; 0 for none.
     """
 
     def __init__(
-        self, texts: PoolTexts, look: Callable[[], list[OpenBatch]], store: LabelStore, settings: Callable[[], Human]
+        self,
+        texts: PoolTexts,
+        look: Callable[[], list[OpenBatch]],
+        store: LabelStore,
+        settings: Callable[[], Human],
+        ahead: int = 0,
     ) -> None:
         self.texts, self.store, self.settings = texts, store, settings()
         self._look, self._settings = look, settings
         self._lock = threading.RLock()
         self._batches: list[OpenBatch] = []
         self._asked: set[str] = set()
+        self._size = ahead
+        self._reserve: OpenBatch | None = None  # what follows the batch that waited last
+        self._offered: set[str] = set()  # pairs of every reserve that no batch has asked for since
+        self._last = time.monotonic()  # when something was annotated or taken back
         self._seen: object = None
         self._said: dict[str, dict[str, Annotation]] = {}
         self._history: list[Annotation] = []
@@ -130,6 +143,23 @@ class Desk:
             batches = self.batches()
             return next((b for b in batches if self._on(b).open), batches[-1] if batches else None)
 
+    def complete(self) -> bool:
+        """Whether no batch waits for anybody."""
+        with self._lock:
+            return not any(self._on(batch).open for batch in self.batches())
+
+    def quiet(self) -> float:
+        """Seconds since somebody annotated a pair or took an annotation back."""
+        return time.monotonic() - self._last
+
+    def _for(self, annotator: str, *, more: bool) -> OpenBatch | None:
+        """What this person works on: the current batch, or the reserve where that has nothing for them."""
+        batch = self.current()
+        if self._reserve is None or (batch and more):
+            return batch
+        wanted = batch and any(pair not in self._on(batch).mine.get(annotator, ()) for pair in self._on(batch).open)
+        return batch if wanted else self._reserve
+
     def state(self, annotator: str, *, more: bool = False) -> dict[str, Any]:
         """How far the work is, and the pairs to show this person next.
 
@@ -139,7 +169,7 @@ class Desk:
         """
         annotator = _named(annotator)
         with self._lock:
-            batch = self.current()
+            batch = self._for(annotator, more=more)
             if batch is None:
                 return {"batch": None, "annotator": annotator, "queue": [], "last": None}
             progress = self._on(batch)
@@ -151,7 +181,8 @@ class Desk:
             return {
                 "batch": batch.title,
                 "annotator": annotator,
-                "heldout": batch.path is None,
+                "heldout": batch.path is None and not batch.reserve,
+                "reserve": batch.reserve,
                 "total": len(progress.count),
                 "finished": finished,
                 "people": self.settings.annotators_per_pair,
@@ -205,6 +236,7 @@ class Desk:
                 for progress in self._progress.values():
                     progress.add(pair_id, annotator)
                 self._seen = fingerprint
+            self._last = time.monotonic()
 
     def undo(self, *, id: str, annotator: str) -> dict[str, Any]:
         """Take an answer back and return its question.
@@ -221,7 +253,7 @@ class Desk:
             if pair_id is not None and pair_id not in self._asked:
                 raise ClosedError("this answer cannot be taken back any more: the loop went on with it")
             self.store.undo(id, annotator)
-            self._seen = None
+            self._seen, self._last = None, time.monotonic()
             self._refresh()
             return {} if pair_id is None else self.question(annotator, pair_id)
 
@@ -233,8 +265,9 @@ class Desk:
             ConfigError: If the settings are.
         """
         self.settings = self._settings()
-        if (batches := self._look()) != self._batches:
-            self._batches, self._asked = batches, {pair for batch in batches for pair in batch.pair_ids}
+        if changed := (batches := self._look()) != self._batches:
+            self._batches = batches
+            self._asked = {pair for batch in batches for pair in batch.pair_ids}
         if self._seen != (fingerprint := self._fingerprint()):
             try:
                 self._said = folder_by_pair(self.store.path.parent, "human")
@@ -246,6 +279,18 @@ class Desk:
                 self._by.setdefault(annotation.annotator, []).append(annotation)
             self._progress = {}
             self._seen = fingerprint
+        if changed and self._size:
+            self._offered -= self._asked
+            if batches:
+                enough = self.settings.annotators_per_pair
+                full = {pair for pair, said in self._said.items() if len(said) >= enough}
+                try:
+                    self._reserve = reserve(batches[0], full, self._size)
+                except StateError as error:  # `dvc repro` is writing that file
+                    log.warning("no reserve: %s", error)
+                    self._reserve = None
+            self._offered |= set(self._reserve.pair_ids if self._reserve else ())
+            self._asked |= self._offered
 
     def _fingerprint(self) -> object:
         files = sorted(self.store.path.parent.glob("*.jsonl"))

@@ -13,8 +13,11 @@ from typing import Any
 
 from bgpm.annotate.batches import OpenBatch, PoolTexts, beliefs
 from bgpm.annotate.desk import Desk, labels
+from bgpm.annotate.rounds import Rounds
 from bgpm.annotations.agreement import cohen, error_rates, fleiss
-from bgpm.annotations.store import Annotation, folder_by_pair, paid
+from bgpm.annotations.haste import hasty
+from bgpm.annotations.store import Annotation, LabelStore, folder_by_pair, paid
+from bgpm.data.tables import read_table
 from bgpm.errors import BgpmError, DataError, StateError
 from bgpm.evaluation import AuditSettings
 from bgpm.evaluation.arm import Arm, read_arm
@@ -26,7 +29,7 @@ from bgpm.registry import parse
 from bgpm.reporting.certified import bound_words, stop_words
 from bgpm.reporting.charts import Series, line_chart
 from bgpm.reporting.expectations import kept_words, reach_cells, round_cells
-from bgpm.stage import ANNOTATIONS, HELDOUT_ANNOTATIONS, START, generator, round_dir, setting
+from bgpm.stage import ANNOTATIONS, FROZEN, HELDOUT_ANNOTATIONS, START, generator, round_dir, setting
 
 Said = Mapping[str, Mapping[str, Annotation]]
 
@@ -36,15 +39,21 @@ STYLES = ("arm", "baseline")  # classes of the style sheet
 Z90 = 1.645
 
 
-def overview(desk: Desk, params: Mapping[str, Any]) -> str:
-    """The whole page."""
+def overview(desk: Desk, params: Mapping[str, Any], rounds: Rounds | None = None) -> str:
+    """The whole page.
+
+    Args:
+        rounds: What runs the rounds, where the server does.
+    """
     try:
         said, batch, batches = desk.said(), desk.current(), desk.batches()
     except StateError as error:  # the rest of the page does not wait until somebody mends that line
         sections = [_section("Labels, time and money", _sentence(error)), _curve(params, [])]
     else:
         sections = [
-            _people(batch, len(desk.open_pairs(batch)) if batch else 0),
+            _people(batch, len(desk.open_pairs(batch)) if batch else 0, rounds.state() if rounds else None),
+            _concerns(said, desk.texts),
+            _beside(params, batches, said),
             _certified(params, batches),
             _curve(params, batches),
             _agreement(said),
@@ -83,12 +92,13 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(head[0])}">{table}</div>'
 
 
-def _people(batch: OpenBatch | None, waiting: int) -> str:
+def _people(batch: OpenBatch | None, waiting: int, run: Mapping[str, Any] | None) -> str:
     """Who labelled how much, in what time, for how much.
 
     Args:
         batch: What is asked now.
         waiting: Pairs of it that wait.
+        run: Where the round stands that the server runs; None where it runs none.
     """
     title, folders = "Labels, time and money", (ANNOTATIONS, HELDOUT_ANNOTATIONS)
     try:
@@ -102,7 +112,9 @@ def _people(batch: OpenBatch | None, waiting: int) -> str:
     for kept, made in enumerate((given, counting)):
         for annotation in made:
             by_name[annotation.annotator][kept].append(annotation)
-    if batch is None:
+    if run and not waiting:
+        state = _run_words(run)
+    elif batch is None:
         state = "Nothing waits for a label. <code>dvc repro</code> goes on with what is there, or is doing so now."
     elif waiting:
         state = f"{escape(batch.title)}: <b>{waiting}</b> of {len(batch.pair_ids)} pairs wait for an answer."
@@ -123,6 +135,68 @@ def _people(batch: OpenBatch | None, waiting: int) -> str:
             "taken back or replaced count too.</p>"
         )
     return _section(title, f"<p>{state}</p>{pairs}{_table(head, rows)}{note}")
+
+
+def _run_words(run: Mapping[str, Any]) -> str:
+    if run["phase"] == "running":
+        step = f", step {run['done'] + 1} of {run['total']}" if run["total"] else ""
+        return f"The next round runs{step}: {escape(run['does'])}."
+    if run["phase"] == "failed":
+        return f"<b>The round failed:</b> {escape(run['error'])}. The labelling page has a button to try again."
+    return {
+        "idle": "Every pair is annotated. The next round begins in a moment.",
+        "busy": "Another <code>dvc</code> works in this folder. The round goes on when it has ended.",
+        "finished": "The last round is through. More <code>rounds</code> in params.yaml go on.",
+    }[run["phase"]]
+
+
+def _concerns(said: Said, texts: PoolTexts) -> str:
+    """Who annotates faster than anybody reads."""
+    quick = hasty([a for some in said.values() for a in some.values()], lambda pair: _words(texts, pair))
+    if not quick:
+        return ""
+    items = "".join(
+        f"<li><b>{escape(name)}</b>: half of {one.count:,} annotations took {one.seconds:.1f} s or less, for pairs of "
+        f"{one.words:,.0f} words (median).</li>"
+        for name, one in quick.items()
+    )
+    return _section("Annotators to talk to", f"<p>Nobody reads that fast.</p><ul>{items}</ul>")
+
+
+def _words(texts: PoolTexts, pair_id: str) -> int | None:
+    if pair_id not in texts.row:
+        return None
+    pair = texts[pair_id]
+    return len(pair.response_a.split()) + len(pair.response_b.split())
+
+
+def _beside(params: Mapping[str, Any], batches: Sequence[OpenBatch], said: Said) -> str:
+    """Annotations that no label rests on: of pairs that the loop has not acquired, and those that came too late."""
+    acquired, used = set[str](), set[str]()
+    try:
+        for folders in _rounds_so_far(params, batches).values():
+            for folder in folders:
+                used |= {a.id for a in LabelStore(folder / FROZEN).history()}
+            known = [folder for folder in folders if (folder / "labels.parquet").exists()]
+            for name in ("labels", "audits") if known else ():
+                acquired |= set(read_table(known[-1] / f"{name}.parquet", ["pair_id"])["pair_id"])
+    except (StateError, DataError) as error:
+        return _section("Annotations without a label", _sentence(error))
+    asked = {pair for batch in batches for pair in batch.pair_ids}
+    early = sum(pair not in acquired and pair not in asked for pair in said)
+    late = sum(a.id not in used for pair, some in said.items() if pair in acquired for a in some.values())
+    words = []
+    if early:
+        words.append(
+            f"<p><b>{early:,}</b> annotated pairs are not acquired (the reserve). They train nothing; those that a "
+            "later round acquires have their labels already, the others stay annotations.</p>"
+        )
+    if late and used:
+        words.append(
+            f"<p><b>{late:,}</b> annotations came after their round had its labels. They count for agreement and "
+            "change no round.</p>"
+        )
+    return _section("Annotations without a label", "\n".join(words)) if words else ""
 
 
 def _row(name: str, counting: Sequence[Annotation], given: Sequence[Annotation], *, priced: bool) -> list[str]:
@@ -178,15 +252,22 @@ def _curve(params: Mapping[str, Any], batches: Sequence[OpenBatch]) -> str:
 
 def _measured(params: Mapping[str, Any], batches: Sequence[OpenBatch]) -> Iterator[Arm]:
     """Arms up to the last round that this run has evaluated; StateError where a file of one is damaged."""
+    for name, folders in _rounds_so_far(params, batches).items():
+        measured = [f for f in folders if (f / "evaluation/curve.csv").exists()]
+        if folders[-1] != START and measured:
+            yield read_arm(name, measured[-1])
+
+
+def _rounds_so_far(params: Mapping[str, Any], batches: Sequence[OpenBatch]) -> dict[str, list[Path]]:
+    """Folders of each arm up to the batch that waits: the seed set's, then a round's each."""
     waits = {batch.path.parent for batch in batches if batch.path}
+    found = {}
     for name in dict.fromkeys([setting(params, "acquisition"), setting(params, "baseline")]):
         rounds = [round_dir(name, entry["next"]) for entry in setting(params, "rounds")]
         folders = [START, round_dir(name, 0), *rounds]
         mine = waits & set(folders)
-        last = folders.index(mine.pop()) if mine else len(folders) - 1
-        measured = [f for f in folders[: last + 1] if (f / "evaluation/curve.csv").exists()]
-        if START not in waits and measured:
-            yield read_arm(name, measured[-1])
+        found[name] = folders[: folders.index(mine.pop()) + 1] if mine else folders
+    return found
 
 
 def _certified(params: Mapping[str, Any], batches: Sequence[OpenBatch]) -> str:

@@ -27,10 +27,12 @@ from http import HTTPStatus
 from http.cookies import CookieError, SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from bgpm.annotate.desk import ClosedError, Desk
+from bgpm.annotate.rounds import Rounds
 from bgpm.errors import BgpmError, ConfigError, DataError, StateError
 from bgpm.reporting.style import CSS
 
@@ -58,6 +60,7 @@ PAGE = {
 FIELDS = {
     "/api/answer": {"id", "annotator", "pair_id", "choice", "shown", "seconds", "note", "more"},
     "/api/undo": {"id", "annotator", "more"},
+    "/api/retry": {"annotator", "more"},
 }
 
 
@@ -161,6 +164,22 @@ def access(address: str, token: str | None, hosts: Iterable[str] = ()) -> Access
     return found if alone or token else Access(address, secrets.token_urlsafe(24), found.hosts)
 
 
+def read_guidelines(path: Path) -> str:
+    """The text of the guidelines.
+
+    Raises:
+        StateError: If the file cannot be read or is longer than `LARGEST_BODY` bytes.
+    """
+    try:
+        data = path.read_bytes()
+        text = data.decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise StateError(f"{path}: cannot be read ({error}); name a UTF-8 text file with --guidelines") from None
+    if len(data) > LARGEST_BODY:
+        raise StateError(f"{path}: {len(data)} bytes; guidelines that people read are at most {LARGEST_BODY}")
+    return text
+
+
 class Server(ThreadingHTTPServer):
     """Serves a desk.
 
@@ -169,13 +188,24 @@ class Server(ThreadingHTTPServer):
         overview: Makes the page about the campaign.
         access: Who may talk to it.
         port: 0 for any free one.
+        rounds: What runs the rounds; None where people do.
+        guidelines: Markdown on how to label, read anew each time; None for none.
     """
 
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, desk: Desk, overview: Callable[[], str], access: Access, port: int) -> None:
-        self.desk, self.overview, self.access = desk, overview, access
+    def __init__(
+        self,
+        desk: Desk,
+        overview: Callable[[], str],
+        access: Access,
+        port: int,
+        rounds: Rounds | None = None,
+        guidelines: Path | None = None,
+    ) -> None:
+        self.desk, self.overview, self.access, self.rounds = desk, overview, access, rounds
+        self.guidelines = guidelines
         self.address_family = socket.AF_INET6 if ":" in access.address else socket.AF_INET
         super().__init__((access.address, port), Handler)
 
@@ -183,6 +213,10 @@ class Server(ThreadingHTTPServer):
         """A browser that went away is no error; anything else is shown as the standard library does."""
         if not isinstance(sys.exception(), ConnectionError | TimeoutError):
             super().handle_error(request, client_address)
+
+    def state(self, annotator: str, *, more: bool) -> dict[str, Any]:
+        """What the page shows a person: their pairs, and where the round stands that runs here."""
+        return {**self.desk.state(annotator, more=more), "run": self.rounds.state() if self.rounds else None}
 
     @property
     def url(self) -> str:
@@ -232,14 +266,17 @@ class Handler(BaseHTTPRequestHandler):
             self._send(HTTPStatus.OK, *self.server.page[url.path])
         elif url.path == "/campaign":
             self._annotation(lambda: self.server.overview())
+        elif url.path == "/api/guidelines":
+            path = self.server.guidelines
+            self._annotation(lambda: {"text": read_guidelines(path) if path else ""})
         elif url.path == "/api/state":
             more = query.get("more") == "1"
-            self._annotation(lambda: self.server.desk.state(query.get("annotator", ""), more=more))
+            self._annotation(lambda: self.server.state(query.get("annotator", ""), more=more))
         else:
             self._json(HTTPStatus.NOT_FOUND, {"error": "no such page"})
 
     def do_POST(self) -> None:
-        """An answer, or taking one back."""
+        """An answer, taking one back, or another try of a round."""
         self.close_connection = True  # until the body is read, what follows in the stream is not a request
         path = urlsplit(self.path).path
         if refusal := self.server.access.refusal(self.headers, self.cookie, navigation=False):
@@ -269,11 +306,14 @@ class Handler(BaseHTTPRequestHandler):
             raise DataError("expected text in every field but seconds and more")
         more, desk = given.pop("more", False) is True, self.server.desk
         extra = {}
-        if path == "/api/answer":
+        if path == "/api/retry":
+            if self.server.rounds:
+                self.server.rounds.retry()
+        elif path == "/api/answer":
             desk.annotate(**given)
         else:
             extra["question"] = desk.undo(**given)
-        return {"saved": given["id"], **extra, "state": desk.state(given["annotator"], more=more)}
+        return {"saved": given.get("id"), **extra, "state": self.server.state(given["annotator"], more=more)}
 
     def _enter(self, token: str) -> None:
         """Take a token from the address into a cookie, so that it stands in no history and no screenshot."""

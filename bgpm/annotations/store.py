@@ -12,7 +12,6 @@ no lock. The lock is ``flock``: on a network folder it is as good as that file s
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import logging
@@ -28,6 +27,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from bgpm.annotations.lock import only_one
 from bgpm.annotations.names import ANONYMOUS, annotator_name, spelling
 from bgpm.errors import DataError, StateError
 from bgpm.values import parse_json
@@ -185,19 +185,11 @@ class LabelStore:
             StateError: If another process is writing; names it.
             DataError: If the file holds what is no answer.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        lock = os.open(self.path.with_name(self.path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = os.read(lock, 64).decode(errors="replace").strip() or "unknown"
+        with only_one(self.path.with_name(self.path.name + ".lock")) as holder:
+            if holder is not None:
                 raise StateError(
                     f"{self.path}: process {holder} is writing to it; end that process or wait for it, then try again"
-                ) from None
-            with contextlib.suppress(OSError):  # on a full disk the lock holds all the same, only without a name
-                os.ftruncate(lock, 0)
-                os.write(lock, f"{os.getpid()}\n".encode())
+                )
             with self._thread:
                 self._held = True
                 self._state = None
@@ -208,9 +200,6 @@ class LabelStore:
             finally:
                 with self._thread:
                     self._held = False
-                    os.ftruncate(lock, 0)
-        finally:
-            os.close(lock)
 
     def append(self, annotation: Annotation) -> None:
         """Put an answer on disk; nothing happens if one of this ``id`` is there.

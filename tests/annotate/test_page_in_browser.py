@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from bgpm.annotate.batches import PoolTexts, waiting
+from bgpm.annotate.desk import Desk
+from bgpm.annotate.rounds import Rounds, RoundState
+from bgpm.annotate.server import Server, access
+from bgpm.annotations.store import LabelStore
+from bgpm.oracles.human import Human
+from bgpm.stage import read_params
 
 pytestmark = pytest.mark.slow
 
@@ -369,3 +378,43 @@ def test_an_answer_to_a_batch_that_is_closed_is_said_to_be_lost(campaign: Any, s
     press(page, "1")
     until(lambda: "not asked for any more" in words(page, "refused-list"), "what was not accepted")
     assert place.lines() == []
+
+
+def test_the_round_is_shown_while_people_go_on_and_a_failure_can_be_retried(
+    campaign: Any, page: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = campaign(pairs=6)
+    monkeypatch.chdir(place.root)
+    place.wait("start", place.ids[:1])
+    (place.root / "data/entropy/round-0/waiting.json").unlink()
+    desk = Desk(PoolTexts(Path("data/pool")), lambda: waiting(read_params()), LabelStore(place.store), Human, ahead=3)
+    rounds = Rounds(desk.complete, lambda: [], desk.quiet)  # never started: the test says where it stands
+    Path("guidelines.md").write_text("# Which is better\n\n- the **true** one\n- <b>no HTML</b>", encoding="utf-8")
+    with Server(desk, str, access("127.0.0.1", None), 0, rounds, Path("guidelines.md")) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        enter(page, server.url, "ada")
+        until(lambda: visible(page, "guidelines-box"), "the guidelines")
+        press(page, "g")
+        until(lambda: page.find_element("css selector", "#guidelines strong").text == "true", "them, rendered")
+        assert "<b>no HTML</b>" in words(page, "guidelines")
+        press(page, "g")
+        assert not visible(page, "run")
+        press(page, "1")
+        until(lambda: visible(page, "run"), "that the round begins")
+        rounds._set(RoundState("running", "Train the next model from the base on all labels so far", 1, 5))
+        until(lambda: "step 2 of 5): Train the next model" in words(page, "run-text"), "the stage that runs")
+        assert "reserve after seed set" in words(page, "where")
+        bar = page.execute_script("const bar = document.getElementById('run-bar'); return bar.value / bar.max")
+        assert bar == pytest.approx(0.2)
+        press(page, "2")  # the reserve
+        until(lambda: len(place.lines()) == 2, "an annotation of the reserve")
+        rounds._set(RoundState("failed", error="data/pool: is gone; run `dvc repro`"))
+        until(lambda: visible(page, "retry"), "the button")
+        assert words(page, "run-text") == "The round failed: data/pool: is gone; run `dvc repro`"
+        assert visible(page, "work")  # labelling goes on
+        page.find_element("id", "retry").click()
+        until(lambda: rounds.state()["phase"] == "idle", "another try")
+        place.wait("entropy/round-0", place.ids[4:])
+        (place.root / "data/start/waiting.json").unlink()
+        until(lambda: "entropy, round 0" in words(page, "where"), "the next batch by itself")
+        server.shutdown()

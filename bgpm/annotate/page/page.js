@@ -255,8 +255,10 @@ function paint() {
     byId("progress").value = state.finished;
     text("question", `Pair ${Math.min(state.mine + pending + 1, state.total)}: which response is better?`);
     const people = state.people > 1 ? `, ${state.people} people each` : "";
-    text("where", `${state.batch}: ${state.finished} of ${state.total} finished${people}`);
+    const kept = state.reserve ? ", kept for the rounds that ask for them" : "";
+    text("where", `${state.batch}: ${state.finished} of ${state.total} finished${people}${kept}`);
   }
+  paintRun();
   if (!byId("rest").hidden) paintRest();
   byId("undo").disabled = byId("undo-last").hidden = !past.length && !(state?.last && !takenBack.has(state.last.id));
   byId("raw").setAttribute("aria-pressed", String(raw));
@@ -271,6 +273,48 @@ function paint() {
   paintStatus();
 }
 
+async function readGuidelines() {
+  try {
+    const { text: guidelines } = await ask("/api/guidelines");
+    byId("guidelines-box").hidden = byId("show-guidelines").hidden = !guidelines;
+    show(byId("guidelines"), guidelines, false);
+  } catch (error) {
+    trouble = reason(error);
+    paint();
+  }
+}
+
+function toggleGuidelines() {
+  if (byId("guidelines-box").hidden) return;
+  byId("guidelines-box").open = !byId("guidelines-box").open;
+  if (byId("guidelines-box").open) scrollTo(0, 0);
+}
+
+function paintRun() {
+  const run = state?.run;
+  const shows = Boolean(annotator && run && (["running", "busy", "failed"].includes(run.phase) || (run.phase === "idle" && state.reserve)));
+  byId("run").hidden = !shows;
+  if (!shows) return;
+  const failed = run.phase === "failed";
+  byId("run").classList.toggle("failed", failed);
+  byId("retry").hidden = !failed;
+  byId("run-bar").hidden = failed;
+  if (run.total) {
+    byId("run-bar").max = run.total;
+    byId("run-bar").value = run.done;
+  } else {
+    byId("run-bar").removeAttribute("value"); // how far is not known yet
+  }
+  const step = run.total ? ` (step ${run.done + 1} of ${run.total})` : "";
+  const words = {
+    idle: "The next round begins in a moment.",
+    running: `The next round is being prepared${step}: ${run.does}.`,
+    busy: "Another dvc works in this folder. The round goes on when it has ended.",
+    failed: `The round failed: ${run.error}`,
+  };
+  text("run-text", words[run.phase]);
+}
+
 function rest() {
   const why = `${trouble}. Trying again.`;
   if (unsaved.length) {
@@ -281,12 +325,20 @@ function rest() {
   const open = state.batch ? state.total - state.finished : 0;
   const next = "the next batch shows up here by itself.";
   const then = state.heldout ? "every round is measured on them." : `the loop goes on, and ${next}`;
-  const [title, words] = !state.batch
+  const [title, words] = state.run && !open
+    ? resting(state.run)
+    : !state.batch
     ? ["Nothing waits for a label", `dvc repro goes on with the labels that are there; ${next}`]
     : open
       ? ["You have annotated every pair that needed you", `${open} of ${state.total} pairs wait for somebody else.`]
       : ["This batch is finished", `Run dvc repro: ${then}`];
   return [title, trouble ? why : words];
+}
+
+function resting(run) {
+  if (run.phase === "finished") return ["The last round is through", "Thank you. The tab Campaign shows what came out."];
+  if (run.phase === "failed") return ["The next round waits for help", "Your annotations are saved. The sentence above says what is wrong."];
+  return ["The next round is being prepared", "The next batch shows up here by itself."];
 }
 
 function paintRest() {
@@ -357,6 +409,15 @@ byId("dismiss").addEventListener("click", () => {
   refused = [];
   paint();
 });
+byId("show-guidelines").addEventListener("click", toggleGuidelines);
+byId("retry").addEventListener("click", async () => {
+  try {
+    accept((await ask("/api/retry", { annotator, more })).state);
+  } catch (error) {
+    trouble = reason(error);
+    paint();
+  }
+});
 byId("more").addEventListener("click", () => {
   more = true;
   refresh();
@@ -384,14 +445,16 @@ document.addEventListener("keydown", (event) => {
   if (key in KEYS) choose(KEYS[key]);
   else if (key === "u") undo();
   else if (key === "r") toggleRaw();
+  else if (key === "g") toggleGuidelines();
   else return;
   event.preventDefault();
 });
 
 addEventListener("online", flush);
 setInterval(() => {
-  if (annotator && !unsaved.length && (!current || trouble)) refresh();
+  if (annotator && !unsaved.length && (!current || trouble || (state?.run && state.reserve))) refresh();
 }, LOOK_AGAIN);
 
 byId("name").value = localStorage.getItem("bgpm:name") ?? "";
 enter(sessionStorage.getItem("bgpm:name") ?? "");
+readGuidelines();
