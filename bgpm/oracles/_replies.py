@@ -1,8 +1,8 @@
 """Parse a judge's reply: one letter or one JSON object, with the markup that models put around it.
 
 A reply is read where it holds the annotation and nothing else: ``A``, ``**A**``, ``(A)``, ``[[A]]``, ``"A"``, ``A.``,
-``Answer: A``, ``{"better": "A"}``, a fenced block with any of these, and any of these after a closed
-``<think>...</think>``. Prose is not interpreted: "A is worse than B" names A first and means B.
+``Answer: A``, ``{"better": "A"}``, a fenced block or ``<answer>...</answer>`` with any of these, and any of these after
+a closed ``<think>...</think>``. Prose is not interpreted: "A is worse than B" names A first and means B.
 """
 
 from __future__ import annotations
@@ -17,8 +17,12 @@ LETTERS = {"A": 1.0, "B": 0.0, "T": 0.5}
 WORDS = {"a": 1.0, "b": 0.0, "tie": 0.5}
 EXPECTED = 'one letter (A, B, or T for a tie), or a JSON object such as {"better": "A"} or {"probability_a": 0.7}'
 DRESS = " \t\r\n\"'`*_()[]{}<>\u2018\u2019\u201c\u201d\u00ab\u00bb"
-LEAD = re.compile(r"(the )?((final|my) )?(answer|verdict|choice|winner|better)( is)?\s*:", re.ASCII | re.IGNORECASE)
-THINK = re.compile(r"<(/?)think(?:ing)?>", re.IGNORECASE)
+LEAD = re.compile(
+    r"(the )?((final|my) )?(answer|verdict|choice|winner|better|preference|preferred)( is)?\s*:",
+    re.ASCII | re.IGNORECASE,
+)
+THINK = re.compile(r"<(/?)(?:think(?:ing)?|thoughts?|reasoning)>", re.IGNORECASE)
+TAGGED = re.compile(r"<([a-z_]+)>(.*)</\1>", re.IGNORECASE | re.DOTALL)
 LONGEST = 1000  # characters after the thoughts; who says more has not answered as asked
 
 
@@ -47,7 +51,9 @@ def _after_thoughts(text: str) -> str | None:
 
 
 def _unfenced(text: str) -> str:
-    """The content of a fenced block that is all of a text."""
+    """The content of a fenced block, or between two tags, that is all of a text."""
+    if tagged := TAGGED.fullmatch(text):
+        text = tagged[2].strip()
     if len(text) > 6 and text.startswith("```") and text.endswith("```"):
         inside = text[3:-3]
         language, line_end, rest = inside.partition("\n")
@@ -60,7 +66,7 @@ def _letter(text: str) -> str | None:
     bare = text.replace("*", "").replace("`", "").strip(DRESS)
     if lead := LEAD.match(bare):
         bare = bare[lead.end() :]
-    bare = bare.strip(DRESS).removesuffix(".").removesuffix("!").strip(DRESS)
+    bare = bare.strip(DRESS).removesuffix(".").removesuffix("\u3002").removesuffix("!").strip(DRESS)
     bare = bare.removeprefix("\\boxed{").upper()
     return "T" if bare == "TIE" else bare if bare in LETTERS else None
 
