@@ -53,24 +53,25 @@ def _imports(source: str) -> tuple[str, ...]:
     return tuple(_imported(ast.parse(source)))
 
 
-def _imported(tree: ast.Module) -> Iterator[str]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            node.body = []
-    for node in ast.walk(tree):
-        names: list[str] = []
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        yield from (name for name in names if name.split(".")[0] in ("bgpm", "stages"))
+def _imported(block: ast.AST) -> Iterator[str]:
+    """Names imported by the statements of a block and of the blocks inside; expressions, most of a tree, hold none."""
+    names: list[str] = []
+    if isinstance(block, ast.ImportFrom) and block.module:
+        names = [block.module, *(f"{block.module}.{alias.name}" for alias in block.names)]
+    elif isinstance(block, ast.Import):
+        names = [alias.name for alias in block.names]
+    yield from (name for name in names if name.split(".")[0] in ("bgpm", "stages"))
+    never = isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+    for part in ("body", "handlers", "cases", "orelse", "finalbody"):
+        if not (never and part == "body"):
+            for inner in getattr(block, part, ()):
+                yield from _imported(inner)
 
 
-def _files(module: str, root: Path) -> Iterator[Path]:
-    """The file of a module and of every package above it, as far as they exist."""
+@cache
+def _files(module: str, root: Path) -> tuple[Path, ...]:
+    """The file of a module and of every package above it, as far as they existed when it was first asked for."""
     parts = module.split(".")
-    for depth in range(1, len(parts) + 1):
-        path = Path(*parts[:depth])
-        for candidate in (path.with_suffix(".py"), path / "__init__.py"):
-            if (root / candidate).is_file():
-                yield candidate
+    above = [Path(*parts[:depth]) for depth in range(1, len(parts) + 1)]
+    candidates = [candidate for path in above for candidate in (path.with_suffix(".py"), path / "__init__.py")]
+    return tuple(candidate for candidate in candidates if (root / candidate).is_file())
