@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import itertools
 import json
 import os
@@ -9,12 +11,14 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import warm
 import yaml
 from browser import browser  # noqa: F401, a fixture of the tests of pages
 from filelock import FileLock
@@ -100,24 +104,51 @@ def with_changes(params: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return params
 
 
-class Project:
-    """A copy of this repository, as a fresh clone would be, with a tiny pool and two rounds."""
+@functools.cache
+def warm_server(**changes: str) -> warm.Server:
+    """A server of warm processes in an environment changed so, for as long as this process lives."""
+    folder = Path(tempfile.mkdtemp(prefix="warm-"))  # a socket's path has to be short
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    server = warm.Server(folder / "bin", Project(folder, cold=True).env | changes)
+    atexit.register(server.end)
+    return server
 
-    def __init__(self, folder: Path) -> None:
+
+class Project:
+    """A copy of this repository, as a fresh clone would be, with a tiny pool and two rounds.
+
+    Its commands run warm, see warm.py, unless it is ``cold``.
+    """
+
+    def __init__(self, folder: Path, *, cold: bool = False) -> None:
         self.folder = folder
-        self.env = {
+        self.cold = cold or not warm.WORKS
+
+    @functools.cached_property
+    def env(self) -> dict[str, str]:
+        """Of its commands: as warm processes where they may be."""
+        env = {
             **{k: v for k, v in os.environ.items() if not k.startswith(("GIT_", "DVC_"))},
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "GIT_CONFIG_GLOBAL": os.devnull,  # a machine without a git identity
             "GIT_CONFIG_SYSTEM": os.devnull,
             "HF_HUB_OFFLINE": "1",
             "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(folder),
+            "PYTHONPATH": str(self.folder),
         }
+        return env if self.cold else warm_server().found_by(env)
+
+    def warm(self, **changes: str) -> None:
+        """Run commands by a server of its own, which started in an environment changed so."""
+        self.env = Project(self.folder, cold=True).env | changes
+        if not self.cold:
+            self.env = warm_server(**changes).found_by(self.env)
 
     def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a command in the project; ``python`` is this interpreter."""
-        words = [sys.executable if w == "python" else w for w in command]
+        python = shutil.which("python", path=self.env["PATH"])
+        assert python is not None
+        words = [python if w == "python" else w for w in command]
         done = subprocess.run(words, cwd=self.folder, env=self.env, capture_output=True, text=True, check=False)
         if check and done.returncode != 0:
             pytest.fail(
@@ -144,10 +175,10 @@ class Project:
     def read(self, path: str) -> bytes:
         return (self.folder / path).read_bytes()
 
-    def clone(self, folder: Path) -> Project:
+    def clone(self, folder: Path, *, cold: bool = False) -> Project:
         """Another copy with everything in it, caches too."""
         shutil.copytree(self.folder, folder, symlinks=True)
-        return Project(folder)
+        return Project(folder, cold=cold)
 
 
 def make_project(folder: Path) -> Project:

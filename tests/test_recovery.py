@@ -128,7 +128,7 @@ if "dvc" in " ".join(sys.orig_argv):
 def test_a_run_killed_inside_a_rewrite_of_dvcs_own_files_goes_on_after_repair(
     name: str, left: int, finished_project: Project, tmp_path: Path
 ) -> None:
-    project = finished_project.clone(tmp_path / "project")
+    project = finished_project.clone(tmp_path / "project", cold=True)
     project.params(report__resamples=210)
     site = project.folder / "sitecustomize.py"
     site.write_text(STRIKE.format(name=name, left=left))

@@ -81,7 +81,8 @@ def test_the_whole_loop_trains_its_backbone_and_only_what_changed_runs_again(
         "assert not {'transformers', 'peft', 'accelerate'} & set(sys.modules)"
     )
     before = project.read("data/entropy/round-0/scores.parquet")
-    project.run("python", "-c", program, "stages.score", "entropy", "0")
+    cold = Project(project.folder, cold=True)
+    cold.run("python", "-c", program, "stages.score", "entropy", "0")
     assert project.read("data/entropy/round-0/scores.parquet") == before
     # where it runs is not what it computes
     elsewhere = project.dvc("exp", "run", "-S", "training.accumulation=2", "-S", "launcher.processes=4")
@@ -93,7 +94,7 @@ def test_the_whole_loop_trains_its_backbone_and_only_what_changed_runs_again(
     hold = write_hold(project.folder)
     command = [sys.executable, "-m", "dvc", "repro", "--force", "--single-item", "train@entropy-round0"]
     with subprocess.Popen(
-        command, cwd=project.folder, env=project.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        command, cwd=project.folder, env=cold.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         start_new_session=True,
     ) as process:  # fmt: skip
         deadline = time.monotonic() + 300
@@ -104,7 +105,7 @@ def test_the_whole_loop_trains_its_backbone_and_only_what_changed_runs_again(
         os.killpg(process.pid, signal.SIGKILL)
     hold.unlink()
     assert not (project.folder / "data/entropy/round-1/model/seed-0").exists()
-    again = project.run(*command)  # forced again: a plain repro has no need to: the cache knows the result
+    again = cold.run(*command)  # forced again: a plain repro has no need to: the cache knows the result
     assert "resuming at update" in again.stderr
     assert files_of(project.folder / "data/entropy/round-1/model") == kept
     assert project.read("data/entropy/round-1/evaluation/curve.csv") == evaluation
