@@ -1,4 +1,4 @@
-"""PoolColumns of the pool: numbers that its file has of each response, such as a reward model's scores."""
+"""Columns of the pool: numbers that its file has of each response, such as a reward model's scores."""
 
 from __future__ import annotations
 
