@@ -270,4 +270,4 @@ def test_a_study_gives_the_numbers_of_the_pipeline_and_writes_its_tables(
     (project.folder / "study/params.yaml").write_text(yaml.safe_dump(changed), encoding="utf-8")
     again = project.dvc("repro", "study/dvc.yaml").stdout
     assert "Running stage 'study/dvc.yaml:loop@tiny-margin'" in again
-    assert "loop@tiny-random'" not in again.replace("'study/dvc.yaml:loop@tiny-random' didn't change", "")
+    assert "Stage 'study/dvc.yaml:loop@tiny-random' didn't change" in again
