@@ -43,7 +43,7 @@ from bgpm.evaluation.arm import Arm, read_arm
 from bgpm.evaluation.savings import aulc_difference, resample
 from bgpm.stage import OFFLINE, POOL, TIMINGS, TRUTH, generator, read_params
 from bgpm.study import POOL_SEED
-from stages import embed, evaluate, features, prepare
+from stages import check, embed, evaluate, features, prepare
 
 ROOT = Path(__file__).resolve().parents[1]
 REPORT = Path("reports") / "finetune.md"
@@ -139,6 +139,7 @@ def section(name: str, params: Mapping[str, Any], modes: Sequence[str], labels: 
     frozen_training = {**params["training"], "mode": "frozen"}
     Path("params.yaml").write_text(yaml.safe_dump({**params, "training": frozen_training}), encoding="utf-8")
     Path(params["benchmark"]["path"]).write_text(json.dumps(NO_BENCHMARK) + "\n", encoding="utf-8")
+    check.main()
     prepare.main()
     wall, cpu = seconds(lambda: embed.main("pool"))
     embed.main("benchmark")

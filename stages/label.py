@@ -30,7 +30,7 @@ from bgpm.stage import (
 )
 from bgpm.values import read_json
 
-SCORED = ["seed", "mean", "variance", "tau"]  # what tells how many labels the model expects to be right
+SCORED = ["seed", "probability"]  # what tells how many labels the model expects to be right
 
 
 def main(arm: str, k: str = "0") -> None:

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from bgpm.registry import Settings
 
+DOUBT = 3  # wrong labels that a model expects for each that is wrong, when audits begin
 AUTO = 2.5  # audits for the square root of a pool's pairs; chosen on labelled pools of 463 to 11,443 pairs
 
 
@@ -22,7 +23,8 @@ class AuditSettings(Settings):
             square root of the pool's pairs; 0 for no audits and no bound. People and judges are asked for them where
             the goal is the pool.
         begin: Audits begin with the first batch before which the model expects this share of the pool's labels to be
-            right; null: the target; 0: with the seed labels. A bound that comes too early uses up error for nothing.
+            right; null: `DOUBT` times as many wrong ones as the target has; 0: with the seed labels. A bound that comes
+            too early uses up error for nothing.
         target: Share of right labels that is to be certified.
         alpha: Chance that the bound of any round of a campaign is above the truth.
         looks: How many bounds are planned, further rounds included; null for all rounds of params.yaml where labels

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from bgpm.errors import ConfigError
-from bgpm.evaluation import AUTO, AuditSettings
+from bgpm.evaluation import AUTO, DOUBT, AuditSettings
 from bgpm.evaluation.audit import level, smallest
 
 
@@ -18,8 +18,12 @@ def audits_of(audit: AuditSettings, pool: int) -> int:
 
 
 def begin_of(audit: AuditSettings) -> float:
-    """The share of right labels that the model must expect before anything is audited."""
-    return audit.target if audit.begin is None else audit.begin
+    """The share of right labels that the model must expect before anything is audited.
+
+    By default `DOUBT` times as many wrong labels as the target allows: margin acquires what a model is least sure of,
+    and of the rest it is less sure than it need be.
+    """
+    return max(0.0, 1 - DOUBT * (1 - audit.target)) if audit.begin is None else audit.begin
 
 
 def are_audited(audit: AuditSettings, goal: str, *, paid: bool) -> bool:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from bgpm import functional as F
 from bgpm.data.tables import concatenate, where
 from bgpm.evaluation.audit import AUDIT, priorities, sample
 from bgpm.keys import uniform_by_key
@@ -27,7 +26,7 @@ def begun(scores: Table | None, before: Table, begin: float, pool: int, seeds: I
     does not know what audits said, so that the moment is chosen without them.
 
     Args:
-        scores: Of the pairs that were on offer for the batch: seed, mean, variance, tau; None before the first model.
+        scores: Of the pairs that were on offer for the batch: seed, probability; None before the first model.
         before: Audits so far.
         begin: Share of right labels to be expected; 0 for all seeds.
         pool: Pairs that may be acquired.
@@ -40,14 +39,8 @@ def begun(scores: Table | None, before: Table, begin: float, pool: int, seeds: I
 
 def _expected(scores: Table, seed: int, pool: int) -> float:
     """Share of the pool's labels that one seed's model expects to be right, those that were acquired among them."""
-    import torch
-
-    mine = scores["seed"] == seed
-    mean, variance, tau = (torch.from_numpy(scores[name][mine]) for name in ("mean", "variance", "tau"))
-    if not len(mean):
-        return 1.0
-    probability = F.expected_probability(mean, variance, float(tau[0])).numpy()
-    return float((pool - len(mean) + np.maximum(probability, 1 - probability).sum()) / pool)
+    probability = scores["probability"][scores["seed"] == seed]
+    return float((pool - len(probability) + np.maximum(probability, 1 - probability).sum()) / pool)
 
 
 def due(

@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 
 from bgpm.acquisition import Acquisition
+from bgpm.evaluation.curve import probabilities
 from bgpm.fitting.tensors import CHUNK
 from bgpm.loop.pool import Pool, Table, candidates
 from bgpm.posteriors import Fitted
@@ -30,7 +31,7 @@ def score(
         moments: Of the scores of `on_offer`, where they are known already.
 
     Returns:
-        Columns pair (row), mean, variance, tau, error_rate, value, uniform.
+        Columns pair (row), mean, variance, tau, error_rate, value, uniform, probability (that response_a is better).
     """
     rows, pairs = on_offer(pool, acquired)
     moments = moments or model.moments(pool.features, pairs)
@@ -43,7 +44,8 @@ def score(
     }
     offer = candidates(pool, scores, lambda: model.kernel(pool.features, pairs), acquired)
     values = acquisition(offer, generator=generator)
-    return scores | {"value": values, "uniform": np.full(len(rows), acquisition.uniform)}
+    beside = {"uniform": np.full(len(rows), acquisition.uniform), "probability": probabilities(moments)}
+    return scores | {"value": values} | beside
 
 
 def on_offer(pool: Pool, acquired: np.ndarray) -> tuple[np.ndarray, Pairs]:

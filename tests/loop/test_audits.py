@@ -11,14 +11,7 @@ POOL = 10
 
 
 def scores(seed: int, logits: list[float]) -> Table:
-    """Scores without variance of the pairs that are left, so that a probability is the logistic function of a logit."""
-    tau = 0.5
-    return {
-        "seed": np.full(len(logits), seed),
-        "mean": tau * np.array(logits),
-        "variance": np.zeros(len(logits)),
-        "tau": np.full(len(logits), tau),
-    }
+    return {"seed": np.full(len(logits), seed), "probability": 1 / (1 + np.exp(-np.array(logits)))}
 
 
 def both(one: Table, other: Table) -> Table:
