@@ -141,7 +141,7 @@ def test_answers_wait_in_the_browser_while_the_server_is_away_and_then_arrive_on
     server = start(place.root)
     enter(page, server.url, "ada")
     press(page, "1")
-    until(lambda: words(page, "status") == "1 answer saved", "the first acknowledgement")
+    until(lambda: words(page, "status") == "1 annotation saved", "the first acknowledgement")
     server.stop(signal.SIGKILL)
     for _ in range(2):
         press(page, "2")
@@ -188,7 +188,7 @@ def test_answers_of_somebody_who_left_are_said_to_be_unsaved_and_still_sent(
     until(lambda: visible(page, "work"), "a pair")
     assert words(page, "question").startswith("Pair 1:")
     press(page, "2")
-    until(lambda: words(page, "status") == "1 answer saved", "bo's acknowledgement")
+    until(lambda: words(page, "status") == "1 annotation saved", "bo's acknowledgement")
     assert (len(by_person(place, "ada")), len(by_person(place, "bo"))) == (1, 1)
 
 
