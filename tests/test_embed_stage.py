@@ -23,6 +23,7 @@ WRITTEN = ["prompts.npy", "responses.npy", "summary.json"]
 @pytest.fixture(scope="module")
 def prepared(fresh_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     project = fresh_project.clone(tmp_path_factory.mktemp("prepared") / "project")
+    project.stage("check")
     project.stage("prepare")
     return project
 
