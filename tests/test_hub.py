@@ -54,7 +54,7 @@ def test_a_frozen_backbone_with_a_name_is_named_and_not_copied(
 ) -> None:
     from bgpm.backbones import embedding
 
-    monkeypatch.setattr(embedding, "resolve", lambda path: str(encoder if path == "package:tiny" else path))
+    monkeypatch.setattr(embedding, "resolve", lambda path, *_: str(encoder if path == "package:tiny" else path))
     assert model.base is not None
     named = replace(model, base=model.base.model_copy(update={"path": "package:tiny"}))
     named.save_pretrained(tmp_path / "m")
@@ -65,7 +65,7 @@ def test_a_frozen_backbone_with_a_name_is_named_and_not_copied(
 
     other = write_tiny_bert(tmp_path / "other")
     _other_weights(other)
-    monkeypatch.setattr(embedding, "resolve", lambda path: str(other if path == "package:tiny" else path))
+    monkeypatch.setattr(embedding, "resolve", lambda path, *_: str(other if path == "package:tiny" else path))
     with pytest.raises(StateError, match="'package:tiny' gives other features of a fixed text"):
         PreferenceModel.from_pretrained(tmp_path / "m")
 
