@@ -51,6 +51,16 @@ def sample(priority: np.ndarray, inferred: np.ndarray, size: int) -> np.ndarray:
     return rows[np.argsort(priority[rows], kind="stable")][:size]
 
 
+def expected_right(probability: np.ndarray, pool: int) -> float:
+    """Share of a pool's labels that a model expects to be right, those that were acquired taken for right.
+
+    Args:
+        probability: That the first response is better, of each inferred pair, [M].
+        pool: N.
+    """
+    return float((pool - len(probability) + np.maximum(probability, 1 - probability).sum()) / pool)
+
+
 def level(alpha: float, look: int, looks: int | None = None) -> float:
     """The share of alpha that look number ``look`` (from 1) may use.
 

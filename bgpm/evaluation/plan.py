@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from bgpm.errors import ConfigError
 from bgpm.evaluation import AUTO, DOUBT, AuditSettings
 from bgpm.evaluation.audit import level, smallest
+from bgpm.selection import pairs_of
 
 
 def audits_of(audit: AuditSettings, pool: int) -> int:
     """Audits of each look of a pool of so many pairs."""
     if audit.size == "auto":
         return round(AUTO * math.sqrt(pool))
-    return int(audit.size) if audit.size >= 1 or audit.size == 0 else max(1, round(audit.size * pool))
+    return pairs_of(audit.size, pool) if audit.size else 0
 
 
 def begin_of(audit: AuditSettings) -> float:

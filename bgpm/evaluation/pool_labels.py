@@ -32,7 +32,7 @@ import numpy as np
 from bgpm import functional as F
 from bgpm.errors import ShapeError
 from bgpm.evaluation.accuracy import correct
-from bgpm.evaluation.audit import ACQUIRED, AUDIT, INFERRED, sample
+from bgpm.evaluation.audit import ACQUIRED, AUDIT, INFERRED, expected_right, sample
 from bgpm.evaluation.curve import CurveRow, probabilities
 from bgpm.types import ScoreMoments
 
@@ -69,7 +69,7 @@ class PoolLabels:
     @property
     def expected(self) -> float:
         """Share of right labels that the model expects, acquired ones taken for right."""
-        return float(np.where(self.inferred, np.maximum(self.probability, 1 - self.probability), 1.0).mean())
+        return expected_right(self.probability[self.inferred], len(self.pair))
 
     @property
     def stated(self) -> np.ndarray:

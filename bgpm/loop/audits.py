@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from bgpm.data.tables import concatenate, where
-from bgpm.evaluation.audit import AUDIT, priorities, sample
+from bgpm.evaluation.audit import AUDIT, expected_right, priorities, sample
 from bgpm.keys import uniform_by_key
 from bgpm.loop.pool import Table
 
@@ -34,13 +34,11 @@ def begun(scores: Table | None, before: Table, begin: float, pool: int, seeds: I
     if begin == 0:
         return list(seeds)
     known = set(before["seed"].tolist())
-    return [seed for seed in seeds if seed in known or (scores is not None and _expected(scores, seed, pool) >= begin)]
 
+    def enough(seed: int) -> bool:
+        return scores is not None and expected_right(scores["probability"][scores["seed"] == seed], pool) >= begin
 
-def _expected(scores: Table, seed: int, pool: int) -> float:
-    """Share of the pool's labels that one seed's model expects to be right, those that were acquired among them."""
-    probability = scores["probability"][scores["seed"] == seed]
-    return float((pool - len(probability) + np.maximum(probability, 1 - probability).sum()) / pool)
+    return [seed for seed in seeds if seed in known or enough(seed)]
 
 
 def due(
