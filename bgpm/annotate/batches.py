@@ -77,7 +77,7 @@ def waiting(params: Mapping[str, Any]) -> list[OpenBatch]:
     found = []
     for folder, title in _folders(params).items():
         note, path = folder / WAITING, folder / "batch.parquet"
-        versions = _version(note), _version(path), _version(folder / ASKED)
+        versions = version(note), version(path), version(folder / ASKED)
         if None not in versions[:2] and (batch := _waits(title, note, path, versions)):
             found.append(batch)
     return found
@@ -90,7 +90,7 @@ def _folders(params: Mapping[str, Any]) -> dict[Path, str]:
     return {START: "seed set"} | {round_dir(arm, k): f"{arm}, round {k}" for arm in arms for k in rounds}
 
 
-def _version(path: Path) -> tuple[int, ...] | None:
+def version(path: Path) -> tuple[int, ...] | None:
     """What changes with a file's content; None where there is none."""
     try:
         status = path.stat()
@@ -113,8 +113,8 @@ def _waits(title: str, note: Path, path: Path, _: tuple[tuple[int, ...] | None, 
 def waiting_since(params: Mapping[str, Any]) -> Iterator[float]:
     """When each stage that waits for people has stopped, as times of the file system."""
     for folder in _folders(params):
-        if version := _version(folder / WAITING):
-            yield version[-1]
+        if found := version(folder / WAITING):
+            yield found[-1]
 
 
 def reserve(batch: OpenBatch, annotated: Container[str], size: int) -> OpenBatch | None:

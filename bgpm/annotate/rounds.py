@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 import yaml
 
+from bgpm.annotate.batches import version
 from bgpm.annotations.lock import only_one
 from bgpm.errors import BgpmError, StateError, visible
 from bgpm.stage import DATA, read_params, setting
@@ -171,7 +172,7 @@ class Rounds:
     _stop: threading.Event = field(default_factory=threading.Event)
     _process: subprocess.Popen[bytes] | None = None
     _thread: threading.Thread | None = None
-    _settings: tuple[int, ...] = ()  # params.yaml when the last run began
+    _settings: tuple[int, ...] | None = None  # params.yaml when the last run began
 
     def state(self) -> dict[str, Any]:
         """Where it stands, for the page."""
@@ -224,14 +225,14 @@ class Rounds:
 
     def _wanted(self) -> bool:
         phase = self.state()["phase"]
-        if phase == "failed" or (phase == "finished" and self._settings == _version(Path("params.yaml"))):
+        if phase == "failed" or (phase == "finished" and self._settings == version(Path("params.yaml"))):
             return False
         if phase == "busy" and self._stop.wait(BUSY_AGAIN):
             return False
         return self.due() and self.quiet() >= SETTLE
 
     def _run(self) -> None:
-        self._settings = _version(Path("params.yaml"))
+        self._settings = version(Path("params.yaml"))
         parts = plan(parse_yaml(Path("dvc.yaml").read_text(encoding="utf-8"), yaml.SafeLoader), read_params())
         self._set(RoundState("running", "Look for what changed"))
         before, began = set(self.notes()), time.monotonic()
@@ -255,8 +256,3 @@ class Rounds:
 
 def _text() -> str:
     return LOG.read_text(encoding="utf-8", errors="replace")
-
-
-def _version(path: Path) -> tuple[int, ...]:
-    status = path.stat()
-    return status.st_mtime_ns, status.st_size, status.st_ino

@@ -7,7 +7,6 @@ context of the prompt (`pooling: mean`), or taken at the last token (`pooling: l
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import logging
@@ -25,7 +24,7 @@ from tqdm import tqdm
 
 from bgpm.backbones import BackboneSettings
 from bgpm.backbones.attention import resolve_attention
-from bgpm.backbones.gguf import cache_folder, converted
+from bgpm.backbones.gguf import cache_folder, converted, sha256_of
 from bgpm.backbones.likelihood import check as check_likelihood
 from bgpm.backbones.likelihood import require_decoder, summary, token_likelihood, without_prompt
 from bgpm.errors import ConfigError, DataError, NumericsError, ShapeError, WeightsError
@@ -148,13 +147,7 @@ def verify(folder: str, sha256: str) -> None:
     weights = Path(folder) / "model.safetensors"
     if not weights.exists():
         raise WeightsError(f"backbone.sha256 is set but {weights} does not exist; set it to null to skip the check")
-    with weights.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != sha256:
-        raise WeightsError(
-            f"{weights}: wrong weights: expected SHA-256 {sha256}, got {found}; "
-            "reinstall the package, or set backbone.sha256 to null if you mean these weights"
-        )
+    sha256_of(weights, sha256)
 
 
 def on_disk(path: Path, shape: tuple[int, ...]) -> np.memmap:

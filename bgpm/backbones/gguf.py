@@ -28,10 +28,20 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bgpm" / "gguf"
 
 
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's content."""
+def sha256_of(path: Path, promised: str | None = None) -> str:
+    """SHA-256 of a file's content.
+
+    Raises:
+        WeightsError: If another one was promised, by ``backbone.sha256``.
+    """
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if promised is not None and found != promised:
+        raise WeightsError(
+            f"{path}: wrong weights: expected SHA-256 {promised}, got {found}; "
+            "reinstall the package, or set backbone.sha256 to null if you mean these weights"
+        )
+    return found
 
 
 def converted(file: Path, sha256: str | None = None) -> Path:
@@ -46,13 +56,7 @@ def converted(file: Path, sha256: str | None = None) -> Path:
     Raises:
         WeightsError: If it has another hash, cannot be read, or a package that reads it is not installed.
     """
-    found = sha256_of(file)
-    if sha256 is not None and found != sha256:
-        raise WeightsError(
-            f"{file}: wrong weights: expected SHA-256 {sha256}, got {found}; reinstall the package, or set "
-            "backbone.sha256 to null if you mean these weights"
-        )
-    folder = cache_folder() / found
+    folder = cache_folder() / sha256_of(file, sha256)
     if _whole(folder):
         return folder
     for name in ("gguf", "accelerate"):
@@ -60,7 +64,7 @@ def converted(file: Path, sha256: str | None = None) -> Path:
             raise WeightsError(f"backbone.path: {file.name} is read with the package {name}: run `{INSTALL}`")
     folder.parent.mkdir(parents=True, exist_ok=True)
     log.info("%s: read once into %s", file.name, folder)
-    part = Path(tempfile.mkdtemp(prefix=f"{found[:8]}-", dir=folder.parent))
+    part = Path(tempfile.mkdtemp(prefix=f"{folder.name[:8]}-", dir=folder.parent))
     try:
         _convert(file, part)
         if not _whole(folder):
