@@ -26,7 +26,8 @@ from bgpm.loop.train import train
 from bgpm.models.bt import Bt
 from bgpm.posteriors.laplace import Laplace
 from bgpm.stage import read_params
-from stages import check, embed, features, prepare
+from stages import check as check_stage
+from stages import embed, features, prepare
 
 REWARD = SourceSettings(path="pool.jsonl", response_columns={"reward": ["left", "right"]})
 PROMPT = (("user", "why"),)
@@ -172,7 +173,7 @@ def project(fresh_project: Project, tmp_path_factory: pytest.TempPathFactory) ->
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(found.folder)
-        check.main()
+        check_stage.main()
         prepare.main()
         for which in ("pool", "benchmark"):
             embed.main(which)

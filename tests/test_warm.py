@@ -27,6 +27,7 @@ LOADED = "import sys; print([name in sys.modules for name in ('torch', 'dvc', 't
         "import sys; print(sys.stdin.read())",
         "import atexit; atexit.register(print, 'at the end'); print('first')",
         "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
+        "import os, signal; os.kill(os.getpid(), signal.SIGINT)",
         "import bgpm, stages.label; print(bgpm.__file__, stages.label.__file__)",
         "import one; one.main()",
     ],

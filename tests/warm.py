@@ -1,10 +1,11 @@
 """Python commands that start from a process which has imported torch, transformers and DVC already.
 
 A command of a `conftest.Project` starts as ``python -m stages.train``: the first ``python`` on its PATH is a client of
-a server that this file runs. The server forks: the child takes the command's folder, environment, arguments and open
-files, imports our own code from the project like a new process, and its exit code or signal becomes the client's. What
-differs from a new process: libraries stand in ``sys.modules`` before anything asks for them, all children have one
-hash seed, and a signal to the process group reaches the client alone. Tests of these have a `Project` that is cold.
+a server that this file runs. The server forks: the child takes the command's folder, environment, arguments, open files
+and the signals that it ignores, imports our own code from the project like a new process, and its exit code or signal
+becomes the client's. What differs from a new process: libraries stand in ``sys.modules`` before anything asks for them,
+all children have one hash seed, and a signal to the process group reaches the client alone. Tests of these have a
+`Project` that is cold.
 """
 
 from __future__ import annotations
@@ -41,17 +42,21 @@ import array, os, signal, socket, sys
 words = sys.argv[1:]
 if words[:1] not in (["-m"], ["-c"]):
     os.execv({python!r}, [{python!r}, *words])
-signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])
+both = [signal.SIGINT, signal.SIGTERM]
+signal.pthread_sigmask(signal.SIG_BLOCK, both)
+ignored = [int(number) for number in both if signal.getsignal(number) == signal.SIG_IGN]
 server = socket.socket(socket.AF_UNIX)
 server.connect({address!r})
-inner = [os.getcwd(), str(len(words)), *words, *(f"{{k}}={{v}}" for k, v in os.environ.items())]
+inner = [os.getcwd(), " ".join(map(str, ignored)), str(len(words)), *words]
+inner += [f"{{k}}={{v}}" for k, v in os.environ.items()]
 body = "\\0".join(inner).encode(errors="surrogateescape")
 server.sendmsg([len(body).to_bytes(8, "big")], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0, 1, 2]))])
 server.sendall(body)
 pid = int.from_bytes(server.recv(8, socket.MSG_WAITALL), "big")
-for number in (signal.SIGINT, signal.SIGTERM):
-    signal.signal(number, lambda number, _: os.kill(pid, number))
-signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT, signal.SIGTERM])
+for number in both:
+    if number not in ignored:
+        signal.signal(number, lambda number, _: os.kill(pid, number))
+signal.pthread_sigmask(signal.SIG_UNBLOCK, both)
 answer = server.recv(8, socket.MSG_WAITALL)
 if len(answer) < 8:
     sys.exit("the server of warm processes has ended")
@@ -152,9 +157,9 @@ def _become(files: list[int], words: list[str]) -> NoReturn:
         for number, file in enumerate(files):
             os.dup2(file, number)
             os.close(file)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-        folder, count, *rest = words
+        folder, ignored, count, *rest = words
+        for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
+            signal.signal(number, signal.SIG_IGN if str(int(number)) in ignored.split() else usual)
         command, environment = rest[: int(count)], rest[int(count) :]
         os.chdir(folder)
         os.environ.clear()
