@@ -23,7 +23,8 @@ from bgpm.oracles import Oracle
 from bgpm.posteriors import Posterior
 from bgpm.registry import Component, Settings, build, kinds, parse
 from bgpm.reporting import ReportSettings
-from bgpm.selection import Selection, Size, StartSettings
+from bgpm.selection import Selection, StartSettings
+from bgpm.sizes import Size
 from bgpm.stage import ANNOTATIONS
 from bgpm.training import TrainingSettings
 from bgpm.types import Uncertainty

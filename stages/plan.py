@@ -7,7 +7,8 @@ from bgpm.evaluation import AuditSettings
 from bgpm.evaluation.plan import are_audited, audits_of, begin_of, check_enough
 from bgpm.oracles import oracle_of
 from bgpm.registry import parse
-from bgpm.selection import StartSettings, pairs_of
+from bgpm.selection import StartSettings
+from bgpm.sizes import pairs_of
 from bgpm.stage import PLAN, POOL, read_params, run, setting, write_json
 
 

@@ -12,7 +12,8 @@ from bgpm.loop.pool import read_pool
 from bgpm.loop.select import select
 from bgpm.posteriors import load
 from bgpm.registry import build
-from bgpm.selection import Selection, pairs_of
+from bgpm.selection import Selection
+from bgpm.sizes import pairs_of
 from bgpm.stage import POOL, features_dir, generator, read_params, round_dir, run, seeds_of, setting
 
 log = logging.getLogger("bgpm")

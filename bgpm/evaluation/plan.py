@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from bgpm.errors import ConfigError
 from bgpm.evaluation import AUTO, DOUBT, AuditSettings
 from bgpm.evaluation.audit import level, smallest
-from bgpm.selection import pairs_of
+from bgpm.sizes import pairs_of
 
 
 def audits_of(audit: AuditSettings, pool: int) -> int:

@@ -31,8 +31,9 @@ from bgpm.models import Model
 from bgpm.models.gpm import Gpm
 from bgpm.posteriors import Fitted, Posterior
 from bgpm.posteriors.laplace import Laplace
-from bgpm.selection import Selection, StartSettings, pairs_of
+from bgpm.selection import Selection, StartSettings
 from bgpm.selection.top_k import TopK
+from bgpm.sizes import pairs_of
 from bgpm.stage import generator
 
 LabelSource = Callable[[np.ndarray], "np.ndarray | Mapping[str, np.ndarray]"]

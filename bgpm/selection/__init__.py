@@ -19,7 +19,6 @@ from bgpm.registry import Component
 from bgpm.selection._quota import Quota
 from bgpm.selection._reordered import reordered
 from bgpm.selection._seed_set import StartSettings, seed_set
-from bgpm.selection._size import Size, pairs_of
 from bgpm.types import Candidates, Uncertainty
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from bgpm import functional as F
 from bgpm.errors import ConfigError, NumericsError
 from bgpm.registry import Settings
-from bgpm.selection._size import Size, pairs_of
+from bgpm.sizes import Size, pairs_of
 from bgpm.types import Features, Pairs
 
 

@@ -17,7 +17,7 @@ from bgpm.errors import ConfigError
 from bgpm.evaluation import AuditSettings
 from bgpm.features import FeatureSettings
 from bgpm.registry import Settings, parse
-from bgpm.selection import Size
+from bgpm.sizes import Size
 from bgpm.stage import STUDY
 
 PARAMS = Path("study/params.yaml")

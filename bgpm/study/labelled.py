@@ -14,7 +14,8 @@ from bgpm.loop.evaluate import label_pool, model_rows
 from bgpm.loop.loop import Loop
 from bgpm.loop.pool import Pool, Table
 from bgpm.loop.train import train
-from bgpm.selection import StartSettings, pairs_of
+from bgpm.selection import StartSettings
+from bgpm.sizes import pairs_of
 from bgpm.stage import generator
 from bgpm.study import ArmPlan, LabelledPools
 from bgpm.study.arm import Components

@@ -17,7 +17,7 @@ from bgpm.loop.pool import Pool
 from bgpm.loop.train import train
 from bgpm.models.bt import Bt
 from bgpm.posteriors.laplace import Laplace
-from bgpm.selection import pairs_of
+from bgpm.sizes import pairs_of
 from bgpm.stage import read_params, write_json
 from bgpm.study import ArmPlan, LabelledPools, PoolFile, read_plan
 from bgpm.study.labelled import run
