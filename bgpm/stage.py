@@ -10,7 +10,7 @@ Paths follow one convention, held here and in dvc.yaml only::
     data/columns/               numbers of responses that the files have
     data/pool  data/benchmark  data/truth/{pool,heldout,benchmark}.parquet
     data/embeddings/{pool,benchmark}  data/features/{pool,benchmark}  data/texts.json
-    data/study/                 pools and loops of the study
+    data/study/                 pools and loops of the study; columns/ beside tables/, of each pool
     data/start/                 the seed labels and model 0, shared by every arm
     data/offline/               a model of all labels, outside the loop: labels.parquet  model/  evaluation/
     data/<arm>/round-<k>/       labels.parquet  everything acquired so far (column `round` says when)

@@ -15,7 +15,7 @@ from bgpm.stage import STUDY, read_params, run, whole_folder
 from bgpm.study import PARAMS, read_plan
 from bgpm.study.arm import oracle_labels
 from bgpm.study.feature_sets import accuracies
-from bgpm.study.pools import features_of, fit_reduction, states_of
+from bgpm.study.pools import features_of, fit_reduction, pool_numbers, states_of
 from bgpm.study.seeds import of_all
 
 
@@ -27,7 +27,8 @@ def main(name: str, which: str) -> None:
     folder = STUDY / "tables" / name
     tables = {kind: read_table(folder / f"{kind}.parquet") for kind in ("responses", "prompts")}
     states = states_of(STUDY / "embeddings", folder)
-    features = features_of(fit_reduction(study.plans[which], tables, states), tables, states)
+    numbers = pool_numbers(study.plans[which], STUDY / "columns" / f"{name}.parquet")
+    features = features_of(fit_reduction(study.plans[which], tables, states, numbers), tables, states, numbers)
     pool = Pool(read_table(folder / "pairs.parquet"), features)
     heldout = LabelledSplit(**vars(read_split(folder, folder / "truth-heldout.parquet")), features=features)
     seeds = range(plan.first_seed, plan.first_seed + plan.seeds)

@@ -8,7 +8,14 @@ from __future__ import annotations
 from bgpm.data.tables import read_table
 from bgpm.stage import STUDY, read_params, run, whole_folder
 from bgpm.study import LABELLED, PARAMS, read_plan
-from bgpm.study.pools import features_of, fit_reduction, states_of, write_features
+from bgpm.study.pools import (
+    benchmark_numbers,
+    features_of,
+    fit_reduction,
+    pool_numbers,
+    states_of,
+    write_features,
+)
 
 
 def main(name: str, which: str = "split") -> None:
@@ -20,12 +27,14 @@ def main(name: str, which: str = "split") -> None:
         for which, folder in sets.items()
     }
     states = {which: states_of(STUDY / "embeddings", folder) for which, folder in sets.items()}
-    reduction = fit_reduction(
-        plan.labelled.features if which == "whole" else plan.features, tables["pool"], states["pool"]
-    )
+    settings = plan.labelled.features if which == "whole" else plan.features
+    numbers = {"pool": pool_numbers(settings, home / "columns" / f"{name}.parquet")}
+    if "benchmark" in sets:
+        numbers["benchmark"] = benchmark_numbers(settings, len(states["benchmark"]["responses"]))
+    reduction = fit_reduction(settings, tables["pool"], states["pool"], numbers["pool"])
     with whole_folder(home / "features" / name) as folder:
         for which in sets:
-            write_features(folder / which, features_of(reduction, tables[which], states[which]))
+            write_features(folder / which, features_of(reduction, tables[which], states[which], numbers[which]))
 
 
 if __name__ == "__main__":

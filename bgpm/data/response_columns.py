@@ -87,13 +87,16 @@ def refuse_labels_in_disguise(rows: Sequence[Row], names: Sequence[str]) -> None
             )
 
 
-def read_numbers(path: Path, names: Sequence[str], missing: Literal["refuse", "mean"]) -> np.ndarray:
+def read_numbers(
+    path: Path, names: Sequence[str], missing: Literal["refuse", "mean"], *, named: str = "", file: str = "params.yaml"
+) -> np.ndarray:
     """Columns of a set's responses, float64 [R, len(names)], NaN where one is missing.
 
     Args:
         path: What `columns_table` made, written.
         names: Of ``response_columns``.
         missing: ``refuse`` a number that is missing, or leave it NaN, which features take for the ``mean``.
+        named, file: The settings that name columns and the file that holds them, for messages.
 
     Raises:
         ConfigError: If ``response_columns`` names no such column, and numbers may not be missing.
@@ -105,8 +108,8 @@ def read_numbers(path: Path, names: Sequence[str], missing: Literal["refuse", "m
     if absent and missing == "refuse":
         known = ", ".join(name for name in table if name != "response_id") or "none there"
         raise ConfigError(
-            f"params.yaml: features.columns.use: {absent[0]!r} is none of {path.stem}.response_columns ({known}); name "
-            "its columns there, or set features.columns.missing: mean"
+            f"{file}: features.columns.use: {absent[0]!r} is none of {named or f'{path.stem}.response_columns'} "
+            f"({known}); name its columns there, or set features.columns.missing: mean"
         )
     nothing = np.full(len(table["response_id"]), np.nan)
     found = np.stack([table.get(name, nothing) for name in names], 1)

@@ -22,6 +22,9 @@ Column = Literal[
 
 ColumnName = Annotated[str, Field(pattern=r"^[A-Za-z]\w*$")]  # of a table and in messages
 
+# Columns of a file with a number of each response, by a name of the user's own: two of a pair, or one that lists K.
+NumberColumns = dict[ColumnName, str | Annotated[list[str], Field(min_length=2, max_length=2)]]
+
 _SPEAKERS = {"user": "Human", "assistant": "Assistant", "system": "System"}
 
 
@@ -56,9 +59,7 @@ class SourceSettings(Settings):
     revision: str | None = None
     split: str = "train"
     columns: dict[Column, str] = Field(default_factory=dict)
-    response_columns: dict[ColumnName, str | Annotated[list[str], Field(min_length=2, max_length=2)]] = Field(
-        default_factory=dict
-    )
+    response_columns: NumberColumns = Field(default_factory=dict)
     labels: dict[Literal["a", "b", "tie"], list[str | bool | int | float]] = Field(default_factory=dict)
     ignore_keys: list[str] = Field(default_factory=list)
     rating: str = "overall_score"

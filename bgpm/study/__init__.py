@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from bgpm.backbones import BackboneSettings
+from bgpm.data.schema import NumberColumns
 from bgpm.errors import ConfigError
 from bgpm.evaluation import AuditSettings
 from bgpm.features import FeatureSettings
@@ -33,9 +34,11 @@ class PoolFile(Settings):
         subset: Keep only the pairs of this subset, such as those of one judge; None for all.
         pairs: Keep at most this many pairs for acquisition, a seeded sample of whole prompts' pairs; None for all.
             Held-out pairs are all kept.
+        response_columns: As ``pool.response_columns`` of params.yaml, for the block ``columns``.
     """
 
     file: str
+    response_columns: NumberColumns = Field(default_factory=dict)
     subset: str | None = None
     pairs: int | None = Field(default=None, ge=1)
 

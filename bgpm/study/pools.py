@@ -7,9 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from bgpm.data.feature_blocks import write_blocks
+from bgpm.data.response_columns import read_numbers
 from bgpm.data.tables import read_array, read_table, rows_of, write_table
+from bgpm.errors import ConfigError
 from bgpm.features import FeatureSettings
-from bgpm.features.reduction import Reduction
+from bgpm.features.blocks import built
+from bgpm.features.blocks.columns import PoolColumns
+from bgpm.features.reduction import Numbers, Reduction
+from bgpm.study import PARAMS
 from bgpm.types import Features
 
 Tables = dict[str, dict[str, np.ndarray]]
@@ -26,19 +31,63 @@ def states_of(embeddings: Path, folder: Path) -> dict[str, np.ndarray]:
     return out
 
 
-def fit_reduction(settings: FeatureSettings, tables: Tables, states: dict[str, np.ndarray]) -> Reduction:
-    """The reduction fitted on the responses to the pool's own prompts."""
+def pool_numbers(settings: FeatureSettings, columns: Path) -> Numbers:
+    """Numbers of a pool's responses that blocks read, by their kind.
+
+    Args:
+        columns: The pool's response columns, as the stage `pool` wrote them.
+
+    Raises:
+        ConfigError: If no source of the pool has a column that is used, or a block reads other numbers.
+        DataError: If a response lacks a number that must not be missing.
+    """
+    named = f"response_columns of the sources of {columns.stem}"
+    return {
+        kind: read_numbers(columns, block.use, block.missing, named=named, file=str(PARAMS))
+        for kind, block in _columns(settings).items()
+    }
+
+
+def benchmark_numbers(settings: FeatureSettings, responses: int) -> Numbers:
+    """Numbers of the benchmark's responses: it has no columns here, so that each one is missing.
+
+    Raises:
+        ConfigError: If none may be missing.
+    """
+    blocks = _columns(settings)
+    if any(block.missing == "refuse" for block in blocks.values()):
+        raise ConfigError(
+            f"{PARAMS}: features.columns.missing: refuse, but the study's benchmark has no numbers of responses; set "
+            "missing: mean, or compare columns in feature_sets or labelled, which read no benchmark"
+        )
+    return {kind: np.full((responses, len(block.use)), np.nan) for kind, block in blocks.items()}
+
+
+def _columns(settings: FeatureSettings) -> dict[str, PoolColumns]:
+    """The blocks that read numbers; all must be columns."""
+    blocks = {kind: block for kind, block in built(settings, str(PARAMS)).items() if block.given}
+    if others := [kind for kind, block in blocks.items() if not isinstance(block, PoolColumns)]:
+        raise ConfigError(
+            f"{PARAMS}: features.blocks: {others[0]} reads numbers that the study does not make; take it out"
+        )
+    return {kind: block for kind, block in blocks.items() if isinstance(block, PoolColumns)}
+
+
+def fit_reduction(
+    settings: FeatureSettings, tables: Tables, states: dict[str, np.ndarray], numbers: Numbers
+) -> Reduction:
+    """The reduction fitted on the responses to the pool's own prompts; ``numbers`` as `pool_numbers` gives them."""
     responses, split = tables["responses"], tables["prompts"]["split"]
     rows = np.flatnonzero(split[responses["prompt"]] == "pool")
     asked = list(tables["prompts"]["text"][responses["prompt"]])
-    return Reduction.fit(settings, states["responses"], list(responses["text"]), rows, asked)
+    return Reduction.fit(settings, states["responses"], list(responses["text"]), rows, asked, numbers)
 
 
-def features_of(reduction: Reduction, tables: Tables, states: dict[str, np.ndarray]) -> Features:
-    """Features of responses and prompts."""
+def features_of(reduction: Reduction, tables: Tables, states: dict[str, np.ndarray], numbers: Numbers) -> Features:
+    """Features of responses and prompts; ``numbers`` are of the responses."""
     asked = list(tables["prompts"]["text"][tables["responses"]["prompt"]])
     return Features(
-        reduction(states["responses"], list(tables["responses"]["text"]), asked),
+        reduction(states["responses"], list(tables["responses"]["text"]), asked, numbers),
         reduction(states["prompts"], list(tables["prompts"]["text"]), None),
         reduction.blocks,
     )

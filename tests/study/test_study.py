@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,19 @@ import pytest
 import yaml
 from conftest import ROOT, Project, tiny_benchmark, tiny_pool, write_jsonl
 
+from bgpm.data.schema import NumberColumns
 from bgpm.data.tables import read_table, write_table
 from bgpm.errors import ConfigError, DataError
-from bgpm.stage import read_params
-from bgpm.study import ArmPlan, PoolFile, PoolPlan, Redundancy, read_plan
+from bgpm.features import FeatureSettings
+from bgpm.stage import STUDY, read_params
+from bgpm.study import LABELLED, ArmPlan, PoolFile, PoolPlan, Redundancy, read_plan
 from bgpm.study.arm import Components
+from bgpm.study.pools import benchmark_numbers, features_of, fit_reduction, pool_numbers
 from bgpm.study.records import study_records
 from bgpm.study.savings_page import study_markdown
 from bgpm.study.sources import fetch, files
 from bgpm.study.table import outcomes, read_trials, shared
+from stages import study_pool
 
 
 def plan(**changes: Any) -> dict[str, Any]:
@@ -98,6 +103,87 @@ def test_a_source_is_cut_to_its_pairs_by_whole_prompts_and_held_out_pairs_stay(f
         p for p in {json.dumps(r["prompt"]) for r in pool} if sum(json.dumps(r["prompt"]) == p for r in pool) < full[p]
     ]
     assert len(partial) <= 1
+
+
+SIDES = (("l", "response_a"), ("r", "response_b"))
+
+
+def with_rewards(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows with a number of each response, always the same for one text."""
+    return [row | {side: zlib.crc32(row[text].encode()) / 2**32 for side, text in SIDES} for row in rows]
+
+
+def test_columns_of_a_source_are_features_of_the_pool_whatever_else_is_in_it(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = tmp_path / "data/study/sources"
+    rows = {name: tiny_pool(20, 3, seed=seed) for name, seed in (("east", 0), ("west", 1))}
+    write_jsonl(files / "east.jsonl", with_rewards(rows["east"]))
+    write_jsonl(files / "west.jsonl", rows["west"])
+    write_jsonl(files / "benchmark.jsonl", tiny_benchmark())
+    east = {"file": "east.jsonl", "response_columns": {"reward": ["l", "r"]}}
+    shape = tiny_plan()
+    shape["pool_plans"]["tiny"]["sources"] = [east, {"file": "west.jsonl"}]
+    shape["labelled"]["sources"]["tiny"] = [east]
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study/params.yaml").write_text(yaml.safe_dump(shape), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    told = {text: 0.0 for row in rows["west"] for text in (row["response_a"], row["response_b"])}
+    told |= {row[text]: row[side] for row in with_rewards(rows["east"]) for side, text in SIDES}
+
+    def settings(missing: str) -> FeatureSettings:
+        return FeatureSettings(blocks=["columns"], settings={"columns": {"use": ["reward"], "missing": missing}})
+
+    for which, home in (("split", STUDY), ("whole", LABELLED)):
+        study_pool.main("tiny", which)
+        tables = {kind: read_table(home / f"tables/tiny/{kind}.parquet") for kind in ("responses", "prompts")}
+        states = {kind: np.zeros((len(table["text"]), 1, 1)) for kind, table in tables.items()}
+        numbers = pool_numbers(settings("mean"), home / "columns/tiny.parquet")
+        reduction = fit_reduction(settings("mean"), tables, states, numbers)
+        got = features_of(reduction, tables, states, numbers).responses[:, 0]
+        known = ~np.isnan(numbers["columns"][:, 0])
+        assert known.all() == (which == "whole")
+        given = np.array([told[text] for text in tables["responses"]["text"]])
+        assert known[given != 0].all()
+        fitted_on = tables["prompts"]["split"][tables["responses"]["prompt"]] == "pool"
+        mean, deviation = (f(given[known & fitted_on]) for f in (np.mean, np.std))
+        np.testing.assert_allclose(got, np.where(known, (given - mean) / deviation, 0.0), rtol=1e-5, atol=1e-6)
+    pool_numbers(settings("refuse"), LABELLED / "columns/tiny.parquet")
+    tables = {path.name: path.read_bytes() for path in (LABELLED / "tables/tiny").iterdir()}
+    shape["labelled"]["sources"]["tiny"] = [{"file": "east.jsonl"}]
+    (tmp_path / "study/params.yaml").write_text(yaml.safe_dump(shape), encoding="utf-8")
+    study_pool.main("tiny", "whole")
+    assert {path.name: path.read_bytes() for path in (LABELLED / "tables/tiny").iterdir()} == tables  # embeds nothing
+    with pytest.raises(DataError, match=r"columns/tiny\.parquet: \d+ of \d+ responses have no reward"):
+        pool_numbers(settings("refuse"), STUDY / "columns/tiny.parquet")
+
+
+def test_columns_that_the_study_cannot_read_are_refused(folder: Path) -> None:
+    write_table(folder / "ukp.parquet", {"response_id": np.array(["p"], object), "reward": np.array([1.0])})
+
+    def settings(**changes: Any) -> FeatureSettings:
+        return FeatureSettings(blocks=["columns"], settings={"columns": {"use": ["reward"]} | changes})
+
+    with pytest.raises(ConfigError, match=r"study/params\.yaml: .*'vote' is none of response_columns of the sources of "
+                       r"ukp \(reward\)"):  # fmt: skip
+        pool_numbers(settings(use=["vote"]), folder / "ukp.parquet")
+    with pytest.raises(ConfigError, match="missing: refuse, but the study's benchmark has no numbers"):
+        benchmark_numbers(settings(), 3)
+    assert np.isnan(benchmark_numbers(settings(missing="mean"), 3)["columns"]).all()
+    with pytest.raises(ConfigError, match="likelihood reads numbers that the study does not make"):
+        pool_numbers(FeatureSettings(blocks=["likelihood"]), folder / "ukp.parquet")
+
+
+def test_a_column_that_made_one_sources_labels_is_refused_beside_other_sources(folder: Path) -> None:
+    made = [row | {"l": row["label"], "r": 1 - row["label"]} for row in tiny_pool(30, 3)]
+    write_jsonl(folder / "east.jsonl", made)
+    write_jsonl(folder / "west.jsonl", with_rewards(tiny_pool(30, 3, seed=1)))
+    named: NumberColumns = {"reward": ["l", "r"]}
+    sources = [PoolFile(file=f"{name}.jsonl", response_columns=named) for name in ("west", "east")]
+    with pytest.raises(
+        ConfigError, match=r"response_columns\.reward: it orders the responses of all \d+ labelled pairs"
+    ):
+        study_records(PoolPlan(sources=sources, heldout=0.4), folder, seed=0)
 
 
 def test_copies_are_made_of_easy_pairs_only_and_keep_their_label(folder: Path) -> None:
