@@ -15,13 +15,15 @@ from typing import Any, Literal, get_args
 from bgpm.annotate.batches import OpenBatch, PoolTexts, reserve
 from bgpm.annotations.agreement import cohen, fleiss
 from bgpm.annotations.names import spelling
-from bgpm.annotations.store import Annotation, LabelStore, folder_by_pair, now
+from bgpm.annotations.store import Annotation, Flag, LabelStore, Strength, folder_by_pair, now
 from bgpm.errors import DataError, StateError
 from bgpm.oracles.human import Human
 
 log = logging.getLogger("bgpm")
 
-Choice = Literal["left", "right", "tie", "skip"]
+Choice = Literal["left", "right", "tie", "both_bad", "skip", "cannot_judge"]
+ABSTENTIONS: tuple[Choice, ...] = ("skip", "cannot_judge")
+TIES: tuple[Choice, ...] = ("tie", "both_bad")
 
 AHEAD = 4  # pairs handed out at once: what a person can go on with while the network is away
 IN_HAND = 600.0  # seconds for which a pair that one person was given is not given to others, if there is any else
@@ -41,8 +43,8 @@ def shown(annotator: str, pair_id: str) -> Literal["ab", "ba"]:
 
 def label_of(choice: Choice, order: str) -> float | None:
     """The label of a choice: 1 when response_a is better, None for a skipped pair."""
-    if choice in ("tie", "skip"):
-        return 0.5 if choice == "tie" else None
+    if choice in (*TIES, *ABSTENTIONS):
+        return 0.5 if choice in TIES else None
     return float((choice == "left") == (order == "ab"))
 
 
@@ -186,6 +188,7 @@ class Desk:
                 "total": len(progress.count),
                 "finished": finished,
                 "people": self.settings.annotators_per_pair,
+                "scale": self.settings.scale,
                 "mine": len(mine),
                 "extra": finished - sum(pair not in progress.open for pair in mine),
                 "queue": [self.question(annotator, p) for p in queue],
@@ -201,9 +204,23 @@ class Desk:
         return {"pair_id": pair_id, "turns": turns, "left": left, "right": right, "shown": order}
 
     def annotate(
-        self, *, id: str, annotator: str, pair_id: str, choice: Choice, shown: str, seconds: float, note: str = ""
+        self,
+        *,
+        id: str,
+        annotator: str,
+        pair_id: str,
+        choice: Choice,
+        shown: Literal["ab", "ba"],
+        seconds: float,
+        note: str = "",
+        strength: Strength | None = None,
+        flags: Sequence[Flag] = (),
     ) -> None:
         """Put an answer on disk; it is there when this returns. A repeated one (same ``id``) changes nothing.
+
+        Args:
+            strength: How much better the better response is, kept as given whatever the scale is by now.
+            flags: ``unsafe`` and ``wrong_language``; the other two are choices.
 
         Raises:
             DataError: If a field cannot be right.
@@ -220,11 +237,14 @@ class Desk:
         if not isinstance(note, str) or len(note) > LONGEST_NOTE:
             raise DataError(f"note: expected text of at most {LONGEST_NOTE} characters")
         label = label_of(choice, shown)
+        marks = (*flags, choice) if choice == "both_bad" or choice == "cannot_judge" else tuple(flags)
         with self._lock:
             self._refresh()
             if pair_id not in self._asked:
                 raise ClosedError("this pair is not asked for any more: the loop went on with the labels it had")
-            annotation = Annotation(pair_id, label, annotator, now(), 0.0, seconds, "human", shown, note, id)
+            annotation = Annotation(
+                pair_id, label, annotator, now(), 0.0, seconds, "human", shown, note, id, strength, marks
+            )
             paid = self.settings
             price = (0.0 if label is None else paid.price_per_label) + paid.price_per_hour * seconds / 3600
             self.store.append(annotation := replace(annotation, cost=price))

@@ -6,17 +6,17 @@ Made on the server without a script; every text that comes from data is escaped 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from bgpm.annotate.batches import OpenBatch, PoolTexts, beliefs
 from bgpm.annotate.desk import Desk, labels
 from bgpm.annotate.rounds import Rounds
 from bgpm.annotations.agreement import cohen, error_rates, fleiss
 from bgpm.annotations.haste import hasty
-from bgpm.annotations.store import Annotation, LabelStore, folder_by_pair, paid
+from bgpm.annotations.store import Annotation, Flag, LabelStore, Strength, folder_by_pair, paid
 from bgpm.data.tables import read_table
 from bgpm.errors import BgpmError, DataError, StateError
 from bgpm.evaluation import AuditSettings
@@ -53,6 +53,7 @@ def overview(desk: Desk, params: Mapping[str, Any], rounds: Rounds | None = None
         sections = [
             _people(batch, len(desk.open_pairs(batch)) if batch else 0, rounds.state() if rounds else None),
             _concerns(said, desk.texts),
+            _remarks(said),
             _beside(params, batches, said),
             _certified(params, batches),
             _curve(params, batches),
@@ -161,6 +162,25 @@ def _concerns(said: Said, texts: PoolTexts) -> str:
         for name, one in quick.items()
     )
     return _section("Annotators to talk to", f"<p>Nobody reads that fast.</p><ul>{items}</ul>")
+
+
+def _remarks(said: Said) -> str:
+    """How often each annotator gave a strength, a flag or a note; nothing where nobody did."""
+    by_name: dict[str, list[Annotation]] = {}
+    for some in said.values():
+        for annotation in some.values():
+            by_name.setdefault(annotation.annotator, []).append(annotation)
+    by_name = dict(sorted(by_name.items())) | {"everyone": [a for some in said.values() for a in some.values()]}
+    columns: dict[str, Callable[[Annotation], bool]] = {
+        **{f"{word} better": lambda a, word=word: a.strength == word for word in reversed(get_args(Strength))},
+        **{flag.replace("_", " "): lambda a, flag=flag: flag in a.flags for flag in get_args(Flag)},
+        "notes": lambda a: bool(a.note),
+    }
+    used = {name: has for name, has in columns.items() if any(map(has, by_name["everyone"]))}
+    if not used:
+        return ""
+    rows = [[name, *(f"{sum(map(has, some)):,}" for has in used.values())] for name, some in by_name.items()]
+    return _section("Strengths, flags and notes", _table(["annotator", *used], rows))
 
 
 def _words(texts: PoolTexts, pair_id: str) -> int | None:

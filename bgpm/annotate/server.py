@@ -57,8 +57,9 @@ PAGE = {
     "/icon.svg": ("icon.svg", "image/svg+xml"),
     "/text.js": ("text.js", "text/javascript; charset=utf-8"),
 }
+OPTIONAL = {"note", "strength", "flags", "more"}
 FIELDS = {
-    "/api/answer": {"id", "annotator", "pair_id", "choice", "shown", "seconds", "note", "more"},
+    "/api/answer": {"id", "annotator", "pair_id", "choice", "shown", "seconds", *OPTIONAL},
     "/api/undo": {"id", "annotator", "more"},
     "/api/retry": {"annotator", "more"},
 }
@@ -298,12 +299,13 @@ class Handler(BaseHTTPRequestHandler):
         except (ValueError, RecursionError):
             raise DataError("the request is not JSON, or nested too deep") from None
         expected = FIELDS[path]
-        needed = expected - {"note", "more"}
+        needed = expected - OPTIONAL
         if not isinstance(given, dict) or not needed <= given.keys() <= expected:
             raise DataError(f"expected an object with {', '.join(sorted(needed))}")
-        texts = (value for name, value in given.items() if name not in ("seconds", "more"))
-        if not all(isinstance(value, str) for value in texts):
-            raise DataError("expected text in every field but seconds and more")
+        flags = given.get("flags", [])
+        texts = [value for name, value in given.items() if name not in ("seconds", "flags", "more")]
+        if not isinstance(flags, list) or not all(isinstance(value, str) for value in (*texts, *flags)):
+            raise DataError("expected text in every field but seconds, more and flags, a list of texts")
         more, desk = given.pop("more", False) is True, self.server.desk
         extra = {}
         if path == "/api/retry":

@@ -13,19 +13,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bgpm.annotations.choices import Found, Passed, annotation_of, choice, is_choice
+from bgpm.annotations.choices import Found, Passed, annotation_of, choice, is_choice, name_of
 from bgpm.annotations.store import Annotation
 from bgpm.data.files import records
 from bgpm.errors import DataError
 
 QUESTION = "preference"
 NOT_SUBMITTED = ("discarded", "draft", "pending")
-NAMES = {1.0: "A", 0.0: "B", 0.5: "tie"}
 
 
 def record(question: Mapping[str, str], annotations: Sequence[Annotation]) -> dict[str, Any]:
     """One pair as a record; a skipped question has no response, since records do not hold what was discarded."""
-    told = [{"value": NAMES[a.label], "user_id": a.annotator} for a in annotations if a.label is not None]
+    told = [{"value": words, "user_id": a.annotator} for a in annotations if (words := name_of(a))]
     return {
         "id": question["pair_id"],
         "fields": {name: text for name, text in question.items() if name != "pair_id"},
@@ -114,14 +113,12 @@ def _annotation(found: Mapping[str, Any], response: object) -> Annotation | str:
         raise DataError(f"status {status!r}: expected submitted, {', '.join(NOT_SUBMITTED)}, or none")
     if response.get("value") is None:
         return "without a value"
-    label, note = choice(response["value"])
     metadata = found.get("metadata")
     names = [metadata.get("pair_id") if isinstance(metadata, dict) else None, found.get("external_id"), found.get("id")]
     return annotation_of(
         {
             "pair_id": next((name for name in names if name is not None), None),
-            "label": label,
             "annotator": response.get("user_id"),
-            "note": note,
+            **choice(response["value"]),
         }
     )

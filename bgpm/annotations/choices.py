@@ -12,18 +12,37 @@ from datetime import UTC, datetime
 from typing import Any
 
 from bgpm.annotations.names import annotator_name
-from bgpm.annotations.store import LONGEST_SECONDS, Annotation
+from bgpm.annotations.store import LONGEST_SECONDS, Annotation, Strength
 from bgpm.errors import DataError
 
 COLUMNS = [field.name for field in fields(Annotation)]
 A = ("a", "left", "response a", "answer a")
 B = ("b", "right", "response b", "answer b")
 TIE = ("tie", "draw", "equal", "same", "both")  # say nothing but that neither is better
-REASONS = (  # ties that say why: the words are kept as the note
-    *("both are bad", "both bad", "bothbad", "tie (bothbad)", "neither", "neither is good", "none"),
-    *("both are good", "both good", "tie (bothgood)", "equally good", "equally bad"),
-)
-EXPECTED = "A, B, tie, left, right, response_a, response_b, or words such as 'both are bad'"
+BOTH_BAD = ("both are bad", "both bad", "bothbad", "tie (bothbad)", "neither", "neither is good", "none", "equally bad")
+REASONS = ("both are good", "both good", "tie (bothgood)", "equally good")  # ties whose words are kept as the note
+STRENGTHS: dict[str, Strength] = {
+    " much better": "much", " clearly better": "clear", " slightly better": "slight",
+}  # fmt: skip
+NAMES = {1.0: "A", 0.0: "B", 0.5: "tie"}
+EXPECTED = "A, B, tie, left, right, response_a, response_b, 'A much better', or words such as 'both are bad'"
+
+
+def name_of(annotation: Annotation) -> str | None:
+    """The words of an annotation's choice, as `choice` reads them; None where it was skipped.
+
+    Raises:
+        DataError: If the label is a probability, for which there are no words.
+    """
+    if annotation.label is None or "both_bad" in annotation.flags:
+        return None if annotation.label is None else BOTH_BAD[0]
+    if annotation.label not in NAMES:
+        raise DataError(
+            f"pair {annotation.pair_id!r}: label {annotation.label:g} of {annotation.annotator} is neither A, B "
+            "nor a tie; export csv or jsonl"
+        )
+    how = next((words for words, strength in STRENGTHS.items() if strength == annotation.strength), "")
+    return NAMES[annotation.label] + how
 
 
 @dataclass
@@ -58,8 +77,9 @@ Read = Callable[[], Annotation | str]  # an annotation, or why it is passed over
 Found = tuple[str, Read]  # with its place
 
 
-def choice(value: object) -> tuple[float, str]:
-    """The label of a choice, 1 where response A is better, and the words of a tie that says why.
+def choice(value: object) -> dict[str, Any]:
+    """The fields of an annotation that a choice gives: label, 1 where response A is better; note, the words of a tie
+    that says why; strength and flags where the words say them.
 
     Raises:
         DataError: If the words are none of ours.
@@ -67,11 +87,15 @@ def choice(value: object) -> tuple[float, str]:
     if isinstance(value, str):
         words = " ".join(unicodedata.normalize("NFKC", value).casefold().replace("_", " ").replace("-", " ").split())
         words = words.strip(" .!").removesuffix(" is better")
+        if words in BOTH_BAD:
+            return {"label": 0.5, "note": "", "flags": ["both_bad"]}
         if words in REASONS:
-            return 0.5, value.strip()
-        for label, known in ((1.0, A), (0.0, B), (0.5, TIE)):
+            return {"label": 0.5, "note": value.strip()}
+        how = next((end for end in STRENGTHS if words.endswith(end)), "")
+        words = words.removesuffix(how).removesuffix(" is")
+        for label, known in ((1.0, A), (0.0, B), *([] if how else [(0.5, TIE)])):
             if words in known:
-                return label, ""
+                return {"label": label, "note": "", **({"strength": STRENGTHS[how]} if how else {})}
     raise DataError(f"choice {value!r}: expected one of {EXPECTED}")
 
 

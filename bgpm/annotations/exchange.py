@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from bgpm.annotations import argilla, label_studio
 from bgpm.annotations.choices import COLUMNS, Found, Passed, annotation_of
-from bgpm.annotations.store import Annotation, LabelStore, jsonl
+from bgpm.annotations.store import Annotation, LabelStore, jsonl, words_of
 from bgpm.data.files import records
 from bgpm.data.sheets import bare, guarded
 from bgpm.errors import DataError
@@ -53,11 +53,6 @@ def export_annotations(
     by_pair: dict[str, list[Annotation]] = {}
     for annotation in annotations:
         by_pair.setdefault(annotation.pair_id, []).append(annotation)
-        if annotation.label is not None and annotation.label not in argilla.NAMES:
-            raise DataError(
-                f"pair {annotation.pair_id!r}: label {annotation.label:g} of {annotation.annotator} is neither A, B "
-                "nor a tie; export csv or jsonl"
-            )
     record = argilla.record if shape == "argilla" else label_studio.task
     whole = [record(question, by_pair.pop(question["pair_id"], [])) for question in questions]
     if by_pair:
@@ -88,7 +83,7 @@ def import_annotations(
         raise DataError(f"{path}: no such file")
     with store.writer():
         written = {annotation.id for annotation in store.history(retracted=True)}
-        word = {(a.pair_id, a.annotator): (a.label, "what the store has") for a in store.annotations()}
+        word = {(a.pair_id, a.annotator): (a, "what the store has") for a in store.annotations()}
         problems: list[str] = []
         passed = Passed()
         fresh: list[Annotation] = []
@@ -102,18 +97,19 @@ def import_annotations(
                 passed.annotations[annotation] += 1
                 continue
             key = annotation.pair_id, annotation.annotator
-            said, where = word.get(key, (annotation.label, ""))
+            said, where = word.get(key, (annotation, ""))
+            differs = (said.label, said.strength) != (annotation.label, annotation.strength)
             if annotation.pair_id not in known:
                 problems.append(f"{place}: pair {annotation.pair_id!r} is not in {source}")
-            elif said != annotation.label and not last_wins:
+            elif differs and not last_wins:
                 problems.append(
-                    f"{place}: {annotation.annotator} says {annotation.label} of pair {annotation.pair_id!r}, but "
-                    f"{said} in {where}; take one out, or let the last win (--last-wins)"
+                    f"{place}: {annotation.annotator} says {words_of(annotation)} of pair {annotation.pair_id!r}, but "
+                    f"{words_of(said)} in {where}; take one out, or let the last win (--last-wins)"
                 )
-            elif said != annotation.label or key not in word:
+            elif differs or key not in word:
                 fresh.append(replace(annotation, id=uuid.uuid4().hex) if annotation.id in written else annotation)
                 written.add(annotation.id)
-                word[key] = annotation.label, place
+                word[key] = annotation, place
         if problems:
             more = len(problems) - PROBLEMS_SHOWN
             tail = [f"... and {more} more"] if more > 0 else []
@@ -129,6 +125,7 @@ FREE = ("pair_id", "annotator", "note", "id")  # columns of a table whose text a
 
 def _guarded(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of a table in which no cell is a formula."""
+    row = {**row, "flags": " ".join(row["flags"])}
     return {name: guarded(value) if name in FREE else value for name, value in row.items()}
 
 
@@ -154,6 +151,8 @@ def _rows(path: Path, _: Passed) -> Iterator[Found]:
                     given[name] = float(given[name])
                 except ValueError:
                     raise DataError(f"{name} {given[name]!r}: expected a number") from None
+        if "flags" in given:
+            given["flags"] = given["flags"].split()
         if "label" in row:
             given.setdefault("label", None)
         return annotation_of(given)

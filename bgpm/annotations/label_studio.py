@@ -19,13 +19,13 @@ from bgpm.annotations.choices import (
     choice,
     is_choice,
     lead_time,
+    name_of,
     pair_id_of,
 )
 from bgpm.annotations.store import Annotation
 from bgpm.data.files import records
 from bgpm.errors import DataError
 
-NAMES = {1.0: "A", 0.0: "B", 0.5: "tie"}
 OURS = ("pair_id", "prompt", "response_a", "response_b", "answer_a", "answer_b")
 MIN = ("id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time")  # what JSON-MIN adds to a row
 CHOICES = ("choices", "pairwise")
@@ -38,8 +38,8 @@ def task(question: Mapping[str, str], annotations: Sequence[Annotation]) -> dict
 
 def _written(annotation: Annotation) -> dict[str, Any]:
     result = []
-    if annotation.label is not None:
-        value = {"choices": [NAMES[annotation.label]]}
+    if words := name_of(annotation):
+        value = {"choices": [words]}
         result = [{"from_name": "preference", "to_name": "prompt", "type": "choices", "value": value}]
     return {
         "completed_by": {"email": annotation.annotator},
@@ -91,7 +91,7 @@ def _annotation(data: Mapping[str, Any], one: object, passed: Passed, *, asked: 
     if not isinstance(one, dict) or not isinstance(one.get("result"), list):
         raise DataError("not an annotation of Label Studio: expected an object with a list `result`")
     pair_id = pair_id_of(data, "the task's data")
-    label, note = None, ""
+    fields: dict[str, Any] = {"label": None, "note": ""}
     if not one.get("was_cancelled"):
         for result in one["result"]:
             if not isinstance(result, dict) or not isinstance(result.get("value"), dict):
@@ -101,14 +101,14 @@ def _annotation(data: Mapping[str, Any], one: object, passed: Passed, *, asked: 
             raise DataError("a tag stands twice in one annotation: expected one choice a pair")
         others = [r for r in one["result"] if r.get("type") not in CHOICES]
         if said:
-            label, note = _one_choice(said, passed)
+            fields = _one_choice(said, passed)
         elif others and not asked:
             kinds = ", ".join(sorted({str(r.get("type")) for r in others}))
             raise DataError(f"no choice in this file, only {kinds}: expected a Pairwise or Choices tag")
-        texts = [note, *(text for r in others if r.get("type") == "textarea" for text in _texts(r["value"]))]
-        note = "\n".join(text for text in texts if text)
+        texts = [fields["note"], *(text for r in others if r.get("type") == "textarea" for text in _texts(r["value"]))]
+        fields["note"] = "\n".join(text for text in texts if text)
         passed.tags |= {str(r.get("from_name")): str(r.get("type")) for r in others if r.get("type") != "textarea"}
-    return _made(pair_id, label, one.get("completed_by"), one, note, passed)
+    return _made(pair_id, fields, one.get("completed_by"), one, passed)
 
 
 def _chosen(result: Mapping[str, Any]) -> list[Any]:
@@ -128,11 +128,11 @@ def _texts(value: Mapping[str, Any]) -> list[str]:
     return [text] if isinstance(text, str) else [one for one in text or [] if isinstance(one, str)]
 
 
-def _one_choice(said: Mapping[str, list[Any]], passed: Passed) -> tuple[float | None, str]:
-    """The label of the one tag that is ours, with the words of a tie that says why; None where nothing was chosen."""
+def _one_choice(said: Mapping[str, list[Any]], passed: Passed) -> dict[str, Any]:
+    """What the one tag that is ours says, as `choice` reads it; the label is None where nothing was chosen."""
     given = {name: chosen for name, chosen in said.items() if chosen}
     if not given:
-        return None, ""
+        return {"label": None, "note": ""}
     ours = [name for name, chosen in given.items() if all(map(is_choice, chosen))]
     if len(given) > 1 and len(ours) != 1:
         raise DataError(
@@ -146,17 +146,14 @@ def _one_choice(said: Mapping[str, list[Any]], passed: Passed) -> tuple[float | 
     return choice(given[name][0])
 
 
-def _made(
-    pair_id: str, label: float | None, by: object, times: Mapping[str, Any], note: str, passed: Passed
-) -> Annotation:
+def _made(pair_id: str, said: Mapping[str, Any], by: object, times: Mapping[str, Any], passed: Passed) -> Annotation:
     return annotation_of(
         {
             "pair_id": pair_id,
-            "label": label,
+            **said,
             "annotator": by.get("email") or by.get("id") if isinstance(by, dict) else by,
             "at": times.get("created_at"),
             "seconds": lead_time(times.get("lead_time"), passed),
-            "note": note,
         }
     )
 
@@ -185,11 +182,11 @@ def _row(row: Mapping[str, Any], tags: set[str], passed: Passed) -> Annotation:
     if not tags:
         names = ", ".join(name for name in row if name not in MIN)
         raise DataError(f"no column holds a choice such as A, B, tie, left or right; the row has {names}")
-    label, note = _one_choice({name: _listed(row.get(name)) for name in sorted(tags)}, passed)
+    said = _one_choice({name: _listed(row.get(name)) for name in sorted(tags)}, passed)
     times = dict(row)
     if isinstance(times.get("lead_time"), str):  # from CSV
         try:
             times["lead_time"] = float(times["lead_time"]) if times["lead_time"] else None
         except ValueError:
             raise DataError(f"lead_time {times['lead_time']!r}: expected a number") from None
-    return _made(pair_id, label, row["annotator"], times, note, passed)
+    return _made(pair_id, said, row["annotator"], times, passed)

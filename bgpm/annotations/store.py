@@ -36,9 +36,12 @@ log = logging.getLogger("bgpm")
 
 AnnotatorKind = Literal["recorded", "judge", "human"]
 Shown = Literal["ab", "ba"]
+Strength = Literal["slight", "clear", "much"]  # how much better the better response is
+Flag = Literal["both_bad", "cannot_judge", "unsafe", "wrong_language"]
 
 LONGEST_SECONDS = 86_400.0  # that anybody spends on one pair
 HIGHEST_COST = 1e9  # of one annotation, in whatever currency
+GIVEN = ("label", "strength", "flags")  # what an annotator says of a pair
 
 
 def now() -> str:
@@ -64,7 +67,10 @@ class Annotation:
         seconds: Time spent on it; None where it is not known.
         source: What kind of annotator it is.
         shown: Which order was shown: "ba" when the batch's second answer stood first.
-        note: Free text.
+        note: Free text: a reason, a remark.
+        strength: How much better the better response is, as it was given; None where it was not asked or not said.
+        flags: What else was said: of a tie that both are bad, of a skipped pair that it cannot be judged, of any that
+            a response is unsafe or the language wrong; sorted.
         id: Name of this answer; a second answer of the same name is not written again.
 
     Raises:
@@ -81,6 +87,8 @@ class Annotation:
     shown: Shown = "ab"
     note: str = ""
     id: str = field(default_factory=_new_id)
+    strength: Strength | None = None
+    flags: tuple[Flag, ...] = ()
 
     def __post_init__(self) -> None:
         if isinstance(self.annotator, str):
@@ -102,8 +110,21 @@ class Annotation:
         for name, allowed in (("source", get_args(AnnotatorKind)), ("shown", get_args(Shown))):
             if getattr(self, name) not in allowed:
                 raise DataError(f"{name} {getattr(self, name)!r}: expected one of {', '.join(allowed)}")
+        self._check_strength_and_flags()
         if self.at:
             self.time()
+
+    def _check_strength_and_flags(self) -> None:
+        if self.strength is not None and self.strength not in get_args(Strength):
+            raise DataError(f"strength {self.strength!r}: expected one of {', '.join(get_args(Strength))}, or null")
+        if self.strength is not None and self.label not in (0, 1):
+            raise DataError(f"strength {self.strength!r} with label {self.label}: only label 0 or 1 has a strength")
+        if not isinstance(self.flags, list | tuple) or any(flag not in get_args(Flag) for flag in self.flags):
+            raise DataError(f"flags {self.flags!r}: expected a list of {', '.join(get_args(Flag))}")
+        object.__setattr__(self, "flags", tuple(sorted(set(self.flags))))
+        for flag, label, what in (("both_bad", 0.5, "a tie, 0.5"), ("cannot_judge", None, "a skipped pair, null")):
+            if flag in self.flags and self.label != label:
+                raise DataError(f"flag {flag} with label {self.label}: expected {what}")
 
     def time(self) -> datetime:
         """``at`` as a moment; the beginning of time where it is not known."""
@@ -221,7 +242,7 @@ class LabelStore:
                     raise DataError(f"{self.path}: another answer has the id {annotation.id!r}: an id names one answer")
                 if there is None:
                     fresh[annotation.id] = annotation
-            self._write([asdict(annotation) for annotation in fresh.values()])
+            self._write([_entry(annotation) for annotation in fresh.values()])
             self._ids.update(fresh)
 
     def undo(self, id: str, annotator: str) -> None:
@@ -298,7 +319,13 @@ class LabelStore:
 
 def jsonl(annotations: Iterable[Annotation]) -> str:
     """Annotations as the text of a store's file."""
-    return "".join(json.dumps(asdict(annotation), ensure_ascii=False) + "\n" for annotation in annotations)
+    return "".join(json.dumps(_entry(annotation), ensure_ascii=False) + "\n" for annotation in annotations)
+
+
+def _entry(annotation: Annotation) -> dict[str, Any]:
+    """An annotation as an object; without strength and flags where there are none, as before there were any."""
+    entry = asdict(annotation)
+    return {name: value for name, value in entry.items() if value or name not in ("strength", "flags")}
 
 
 def _identity(file: int) -> tuple[int, ...]:
@@ -308,7 +335,7 @@ def _identity(file: int) -> tuple[int, ...]:
 
 def _says_the_same(one: Annotation, other: Annotation) -> bool:
     """Whether a repeated answer is the same one; the time of day may differ where a page sent it twice."""
-    return (one.pair_id, one.label, one.annotator) == (other.pair_id, other.label, other.annotator)
+    return all(getattr(one, name) == getattr(other, name) for name in ("pair_id", "annotator", *GIVEN))
 
 
 Folder = list[tuple[Path, list[tuple[Annotation, str]]]]  # files, and their answers with the places of those by hand
@@ -357,11 +384,17 @@ def files_by_pair(files: Folder) -> dict[str, dict[str, Annotation]]:
     return _by_pair(annotation for annotation, _ in last.values())
 
 
+def words_of(annotation: Annotation) -> str:
+    """What an annotation says, for messages."""
+    strength = f" ({annotation.strength})" if annotation.strength else ""
+    return "skip" if annotation.label is None else f"label {annotation.label:g}{strength}"
+
+
 def _refuse_contradiction(one: tuple[Annotation, str], other: tuple[Annotation, str], path: Path) -> None:
     """Raise where two answers without a time differ; where no place is given it is the file."""
     (said, where), (annotation, place) = one, other
-    if annotation.label != said.label and not (annotation.at or said.at):
-        first, second = ("skip" if a.label is None else f"label {a.label:g}" for a in (said, annotation))
+    if (annotation.label, annotation.strength) != (said.label, said.strength) and not (annotation.at or said.at):
+        first, second = (words_of(a) for a in (said, annotation))
         raise DataError(
             f"{place or path}: {annotation.annotator} says {second} of pair {annotation.pair_id!r}, but {first} in "
             f"{where or path}; take one out, or say `at` in both, the later one last"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -12,6 +14,7 @@ from pydantic import Field
 from bgpm.annotations.store import (
     Annotation,
     LabelStore,
+    Strength,
     check_pairs,
     files_by_pair,
     folder_by_pair,
@@ -20,6 +23,8 @@ from bgpm.annotations.store import (
 from bgpm.data.tables import read_table
 from bgpm.errors import LabelsPendingError
 from bgpm.oracles import Oracle, OracleFiles, Query, Verdicts, mean_label
+
+STEPS: dict[Strength, float] = {"slight": 1.0, "clear": 2.0, "much": 3.0}  # as in HelpSteer3, in units of the score
 
 
 class Human(Oracle):
@@ -38,6 +43,11 @@ class Human(Oracle):
         allow_many: Let several seeds or two arms ask people, each for its own batch.
         annotators_per_pair: How many different people must answer each pair.
         price_per_label, price_per_hour: What `bgpm annotate` notes as an answer's cost, in any one currency.
+        scale: Steps that the page offers: 2, which is better; 4, better or much better; 7, slightly better and a tie in
+            the middle too. Ties can be given on each.
+        strength: What a given strength (1 slight, 2 clear, 3 much) becomes: nothing; a ``soft`` label, the probability
+            sigmoid(strength); or a ``margin``, the strength in units of the score, for posteriors with `margin`. An
+            annotation without one counts as its label. Held-out labels are the same with each.
     """
 
     kind: Literal["human"] = "human"
@@ -45,6 +55,8 @@ class Human(Oracle):
     annotators_per_pair: int = Field(default=1, ge=1)
     price_per_label: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
     price_per_hour: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
+    scale: Literal[2, 4, 7] = 2
+    strength: Literal["ignore", "soft", "margin"] = "ignore"
     paid: ClassVar[bool] = True
 
     def answered(self, folder: Path) -> tuple[dict[str, float], list[str]]:
@@ -75,8 +87,42 @@ class Human(Oracle):
                 list(dict.fromkeys(q.pair_id for q in queries)),
             )
         annotations = tuple(tuple(said[q.pair_id].values()) for q in queries)
-        label = np.array([mean_label(some) for some in annotations], np.float64)
-        return Verdicts(label, np.full(len(label), np.nan), annotations)
+        merged = soft_label if self.strength == "soft" else mean_label
+        label = np.array([merged(some) for some in annotations], np.float64)
+        margin = np.full(len(label), np.nan)
+        if self.strength == "margin":
+            margin = np.array([mean_margin(some) for some in annotations], np.float64)
+        return Verdicts(label, margin, annotations)
+
+
+def soft_label(annotations: Sequence[Annotation]) -> float:
+    """Mean probability that response_a is better; NaN where everybody abstained.
+
+    A strength s gives the better response sigmoid(s), what a model at temperature 1 says where it leads by s.
+    """
+    given = []
+    for annotation in annotations:
+        if annotation.label is not None:
+            favoured = 1 / (1 + math.exp(-STEPS[annotation.strength])) if annotation.strength else 1.0
+            given.append((1 - favoured) + annotation.label * (2 * favoured - 1))
+    return statistics.fmean(given) if given else math.nan
+
+
+def mean_margin(annotations: Sequence[Annotation]) -> float:
+    """How far the favoured response leads in the mean of the strengths, in units of the score, >= 0.
+
+    Strengths count with the sign of their label, ties as 0, and annotations that have neither are left out. Where few
+    strong annotations outweigh many weak ones of the other side it is 0: the label is the majority's, without a lead.
+    NaN where no strength and no tie is known.
+    """
+    known = [a for a in annotations if a.strength or a.label == 0.5]
+    if not known:
+        return math.nan
+    lead = statistics.fmean(
+        math.copysign(STEPS[a.strength], a.label - 0.5) if a.strength and a.label is not None else 0.0 for a in known
+    )
+    favoured = mean_label(annotations) - 0.5
+    return max(0.0, math.copysign(lead, lead * favoured)) if favoured else 0.0
 
 
 def _by_people(said: Mapping[str, Annotation]) -> bool:

@@ -307,7 +307,7 @@ return [...document.querySelectorAll('button')].filter(e => e.getClientRects().l
 
 
 def test_the_page_fits_a_phone_and_can_be_read_in_light_and_dark(campaign: Any, start: Any, page: Any) -> None:
-    place = campaign(pairs=3)
+    place = campaign(pairs=3, scale=7)  # with the most buttons
     server = start(place.root)
     enter(page, server.url, "ada")
     backgrounds = set()
@@ -332,6 +332,14 @@ def test_the_page_fits_a_phone_and_can_be_read_in_light_and_dark(campaign: Any, 
     time.sleep(UNREAD)
     page.find_element("css selector", "[data-choice=left]").click()
     until(lambda: len(place.lines()) == 1, "an answer by touch")
+    for number, key in enumerate("x6b"):
+        press(page, key)
+        until(lambda n=number: len(place.lines()) == max(1, n + 1), "the annotation of the key")
+    assert [(a.get("strength"), a.get("flags")) for a in place.lines()] == [
+        ("much", None),
+        ("clear", ["unsafe"]),
+        (None, ["both_bad"]),
+    ]
 
 
 def test_time_away_does_not_count_and_a_key_in_a_note_is_no_answer(campaign: Any, start: Any, page: Any) -> None:

@@ -157,6 +157,11 @@ def test_a_weak_token_and_a_wrong_address_are_refused(address: str, token: str |
         {"pair_id": None},
         {"note": "x" * 5000},
         {"note": "\ud800"},
+        {"strength": "strong"},
+        {"strength": "much", "choice": "tie"},
+        {"flags": "unsafe"},
+        {"flags": [1]},
+        {"flags": ["both_bad"]},
         {"id": ""},
         {"label": 1.0},
     ],
@@ -201,7 +206,20 @@ def test_an_answer_says_what_was_seen_and_what_it_cost(campaign: Any, start: Any
     server.annotate("ada", "pair-3", "left", shown="ba", seconds=10.0, note="hm")
     server.annotate("ada", "pair-4", "tie", seconds=20.0)
     server.annotate("ada", "pair-5", "skip", seconds=30.0)
-    first, second, third = place.lines()
+    server.annotate("ada", "pair-6", "right", strength="slight", flags=["unsafe"])
+    server.annotate("ada", "pair-7", "both_bad", flags=["wrong_language", "unsafe"])
+    server.annotate("ada", "pair-8", "cannot_judge")
+    first, second, third, *others = place.lines()
+    assert [(a["label"], a.get("strength"), a.get("flags")) for a in others] == [
+        (0.0, "slight", ["unsafe"]),
+        (0.5, None, ["both_bad", "unsafe", "wrong_language"]),
+        (None, None, ["cannot_judge"]),
+    ]
+    page = server.request("GET", "/campaign")[2].decode().split("Strengths, flags and notes")[1].split("</table>")[0]
+    assert re.findall('scope="col">([^<]*)', page) == [
+        "annotator", "slight better", "both bad", "cannot judge", "unsafe", "wrong language", "notes"
+    ]  # fmt: skip
+    assert re.findall("<td>([^<]*)", page) == ["1", "1", "1", "2", "1", "1"] * 2
     assert (first["label"], first["shown"], first["note"], first["source"]) == (0.0, "ba", "hm", "human")
     assert [line["label"] for line in (second, third)] == [0.5, None]
     assert [line["cost"] for line in (first, second, third)] == pytest.approx([0.6, 0.7, 0.3])
@@ -336,10 +354,12 @@ def test_settings_that_change_while_the_page_is_open_count_at_once(campaign: Any
     assert (server.state("ada")["batch"], server.state("ada")["total"]) == ("entropy, round 1", 3)
     place.params(acquisition="bald", baseline="bald")
     assert (server.state("ada")["batch"], server.state("ada")["total"]) == ("bald, round 0", 2)
-    place.params(oracles={"human": {"annotators_per_pair": 2, "price_per_label": 3.0}})
+    assert server.state("ada")["scale"] == 2
+    place.params(oracles={"human": {"annotators_per_pair": 2, "price_per_label": 3.0, "scale": 7}})
     server.annotate("bo", "pair-1")
     assert place.lines()[-1]["cost"] == 3.0
-    assert (server.state("ada")["finished"], server.state("ada")["people"]) == (0, 2)
+    state = server.state("ada")
+    assert (state["finished"], state["people"], state["scale"]) == (0, 2, 7)
 
 
 @pytest.mark.parametrize(

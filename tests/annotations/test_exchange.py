@@ -27,8 +27,8 @@ QUESTIONS = [
 ]
 ANNOTATIONS = [
     Annotation("p", 1.0, "ada", AT, seconds=3.5),
-    Annotation("p", 0.0, "bo@example.org", AT),
-    Annotation("q", 0.5, "ada", ""),
+    Annotation("p", 0.0, "bo@example.org", AT, strength="clear"),
+    Annotation("q", 0.5, "ada", "", flags=("both_bad",)),
     Annotation("r", None, "ada", AT),
 ]
 
@@ -46,13 +46,15 @@ def write(path: Path, content: Any) -> Path:
 
 
 def facts(annotations: list[Annotation]) -> set[tuple[object, ...]]:
-    return {(a.pair_id, a.label, a.annotator, a.at, a.seconds) for a in annotations}
+    return {(a.pair_id, a.label, a.strength, a.flags, a.annotator, a.at, a.seconds) for a in annotations}
 
 
 @pytest.mark.parametrize(("shape", "suffix"), [("csv", "csv"), ("jsonl", "jsonl")])
 def test_our_own_shapes_keep_every_field(tmp_path: Path, store: LabelStore, shape: Any, suffix: str) -> None:
     said = [
-        *ANNOTATIONS,
+        *(ANNOTATIONS[n] for n in (0, 2)),
+        Annotation("p", 0.0, "bo@example.org", AT, strength="clear", flags=("unsafe", "wrong_language")),
+        Annotation("r", None, "ada", AT, flags=("cannot_judge",)),
         Annotation("q", 0.3, "m (ba)", AT, cost=0.01, source="judge", shown="ba", note='=1+1, "so"\nit is', id="k"),
     ]
     path = write(tmp_path / f"x.{suffix}", export_annotations(said, shape))
@@ -96,12 +98,12 @@ def test_argilla_gives_back_what_it_got_except_what_was_skipped(tmp_path: Path, 
     assert records[0]["fields"] == {name: QUESTIONS[0][name] for name in ("prompt", "response_a", "response_b")}
     assert records[0]["responses"]["preference"] == [
         {"value": "A", "user_id": "ada"},
-        {"value": "B", "user_id": "bo@example.org"},
+        {"value": "B clearly better", "user_id": "bo@example.org"},
     ]
     assert records[2]["responses"] == {}
     assert import_annotations(path, "argilla", store, KNOWN) == 3
-    assert {(a.pair_id, a.label, a.annotator) for a in store.annotations()} == {
-        (a.pair_id, a.label, a.annotator) for a in ANNOTATIONS if a.label is not None
+    assert {(a.pair_id, a.label, a.strength, a.flags, a.annotator) for a in store.annotations()} == {
+        (a.pair_id, a.label, a.strength, a.flags, a.annotator) for a in ANNOTATIONS if a.label is not None
     }
 
 
@@ -173,10 +175,10 @@ def test_of_several_questions_the_one_with_our_words_is_the_preference(
     records = [
         {"id": "p", "responses": {"which": [{"value": "response_a", "user_id": 1}], "tone": [{"value": "kind"}]}},
         {"id": "q", "responses": {"which": [], "tone": [{"value": "rude"}]}},
-        {"id": "r", "responses": {"which": [{"value": "Both are bad", "user_id": 1}], "tone": []}},
+        {"id": "r", "responses": {"which": [{"value": "Both are good", "user_id": 1}], "tone": []}},
     ]
     assert import_annotations(write(tmp_path / "x.json", records), "argilla", store, KNOWN) == 2
-    assert labels_of(store) == {"p": 1.0, "r": (0.5, "Both are bad")}
+    assert labels_of(store) == {"p": 1.0, "r": (0.5, "Both are good")}
     assert caplog.text.count("what was said under 'tone' is not a preference and was not read") == 1
 
 
@@ -205,21 +207,23 @@ def test_of_two_choice_tags_the_one_with_our_words_counts(
 
 
 @pytest.mark.parametrize(
-    ("words", "label", "note"),
+    ("words", "label", "why"),
     [
-        ("Both are bad", 0.5, "Both are bad"), ("both_bad", 0.5, "both_bad"), ("tie (bothbad)", 0.5, "tie (bothbad)"),
-        ("Neither", 0.5, "Neither"), ("both are good", 0.5, "both are good"), ("Tie", 0.5, ""), ("draw", 0.5, ""),
+        ("Both are bad", 0.5, ("both_bad",)), ("both_bad", 0.5, ("both_bad",)), ("Neither", 0.5, ("both_bad",)),
+        ("tie (bothbad)", 0.5, ("both_bad",)), ("A is much better", 1.0, "much"),
+        ("response_b slightly better", 0.0, "slight"),
+        ("both are good", 0.5, "both are good"), ("Tie", 0.5, ""), ("draw", 0.5, ""),
         ("A", 1.0, ""), ("Response B", 0.0, ""), ("answer_a", 1.0, ""), ("response-b", 0.0, ""),
         ("B is better.", 0.0, ""),
     ],
 )  # fmt: skip
-def test_a_tie_that_says_why_keeps_its_words(
-    tmp_path: Path, store: LabelStore, words: str, label: float, note: str
+def test_words_become_label_strength_flag_or_note(
+    tmp_path: Path, store: LabelStore, words: str, label: float, why: object
 ) -> None:
     assert (
         import_annotations(write(tmp_path / "x.json", [studio("p", choices(words))]), "label-studio", store, KNOWN) == 1
     )
-    assert [(a.label, a.note) for a in store.annotations()] == [(label, note)]
+    assert [(a.label, a.strength or a.flags or a.note) for a in store.annotations()] == [(label, why)]
 
 
 def test_left_is_response_b_where_the_pairwise_tag_shows_the_texts_the_other_way_round(
@@ -256,9 +260,9 @@ def test_label_studios_own_export_is_understood(tmp_path: Path, store: LabelStor
     ]
     assert import_annotations(write(tmp_path / "x.json", tasks), "label-studio", store, KNOWN) == 3
     assert facts(store.annotations()) == {
-        ("p", 1.0, "3", "2021-03-09T22:16:08.728353+00:00", 4.25),
-        ("q", 0.0, "cy@example.org", "2021-03-09T22:00:00+00:00", 4.25),
-        ("r", None, "3", "", 4.25),
+        ("p", 1.0, None, (), "3", "2021-03-09T22:16:08.728353+00:00", 4.25),
+        ("q", 0.0, None, (), "cy@example.org", "2021-03-09T22:00:00+00:00", 4.25),
+        ("r", None, None, (), "3", "", 4.25),
     }
 
 
@@ -280,8 +284,8 @@ def line(pair_id: str = "p", label: object = 1, annotator: str = "ada", **more: 
     ("name", "shape", "content", "message"),
     [
         ("x.jsonl", "jsonl", [line(), line("z")], "x.jsonl:2: pair 'z' is not in the pool"),
-        ("x.jsonl", "jsonl", [line(), line(label=0)], "x.jsonl:2: ada says 0 of pair 'p', but 1 in "),
-        ("x.jsonl", "jsonl", [line(), line(label=None)], "x.jsonl:2: ada says None of pair 'p', but 1 in "),
+        ("x.jsonl", "jsonl", [line(), line(label=0)], "x.jsonl:2: ada says label 0 of pair 'p', but label 1 in "),
+        ("x.jsonl", "jsonl", [line(), line(label=None)], "x.jsonl:2: ada says skip of pair 'p', but label 1 in "),
         ("x.jsonl", "jsonl", [line(label=2)], "x.jsonl:1: label 2: expected a probability"),
         ("x.jsonl", "jsonl", [{"pair_id": "p"}], "x.jsonl:1: no label; expected pair_id, label, annotator"),
         ("x.jsonl", "jsonl", [{"retract": "k"}], "x.jsonl:1: no pair_id and no label"),
@@ -334,7 +338,8 @@ def test_the_last_word_wins_where_that_is_asked_for(tmp_path: Path, store: Label
     store.append(Annotation("q", 1.0, "ada", AT))
     path = write(tmp_path / "x.jsonl", [line(), line(label=0), line(label=1), line("q", 0), line("q", 0, "bo")])
     with pytest.raises(
-        DataError, match=r"(?s):2: ada says 0 .*:4: ada says 0 of pair 'q', but 1.0 in what the store has"
+        DataError,
+        match=r"(?s):2: ada says label 0 .*:4: ada says label 0 of pair 'q', but label 1 in what the store has",
     ):
         import_annotations(path, "jsonl", store, KNOWN)
     assert len(store.history()) == 1

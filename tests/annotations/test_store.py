@@ -121,6 +121,12 @@ def test_only_an_answer_of_ones_own_can_be_taken_back(store: LabelStore) -> None
         ({"seconds": -1}, "seconds -1"),
         ({"source": "oracle"}, "source 'oracle': expected one of recorded, judge, human"),
         ({"shown": "b"}, "shown 'b': expected one of ab, ba"),
+        ({"strength": "strong"}, "strength 'strong': expected one of slight, clear, much"),
+        ({"strength": "much", "label": 0.5}, "strength 'much' with label 0.5: only label 0 or 1"),
+        ({"flags": ["rude"]}, "flags ['rude']: expected a list of both_bad"),
+        ({"flags": "unsafe"}, "flags 'unsafe': expected a list"),
+        ({"flags": ["both_bad"]}, "flag both_bad with label 1.0: expected a tie, 0.5"),
+        ({"flags": ["cannot_judge"]}, "flag cannot_judge with label 1.0: expected a skipped pair, null"),
     ],
 )
 def test_an_answer_that_cannot_be_is_refused(change: dict[str, object], message: str) -> None:
@@ -351,3 +357,18 @@ def test_a_number_beyond_its_bound_is_refused_and_an_old_one_counts_as_not_known
     store.path.write_text(json.dumps({"pair_id": "p", "label": 1, name: 1.7e308}) + "\n", encoding="utf-8")
     assert [(a.label, a.seconds, a.cost) for a in store.annotations() + store.annotations()] == [(1.0, None, 0.0)] * 2
     assert caplog.text.count(f"ada.jsonl:1: {name} 1.7e+308 is beyond") == 1
+
+
+def test_strength_and_flags_come_back_and_an_annotation_without_them_is_written_as_before(store: LabelStore) -> None:
+    given = [
+        annotation("p", strength="slight", flags=("wrong_language", "unsafe")),
+        annotation("q", label=0.5, flags=("both_bad",)),
+        annotation("r"),
+    ]
+    store.extend(given)
+    assert LabelStore(store.path).annotations() == given
+    lines = [json.loads(line) for line in store.path.read_text(encoding="utf-8").splitlines()]
+    assert lines[0]["flags"] == ["unsafe", "wrong_language"]
+    assert not {"strength", "flags"} & lines[2].keys()
+    with pytest.raises(DataError, match="another answer has the id"):
+        store.append(annotation("r", strength="much", id=given[2].id))

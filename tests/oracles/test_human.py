@@ -50,6 +50,39 @@ def test_several_annotators_of_a_pair_are_averaged(files: OracleFiles) -> None:
     assert ask(files, "q", "p") == [0.75, 0.375]
 
 
+def test_a_strength_becomes_a_probability_or_a_margin_by_setting(files: OracleFiles) -> None:
+    write(
+        files,
+        "one.jsonl",
+        said("p", 1, strength="much"),
+        said("p", 0, "bo", strength="slight"),
+        said("q", 0, strength="clear"),
+        said("q", 0.5, "bo", flags=["both_bad"]),
+        said("r", 1, strength="slight"),
+        said("r", 1, "bo", strength="slight"),
+        said("r", 0, "cy", strength="much"),
+    )
+    much, clear, slight = (1 / (1 + math.exp(-s)) for s in (3, 2, 1))
+    queries = [Query(pair_id, 0) for pair_id in "pqr"]
+    verdicts = {how: Human(strength=how)(queries, files) for how in ("ignore", "soft", "margin")}
+    assert verdicts["ignore"].label.tolist() == verdicts["margin"].label.tolist() == [0.5, 0.25, 2 / 3]
+    assert verdicts["soft"].label == pytest.approx(
+        [(much + 1 - slight) / 2, (1 - clear + 0.5) / 2, (2 * slight + 1 - much) / 3], rel=1e-14
+    )
+    assert np.isnan(verdicts["ignore"].margin).all()
+    assert np.isnan(verdicts["soft"].margin).all()
+    assert verdicts["margin"].margin.tolist() == [0.0, 1.0, 0.0]  # of r the sum is B's, and the label is A's
+
+
+def test_without_a_strength_a_label_stays_and_its_margin_is_not_known(files: OracleFiles) -> None:
+    write(files, "one.jsonl", said("p", 1), said("q", 0.7), said("q", 1, "bo", strength="clear"), said("r", None))
+    queries = [Query(pair_id, 0) for pair_id in "pqr"]
+    soft, margin = (Human(strength=how)(queries, files) for how in ("soft", "margin"))
+    assert soft.label[:2] == pytest.approx([1.0, (0.7 + 1 / (1 + math.exp(-2))) / 2], rel=1e-14)
+    assert np.isnan([soft.label[2], margin.label[2], margin.margin[0], margin.margin[2]]).all()
+    assert margin.margin[1] == 2.0
+
+
 def test_the_last_word_of_an_annotator_counts(files: OracleFiles) -> None:
     early, late = "2026-01-01T00:00:00+00:00", "2026-01-02T00:00:00+00:00"
     write(files, "1.jsonl", said("p", 1, at=early), said("p", 0, "bo"), said("p", 0, at=late))

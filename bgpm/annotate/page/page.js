@@ -29,6 +29,8 @@ let raw = false;
 let sending = false;
 let trouble = "";
 let count = 0;
+let scale = 0; // steps that the buttons on the screen have
+let steps = {}; // by key, what it says: [choice, strength]
 
 // ---- time: only what passes between signs of life that are not too far apart
 
@@ -176,12 +178,15 @@ function accept(latest) {
 
 // ---- what a person does
 
-function choose(choice) {
+function choose(choice, strength) {
   if (!current || performance.now() - shownAt < TOO_QUICK) return;
   sign();
   const id = newId();
   const seconds = Math.min(Math.round(active) / 1000, LONGEST_SECONDS);
   const body = { id, pair_id: current.pair_id, choice, shown: current.shown, seconds };
+  if (strength) body.strength = strength;
+  const flags = flagged();
+  if (flags.length) body.flags = flags;
   const note = byId("note").value.trim();
   past.push({ id, question: current });
   current = null;
@@ -209,7 +214,48 @@ function next() {
   if (current) present();
 }
 
+function flagged() {
+  return [...document.querySelectorAll("[data-flag][aria-pressed=true]")].map((button) => button.dataset.flag);
+}
+
+function toggleFlag(button) {
+  button.setAttribute("aria-pressed", String(button.getAttribute("aria-pressed") !== "true"));
+  byId("note-box").open = true;
+}
+
 // ---- what a person sees
+
+const STRENGTHS = { 2: [""], 4: ["much", "clear"], 7: ["much", "clear", "slight"] };
+const HOW = { "": "is better", much: "much better", clear: "better", slight: "slightly better" };
+
+function paintChoices() {
+  if (!state?.scale || scale === state.scale) return;
+  scale = state.scale;
+  const given = STRENGTHS[scale];
+  const tie = scale === 7 ? ["4", "T", "0"] : ["T", "0"];
+  const left = given.map((strength, n) => [[String(n + 1)], "left", strength, `Response 1 ${HOW[strength]}`]);
+  const right = given.map((strength, n) => [[String(scale - n)], "right", strength, `Response 2 ${HOW[strength]}`]);
+  const all = [...left, [tie, "tie", "", "Tie"], [["B"], "both_bad", "", "Both bad"], ...right.reverse()];
+  steps = {};
+  byId("choices").classList.toggle("many", scale > 2);
+  byId("choices").replaceChildren(
+    ...all.map(([keys, choice, strength, words]) => {
+      for (const key of keys) steps[key.toLowerCase()] = [choice, strength];
+      const button = document.createElement("button");
+      button.type = "button";
+      button.className = ["left", "right"].includes(choice) ? "choice" : "choice tie";
+      button.dataset.choice = choice;
+      button.dataset.strength = strength;
+      button.setAttribute("aria-keyshortcuts", keys.join(" "));
+      const key = document.createElement("kbd");
+      key.textContent = keys[0];
+      const label = document.createElement("span");
+      label.textContent = words;
+      button.append(key, label);
+      return button;
+    }),
+  );
+}
 
 function present() {
   const conversation = current.turns.length > 1 || current.turns[0]?.role !== "user";
@@ -231,6 +277,7 @@ function present() {
   show(byId("right").querySelector(".body"), current.right, raw);
   byId("note").value = "";
   byId("note-box").open = false;
+  for (const button of document.querySelectorAll("[data-flag]")) button.setAttribute("aria-pressed", "false");
   scrollTo(0, 0);
   startClock();
   paint();
@@ -258,6 +305,7 @@ function paint() {
     const kept = state.reserve ? ", kept for the rounds that ask for them" : "";
     text("where", `${state.batch}: ${state.finished} of ${state.total} finished${people}${kept}`);
   }
+  paintChoices();
   paintRun();
   if (!byId("rest").hidden) paintRest();
   byId("undo").disabled = byId("undo-last").hidden = !past.length && !(state?.last && !takenBack.has(state.last.id));
@@ -422,9 +470,11 @@ byId("more").addEventListener("click", () => {
   more = true;
   refresh();
 });
-for (const button of document.querySelectorAll("[data-choice]")) {
-  button.addEventListener("click", () => choose(button.dataset.choice));
-}
+byId("actions").addEventListener("click", (event) => {
+  const button = event.target.closest("[data-choice]");
+  if (button) choose(button.dataset.choice, button.dataset.strength);
+});
+for (const button of document.querySelectorAll("[data-flag]")) button.addEventListener("click", () => toggleFlag(button));
 
 function toggleRaw() {
   raw = !raw;
@@ -436,13 +486,16 @@ function toggleRaw() {
   paint();
 }
 
-const KEYS = { 1: "left", 2: "right", t: "tie", 0: "tie", s: "skip" };
+const ABSTAIN = { s: "skip", c: "cannot_judge" };
+const FLAGS = { x: "unsafe", w: "wrong_language" };
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || !annotator) return;
   if (event.target.closest("input, textarea")) return;
   const key = event.key.toLowerCase();
-  if (key in KEYS) choose(KEYS[key]);
+  if (key in steps) choose(...steps[key]);
+  else if (key in ABSTAIN) choose(ABSTAIN[key]);
+  else if (key in FLAGS && current) toggleFlag(document.querySelector(`[data-flag=${FLAGS[key]}]`));
   else if (key === "u") undo();
   else if (key === "r") toggleRaw();
   else if (key === "g") toggleGuidelines();
