@@ -351,7 +351,7 @@ def test_time_away_does_not_count_and_a_key_in_a_note_is_no_answer(campaign: Any
         "const now = performance.now.bind(performance); let away = 0;"
         "performance.now = () => now() + away; window.leave = ms => { away += ms; };"
     )
-    press(page, "x")
+    press(page, "q")
     page.execute_script("leave(3600e3)")
     page.execute_script("document.querySelector('#note-box summary').focus()")
     page.switch_to.active_element.send_keys("\n")
