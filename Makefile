@@ -6,7 +6,7 @@ WORKERS ?= 2
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help install install-dev repro study offline format check test-fast test-slow test test-smollm docs bench mutate clean
+.PHONY: help install install-dev repro study offline format check test-fast test-slow test test-smollm docs bench peers peers-environments mutate clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -86,8 +86,21 @@ $(VENV)/.installed-docs: $(VENV)/.installed
 bench: install-dev  ## speed and memory against named references
 	python -m benchmarks
 
+peers: install peers-environments  ## beside other tools, each in an environment of its own: make peers POOLS=FOLDER (hours)
+	OMP_NUM_THREADS=1 python -m benchmarks.peers "$(POOLS)"
+
+PEERS := logistic laplace_torch trl_reward
+peers-environments: $(PEERS:%=.venv-peers/%/.installed)
+
+# backpack asks for torchvision, reads none of it here, and a build of it that does not match torch stops every import.
+.venv-peers/%/.installed: benchmarks/peer_scripts/%.txt
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --requirement $<
+	$(@D)/bin/python -m pip uninstall --quiet --yes torchvision
+	@touch $@
+
 mutate: install-dev  ## break the maths on purpose: every error must be noticed by a test (minutes)
 	python -m benchmarks.mutate
 
-clean:  ## remove the environment; data/ and the cache of DVC stay
-	rm -rf $(VENV) .timings
+clean:  ## remove the environments; data/ and the cache of DVC stay
+	rm -rf $(VENV) .venv-peers .timings
