@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from backbone_models import TEMPLATE, write_tiny_decoder
 from conftest import write_tiny_bert
 from small_model import PROMPTS, RESPONSES, trained
 
+from bgpm import cli
+from bgpm.data.tables import write_table
 from bgpm.errors import ConfigError, DataError
 from bgpm.inference import PreferenceModel, ResponseSet
 from bgpm.integrations.trl import GroupReward, pairwise_judge
@@ -197,6 +200,62 @@ def test_trainers_train_with_the_reward(
     assert len(rewards) == 8
     assert np.isfinite(rewards).all()
     assert max(rewards) <= 1
+
+
+@pytest.fixture
+def labelled_pool(tmp_path: Path, chat: bool) -> Path:
+    """A project with a round that labelled a pool: three responses to each of eight prompts, a tie, an audit."""
+    prompts = [f"{PROMPTS[n % 2]} again {n}" for n in range(8)]
+    turns = [[{"role": "user", "content": text}] for text in prompts]
+    if chat:
+        turns[3] = [*turns[3], {"role": "assistant", "content": RESPONSES[3]}, *turns[2]]
+    texts = [f"{text} for {n}" for n in range(8) for text in RESPONSES[:3]]
+    pairs = [(3 * n + i, 3 * n + j, n) for n in range(8) for i, j in ((0, 1), (0, 2), (2, 1))]
+    response_a, response_b, prompt = (list(column) for column in zip(*pairs, strict=True))
+    pool, names = tmp_path / "data" / "pool", [f"pair {n}" for n in range(len(pairs))]
+    write_table(pool / "prompts.parquet", {"messages": [json.dumps(some) for some in turns]})
+    write_table(pool / "responses.parquet", {"text": texts})
+    write_table(
+        pool / "pairs.parquet",
+        {"pair_id": names, "prompt": prompt, "response_a": response_a, "response_b": response_b},
+    )
+    label, audit = np.ones(len(pairs)), np.full(len(pairs), np.nan)
+    label[4], audit[7] = 0.5, 0.0
+    write_table(
+        tmp_path / "data" / "margin" / "round-2" / "pool_labels.parquet",
+        {"seed": [0] * len(pairs), "pair_id": names, "pair": np.arange(len(pairs)), "label": label,
+         "probability": np.full(len(pairs), 0.9), "source": ["inferred"] * len(pairs), "audit": audit},
+    )  # fmt: skip
+    return tmp_path
+
+
+@needs_trl
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "chat"), [("dpo", False), ("dpo", True), ("reward", False), ("kto", False)])
+def test_trainers_train_with_an_exported_pool(
+    kind: str, chat: bool, labelled_pool: Path, policy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import trl
+    from datasets import load_dataset
+
+    monkeypatch.setattr("bgpm.apply.remarks", lambda *_: [])  # what is certified needs a whole arm
+    file = labelled_pool / "out.jsonl"
+    command = ["export", "--pool", "data/margin", "--root", str(labelled_pool), "--format", kind, "--out", str(file)]
+    cli.main(command)
+    data = load_dataset("json", data_files=str(file), split="train", cache_dir=str(labelled_pool / "cache"))
+    if kind != "kto":
+        assert len(data) == 23  # 24 pairs, one of them a tie
+        audited = data.filter(lambda row: "again 2" in str(row["prompt"]))[1]
+        assert f"{RESPONSES[0]} for 2" in str(audited["rejected"])  # the audit's label, not the model's
+    if kind == "kto":
+        from trl.experimental.kto import KTOConfig as Config
+        from trl.experimental.kto import KTOTrainer as Trainer
+    else:
+        name = {"dpo": "DPO", "reward": "Reward"}[kind]
+        Config, Trainer = getattr(trl, f"{name}Config"), getattr(trl, f"{name}Trainer")
+    sizes = {"max_length": 256, "per_device_train_batch_size": 4}
+    args = Config(**options(labelled_pool, **sizes))
+    _trains(Trainer, policy, data=data, labels=int(kind == "reward"), args=args)
 
 
 def _trains(trainer: Any, policy: Path, *, chat: bool = False, data: Any = None, labels: int = 0, **more: Any) -> None:
