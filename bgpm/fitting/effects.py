@@ -231,6 +231,9 @@ class Index:
     def add(self, covariance: Tensor, columns: Tensor, rows: Tensor | None = None) -> Tensor:
         """Add the effects' to a covariance [rows, columns] of pairs, in place; all rows by default."""
         index = self
+        if rows is not None and len(rows) <= _FEW:
+            i, j = self.response_a[rows, None], self.response_b[rows, None]
+            return covariance.add_(self.places.covariance(i, j, self.response_a[columns], self.response_b[columns]))
         if rows is not None:
             one, two = (side[rows].numpy() for side in (self.response_a, self.response_b))
             index = Index.of(self.places, Pairs(one, two, one))
@@ -324,6 +327,7 @@ class EffectsKernel:
 
 
 _CHUNK = 1 << 22  # entries of a temporary: 32 MiB
+_FEW = 1024  # rows for which it is quicker to compute every entry than to find, column by column, those that are not 0
 
 
 class WithEffects(ScoreModule):

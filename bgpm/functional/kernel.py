@@ -29,6 +29,7 @@ from bgpm.functional import _checks
 from bgpm.functional.skew import apply_skew
 
 _CHUNK = 1 << 22  # entries of a temporary: 32 MiB in float64
+_KEPT = 1 << 14  # columns whose Sigma g is kept
 _CONVERTED = 1 << 19  # entries of features converted at a time: 4 MiB, which stays in cache
 
 
@@ -324,7 +325,8 @@ class LinearisedKernel:
     def block(self, rows: Tensor, columns: Tensor) -> Tensor:
         """Covariance of the pairs at ``rows`` with those at ``columns``, [n, m], by matrix products.
 
-        Sigma g of a column, r p numbers, is kept: asking for more rows of it later costs no posterior again.
+        Sigma g of a column, r p numbers, is kept, of 16,384 columns at most: asking for more rows of it soon costs no
+        posterior again.
 
         Args:
             rows, columns: Numbers of pairs in 0..N-1, int64 [n] and [m].
@@ -351,6 +353,8 @@ class LinearisedKernel:
 
     def _against(self, j: int) -> tuple[Tensor, Tensor]:
         if j not in self._seen:
+            if len(self._seen) == _KEPT:
+                self._seen.clear()
             phi_i, phi_j = self._features(slice(j, j + 1))
             self._seen[j] = self._posterior.against(self._a[j], self._b[j], phi_i[0], phi_j[0])
         return self._seen[j]

@@ -161,8 +161,10 @@ def test_chunks_bound_the_temporaries_and_change_nothing(kind: str, monkeypatch:
     torch.testing.assert_close(kernel.diagonal(), expected[0], rtol=1e-14, atol=0)
     torch.testing.assert_close(kernel.row(4), expected[1], rtol=1e-13, atol=1e-14)
     monkeypatch.setattr(module, "_CHUNK", 4 * 3 * D)  # four rows of three columns at a time
+    monkeypatch.setattr(module, "_KEPT", 1)  # and one column is remembered
     block = kernel.block(torch.arange(N), torch.tensor([4, 4, 0]))
     torch.testing.assert_close(block[:, 0], expected[1], rtol=1e-13, atol=1e-14)
+    assert list(kernel._seen) == [0]
     assert sizes == [3, 3, 3]
 
 
