@@ -18,6 +18,7 @@ from bgpm.acquisition.balpm import Balpm
 from bgpm.acquisition.dopt import Dopt
 from bgpm.acquisition.entropy import Entropy
 from bgpm.acquisition.epig import Epig, _label_information
+from bgpm.acquisition.expected_errors import ExpectedErrors
 from bgpm.acquisition.margin import Margin
 from bgpm.acquisition.mv import Mv
 from bgpm.acquisition.random import Random
@@ -98,25 +99,27 @@ def test_kappa_must_be_a_finite_number_of_zero_or_more():
 # --- epig ------------------------------------------------------------------------------------------------------------
 
 
-def epig_by_double_sum(c, error_rate=0.0):
-    """Mean over all other pairs of the labels' mutual information, from 2 x 2 tables by quadrature in the plane."""
+def joint_labels(c, n, t, error_rate=0.0):
+    """P(label of n, which response of t is better) as a table [2, 2], by quadrature in the plane."""
     z, w = np.polynomial.hermite_e.hermegauss(60)
     w = w / w.sum()
-    covariance = c.kernel().covariance.numpy() / c.tau**2
+    covariance = c.kernel().covariance.numpy()[np.ix_([n, t], [n, t])] / c.tau**2
     mean = c.mean / c.tau
+    slope = covariance[0, 1] / covariance[0, 0]
+    rest = np.sqrt(max(0.0, covariance[1, 1] - slope * covariance[0, 1]))
+    x = mean[n] + np.sqrt(covariance[0, 0]) * z[:, None]
+    y = mean[t] + slope * (x - mean[n]) + rest * z[None, :]
+    weights = w[:, None] * w[None, :]
+    table = np.array([[(weights * sigmoid(a * x) * sigmoid(b * y)).sum() for b in (1, -1)] for a in (1, -1)])
+    return (1 - error_rate) * table + error_rate * table[::-1]
+
+
+def epig_by_double_sum(c, error_rate=0.0):
+    """Mean over all other pairs of the labels' mutual information."""
     out = np.zeros(len(c))
     for n in range(len(c)):
         for t in set(range(len(c))) - {n}:
-            pair = np.array([[covariance[n, n], covariance[n, t]], [covariance[t, n], covariance[t, t]]])
-            sd = np.sqrt(pair[0, 0])
-            slope = pair[0, 1] / pair[0, 0]
-            rest = np.sqrt(max(0.0, pair[1, 1] - slope * pair[0, 1]))
-            x = mean[n] + sd * z[:, None]
-            y = mean[t] + slope * (x - mean[n]) + rest * z[None, :]
-            weights = w[:, None] * w[None, :]
-            cells = [(weights * sigmoid(a * x) * sigmoid(b * y)).sum() for a in (1, -1) for b in (1, -1)]
-            table = np.array(cells).reshape(2, 2)
-            table = (1 - error_rate) * table + error_rate * table[::-1]
+            table = joint_labels(c, n, t, error_rate)
             independent = table.sum(1, keepdims=True) * table.sum(0, keepdims=True)
             out[n] += (table * np.log(table / independent)).sum() / (len(c) - 1)
     return out
@@ -202,6 +205,66 @@ def test_epig_refuses_a_kernel_that_contradicts_itself(make_pool):
     kernel = type(c.kernel())(covariance - torch.diag(covariance.diagonal()) + torch.diag(c.kernel().diagonal()))
     with pytest.raises(NumericsError, match=r"expected a correlation in \[-1, 1\]"):
         Epig()(replace(c, kernel=lambda: kernel), generator=rng())
+
+
+# --- expected_errors -------------------------------------------------------------------------------------------------
+
+
+def errors_removed_by_definition(c, error_rate=0.0):
+    """p (1 - p) of every pair of the prompt before a label, minus its mean over both labels that may come."""
+    out = np.zeros(len(c))
+    mean, sd = c.mean / c.tau, np.sqrt(c.variance) / c.tau
+    better = expectation(sigmoid, mean, sd)
+    for n in range(len(c)):
+        for t in np.flatnonzero(c.pairs.prompt == c.pairs.prompt[n]):
+            if t == n:  # the better response is what the label says, but for errors
+                p = better[n]
+                table = np.array(
+                    [[(1 - error_rate) * p, error_rate * (1 - p)], [error_rate * p, (1 - error_rate) * (1 - p)]]
+                )
+            else:
+                table = joint_labels(c, n, t, error_rate)
+            before, after = table.sum(0)[0], table[:, 0] / table.sum(1)
+            out[n] += before * (1 - before) - (table.sum(1) * after * (1 - after)).sum()
+    return out
+
+
+@pytest.mark.parametrize(("spread", "error_rate", "rtol"), [(0.05, 0.0, 1e-6), (0.7, 0.2, 1e-6), (2.0, 0.0, 1e-3)])
+def test_expected_errors_are_those_that_bayes_rule_removes_from_the_prompt(make_pool, spread, error_rate, rtol):
+    c = replace(make_pool(prompts=3, responses=3, spread=spread).candidates(), error_rate=error_rate)
+    found = ExpectedErrors()(c, generator=rng())
+    np.testing.assert_allclose(found, errors_removed_by_definition(c, error_rate), rtol=rtol)
+
+
+def test_expected_errors_of_prompts_of_all_sizes_are_the_same_however_they_are_worked_on(make_pool, monkeypatch):
+    pool = make_pool(prompts=9, responses=5)
+    left = np.random.default_rng(1).permutation(90)[:50]  # prompts of 3 to 8 pairs or so
+    left = np.union1d(left[pool.pairs.prompt[left] != 4], np.flatnonzero(pool.pairs.prompt == 4)[:1])
+    c = pool.permuted(left).candidates()
+    assert len(set(Counter(c.pairs.prompt.tolist()).values())) > 3
+    found = ExpectedErrors()(c, generator=rng())
+    alone = c.pairs.prompt == 4
+    p = expectation(sigmoid, c.mean[alone] / c.tau, np.sqrt(c.variance[alone]) / c.tau)
+    np.testing.assert_allclose(found[alone], p * (1 - p), rtol=1e-8)
+    monkeypatch.setattr("bgpm.acquisition.expected_errors._TOGETHER", 1)
+    monkeypatch.setattr("bgpm.acquisition.expected_errors._ROWS", 2)
+    np.testing.assert_allclose(ExpectedErrors()(c, generator=rng()), found, rtol=1e-12)
+
+
+def test_expected_errors_of_a_large_prompt_are_estimated_from_some_of_its_pairs(make_pool):
+    c = make_pool(prompts=2, responses=7).candidates()
+    whole = ExpectedErrors(targets=21)(c, generator=rng())
+    few = [ExpectedErrors(targets=5)(c, generator=np.random.default_rng(seed)) for seed in range(60)]
+    assert np.ptp(few, axis=0).min() > 0
+    error = np.std(few, axis=0) / np.sqrt(len(few))
+    assert np.abs((np.mean(few, axis=0) - whole) / error).max() < 4
+
+
+def test_the_label_of_a_pair_removes_the_errors_of_its_copies_too(make_pool):
+    c = make_pool(prompts=1).permuted(np.arange(4)).candidates()
+    kernel = type(c.kernel())(torch.full((4, 4), 1e6, dtype=torch.float64))  # scores that are one, and wide: labels too
+    copies = replace(c, mean=np.zeros(4), variance=np.full(4, 1e6), kernel=lambda: kernel)
+    np.testing.assert_allclose(ExpectedErrors()(copies, generator=rng()), 4 * 0.25, rtol=5e-3)
 
 
 # --- balpm -----------------------------------------------------------------------------------------------------------
