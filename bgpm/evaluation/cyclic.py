@@ -5,7 +5,6 @@ Bradley-Terry orders every triple on a line: it gets at most two of a cycle's th
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,19 +32,19 @@ def find_triples(pairs: Pairs, label: np.ndarray) -> Triples:
         pairs: [N], each unordered pair at most once.
         label: Probability that response_a is better, [N]; 0.5 is undecided.
     """
-    wins: dict[int, dict[tuple[int, int], tuple[int, bool]]] = {}
+    wins: dict[int, dict[int, dict[int, tuple[int, bool]]]] = {}  # of a prompt: lower response, higher, row and winner
     for n in np.flatnonzero(label != 0.5).tolist():
         a, b, better = int(pairs.response_a[n]), int(pairs.response_b[n]), bool(label[n] > 0.5)
-        wins.setdefault(int(pairs.prompt[n]), {})[min(a, b), max(a, b)] = n, better == (a < b)
+        wins.setdefault(int(pairs.prompt[n]), {}).setdefault(min(a, b), {})[max(a, b)] = n, better == (a < b)
     rows: list[tuple[int, int, int]] = []
     cyclic: list[bool] = []
     for beats in wins.values():
-        for x, y, z in itertools.combinations(sorted({response for pair in beats for response in pair}), 3):
-            sides = beats.get((x, y)), beats.get((y, z)), beats.get((x, z))
-            if all(sides):
-                (i, xy), (j, yz), (k, xz) = (side for side in sides if side)
-                rows.append((i, j, k))
-                cyclic.append(xy == yz != xz)
+        for x in sorted(beats):
+            for y in sorted(beats[x].keys() & beats.keys()):
+                for z in sorted(beats[x].keys() & beats[y].keys()):
+                    (i, xy), (j, yz), (k, xz) = beats[x][y], beats[y][z], beats[x][z]
+                    rows.append((i, j, k))
+                    cyclic.append(xy == yz != xz)
     return Triples(np.array(rows, np.int64).reshape(-1, 3), np.array(cyclic, bool))
 
 

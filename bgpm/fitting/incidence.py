@@ -55,18 +55,24 @@ class Incidence:
         sizes = tuple((int(k), int(counts[k] // k)) for k in np.flatnonzero(counts) if k)
         return cls(names[order], torch.from_numpy(position[one]), torch.from_numpy(position[two]), sizes)
 
-    def check(self) -> None:
+    def check(self, prompt: np.ndarray, setting: str) -> None:
         """Refuse a component with more than `MOST_RESPONSES` responses.
 
+        Args:
+            prompt: Row of each pair's prompt, [N].
+            setting: Key that switches effects on, for the message.
+
         Raises:
-            DataError: Naming the row of one of them.
+            DataError: Naming the row of the prompt.
         """
         largest = max((k for k, _ in self.sizes), default=0)
         if largest > MOST_RESPONSES:
+            last = self.response_a == len(self.rows) - 1
+            last |= self.response_b == len(self.rows) - 1
             raise DataError(
-                f"response row {self.rows[-1]}: labels join {largest} responses to one prompt, and response effects "
-                f"take at most {MOST_RESPONSES}, their cost grows with the cube; set response_variance: 0.0, or "
-                "divide the prompt"
+                f"row {prompt[last.numpy()][0]} of the pool's prompts: labels join {largest} of its responses, and "
+                f"response effects take at most {MOST_RESPONSES}, their cost grows with the cube; set {setting}: 0.0, "
+                "or divide the prompt"
             )
 
     @property

@@ -253,7 +253,7 @@ def _mixed(
     loss = _with_error_rate(settings, data, loss, splits)
     x, incidence = data.response_a - data.response_b, Incidence.of(*data.rows)
     if settings.response_variance != 0:
-        incidence.check()
+        incidence.check(data.group, f"posteriors.{settings.kind}.response_variance")
     choose = Search(settings.prior_precision, settings.response_variance, splits, loss.tau)
     problem = MixedProblem(x, OnData(loss, data), group, incidence)
     fit = choose(problem)

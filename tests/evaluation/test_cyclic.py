@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,16 @@ def test_no_triple_is_found_across_prompts_or_without_labels() -> None:
     pairs = Pairs(rows, np.array([1, 2, 0]), np.array([0, 0, 1]))
     assert find_triples(pairs, np.ones(3)).rows.shape == (0, 3)
     assert find_triples(pairs.take(rows[:0]), np.ones(0)).rows.shape == (0, 3)
+
+
+def test_triples_of_a_prompt_of_many_responses_take_time_that_grows_with_its_pairs() -> None:
+    rows = np.arange(1_500)  # 562 million triples of responses
+    ring = Pairs(rows, (rows + 1) % 1_500, np.zeros(1_500, np.int64))
+    chord = Pairs(np.append(rows, 9), np.append((rows + 1) % 1_500, 7), np.zeros(1_501, np.int64))
+    start = time.process_time()
+    assert len(find_triples(ring, np.ones(1_500)).rows) == 0
+    assert find_triples(chord, np.ones(1_501)).rows.tolist() == [[7, 8, 1_500]]
+    assert time.process_time() - start < 2
 
 
 def test_a_cycle_of_kinds_is_told_from_the_cells_that_are_left(monkeypatch: pytest.MonkeyPatch) -> None:

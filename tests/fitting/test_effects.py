@@ -435,7 +435,8 @@ def test_weights_count_labels_in_fits_precisions_and_variances(world: World) -> 
 
 def test_a_prompt_with_too_many_responses_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(incidences, "MOST_RESPONSES", 2)
-    with pytest.raises(DataError, match=r"labels join 3 responses to one prompt.*at most 2.*response_variance: 0\.0"):
+    says = r"row 7 of .* labels join 3 of its responses, .* at most 2, .* posteriors.laplace.response_variance: 0\.0"
+    with pytest.raises(DataError, match=says):
         Laplace(**FIXED).fit(Bt(), world.features, world.facts(SEEN), seed=0)
     Laplace().fit(Bt(), world.features, world.facts(SEEN), seed=0)
 
