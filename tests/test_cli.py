@@ -52,6 +52,13 @@ def test_a_python_without_the_libraries_says_so_in_one_line_or_does_without(modu
     assert "lacks numpy, pydantic, torch: run `make install`" in done.stderr
 
 
+def test_a_stage_under_a_python_without_the_libraries_says_so_in_one_line() -> None:
+    command = [sys.executable, "-S", "-m", "stages.select"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert "lacks numpy, pydantic, torch: run `make install`" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -83,6 +83,11 @@ JUDGING = frozenset(
 BESIDE = frozenset(
     kind + end for kind in ("image", "video", "audio") for end in ("", "s", "_path", "_paths", "_url", "_urls")
 ) | {"document", "documents", "passage", "passages", "contexts"}
+# Columns that hold a part of the prompt too, besides those that are read.
+CONTEXT = frozenset(
+    {"article", "post", "background", "dialogue", "dialog", "chat", "sys", "sys_prompt", "system_instruction"}
+    | {"system_instructions", "previous_turns", "earlier_turns"}
+)
 # What a column says of one response beside its text: chosen_reasoning, response_a_tool_calls, a completion's thinking.
 PARTS = frozenset(
     {"reasoning", "reasoning_content", "thinking", "thought", "thoughts", "cot", "chain_of_thought", "scratchpad"}
@@ -275,16 +280,16 @@ def after_prompt(prompt: tuple[Message, ...], response: str) -> str:
 def _ours(record: Record, reading: Reading, *, judged: bool = True) -> tuple[Layout | None, dict[str, Any]]:
     """A record's columns under our names: those of the settings, of a known layout, or as they are."""
     place, given = record
-    columns = {name: value for name, value in given.items() if value is not None}
+    columns = {name: value for name, value in given.items() if not _is_missing(value)}
     mapping = reading.settings.columns
     lost = sorted(theirs for theirs in mapping.values() if theirs not in given)
     if lost and judged:
         raise DataError(
             f"{place}: no column {lost[0]!r}, which pool.columns names; the columns are {', '.join(sorted(given))}"
         )
-    mapped = {ours: given.get(theirs) for ours, theirs in mapping.items()}
+    mapped = {ours: columns.get(theirs) for ours, theirs in mapping.items()}
     texts = {"prompt", "response_a", "response_b", "chosen", "rejected", "responses"} & mapped.keys()
-    layout = None if texts else layout_of(given)
+    layout = None if texts else layout_of({name: columns.get(name) for name in given})
     if layout is None:
         return None, columns | mapped
     if not judged:
@@ -319,7 +324,7 @@ def _texts(columns: Mapping[str, Any], place: str, reading: Reading) -> RecordTe
         values = _listed(columns, place, reading)
         names = ["responses"] * len(values)
     else:
-        names = next((pair for pair in _PAIRS if all(columns.get(name) is not None for name in pair)), ())
+        names = _sides(columns, place, reading)
         if not names:
             given = sorted(name for name, value in columns.items() if value is not None)
             raise DataError(
@@ -361,9 +366,30 @@ _PAIRS = (("chosen", "rejected"), ("response_a", "response_b"))
 _SIDES = ("chosen", "rejected", "response_a", "response_b", "response_0", "response_1", "response_2")
 
 
+def _sides(columns: Mapping[str, Any], place: str, reading: Reading) -> tuple[str, ...]:
+    """Names of the two columns that hold the responses, () where there are none.
+
+    Raises:
+        DataError: If both pairs of columns are there: one may say which of the other is better, or be a copy.
+    """
+    found = [pair for pair in _PAIRS if all(columns.get(name) is not None for name in pair)]
+    named = [pair for pair in found if reading.settings.columns.keys() & set(pair)]
+    if len(found) > 1 and len(named) != 1:
+        raise DataError(
+            f"{place}: the columns {', '.join(found[0])} and {', '.join(found[1])} both hold responses; name the two "
+            "that count in pool.columns, such as {response_a: response_a, response_b: response_b, label: ...}"
+        )
+    return next(iter(named or found), ())
+
+
+def _is_missing(value: Any) -> bool:
+    """Whether a cell is absent: null, or the NaN that tables write for it."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
 def _is_empty(value: Any) -> bool:
     """Whether a column says nothing."""
-    return value is None or value in ("", [], {}) or (isinstance(value, list) and all(item is None for item in value))
+    return _is_missing(value) or value in ("", [], {}) or (isinstance(value, list) and all(map(_is_missing, value)))
 
 
 def _one_of(names: Sequence[str], columns: Mapping[str, Any], place: str) -> str | None:
@@ -393,7 +419,7 @@ def _check_beside(columns: Mapping[str, Any], place: str, reading: Reading) -> N
 def _of_response(name: str, reading: Reading) -> bool:
     """Whether a column's name is a response's with one of `PARTS` before or after it."""
     theirs = {theirs for ours, theirs in reading.settings.columns.items() if ours in _SIDES}
-    return name in _BESIDE_RESPONSES or (bool(theirs) and name in _with_parts(theirs))
+    return _snake(name) in _BESIDE_RESPONSES or (bool(theirs) and name in _with_parts(theirs))
 
 
 def _with_parts(sides: Iterable[str]) -> frozenset[str]:
@@ -441,9 +467,14 @@ def _of_assistant(value: Any) -> bool:
 def _prompt_turns(columns: Mapping[str, Any], column: str, turns: Any, place: str) -> tuple[Turn, ...]:
     value = messages_in(columns[column], place, column)
     more = columns.get("input")
+    if column in WITH_INPUT and not _is_empty(more):
+        if not isinstance(value, str) or not isinstance(more, str | int | float):
+            raise DataError(
+                f"{place}: input: expected text beside an {column} that is text, got {show(more)}; join the two into "
+                f"one column, or name the one that counts in pool.columns: {{prompt: {column}}}"
+            )
+        value = f"{value}\n\n{more}" if str(more).strip() else value
     if isinstance(value, str):
-        if column in WITH_INPUT and isinstance(more, str) and more.strip():
-            value = f"{value}\n\n{more}"
         return (Turn("user", value),)
     return turns(value, column)
 
@@ -455,8 +486,10 @@ def _check_context(columns: Mapping[str, Any], column: str, place: str, reading:
     """
     if "prompt" in reading.settings.columns:
         return
-    for name in ("input", "context", "instruction", "question"):
-        value = columns.get(name)
+    for name, value in columns.items():
+        known = name in ("input", "context", "instruction", "question") or _snake(name) in CONTEXT
+        if not known and (name in _PROMPTING or _snake(name) not in _PROMPTING):
+            continue  # of no prompt, or read elsewhere; System and systemPrompt are neither
         if name == column or (name == "input" and column in WITH_INPUT):
             continue
         if isinstance(value, str):
@@ -578,7 +611,7 @@ def _worth(columns: Mapping[str, Any], layout: Layout | None, place: str, readin
     margin = _margin(columns.get("margin"), place)
     words = reading.settings.labels
     label = _worded(columns.get("label"), words, place) if words else _label(columns.get("label"), place)
-    if any(columns.get(name) is None for name in _PAIRS[0]):
+    if _sides(columns, place, reading) != _PAIRS[0]:
         return label, margin
     names = next((pair for pair in SCORES if all(columns.get(name) is not None for name in pair)), None)
     if names and math.isnan(label):
@@ -603,23 +636,46 @@ def _worths(columns: Mapping[str, Any], place: str, reading: Reading) -> list[tu
     """Labels and margins of every pair of K responses; a margin is a difference of scores, ranks give none."""
     if columns.get("responses") is None:
         items = _list(columns["completions"], place, "completions")
-        scores: Any = [_rating(item, reading.settings.rating) for item in items]
-        count = len(items)
     else:
-        count = len(_list(columns["responses"], place, "responses"))
-        scores = columns.get("scores")
+        items = _list(columns["responses"], place, "responses")
+    count = len(items)
+    rated: Any = [_rating(item, reading.settings.rating) for item in items]
+    scores = columns.get("scores") if rated == [None] * count else rated
+    if scores is None and columns.get("ranks") is None:
+        _note_unrated(items, place, reading)
     ranked = (scores is None or scores == [None] * count) and columns.get("ranks") is not None
     worth = columns["ranks"] if ranked else scores
     worth = [None] * count if worth is None else _list(worth, place, "ranks or scores")
     if count != len(worth):
         raise DataError(f"{place}: {count} responses, {len(worth)} ranks or scores: expected as many of each")
     values = [_number(value, place, "ranks or scores") * (-1.0 if ranked else 1.0) for value in worth]
+    if not ranked and columns.get("ranks") is not None:
+        _check_ranks(values, _list(columns["ranks"], place, "ranks"), place)
     result = []
     for i, j in itertools.combinations(range(count), 2):
         gap = values[i] - values[j]
         label = math.nan if math.isnan(gap) else 0.5 + 0.5 * ((gap > 0) - (gap < 0))
         result.append((label, math.nan if ranked else abs(gap)))
     return result
+
+
+def _check_ranks(scores: list[float], ranks: list[Any], place: str) -> None:
+    """DataError if ranks beside the scores put any two responses in the other order."""
+    places = [_number(rank, place, "ranks") for rank in ranks]
+    for i, j in itertools.combinations(range(min(len(scores), len(places))), 2):
+        if (scores[i] - scores[j]) * (places[i] - places[j]) > 0:
+            raise DataError(
+                f"{place}: ranks {places[i]:g} and {places[j]:g} of responses {i} and {j} contradict their scores "
+                f"{scores[i]:g} and {scores[j]:g} (rank 1 is the best); take out the column that is wrong"
+            )
+
+
+def _note_unrated(items: Sequence[Any], place: str, reading: Reading) -> None:
+    """Note values of responses that look like their worth, where ``pool.rating`` names none of them."""
+    keys = {key for item in items if isinstance(item, Mapping) for key in item if not _is_empty(item[key])}
+    for key in sorted(keys - {"role", "content", "from", "value", "response"}):
+        if key.lower() in JUDGEMENTS or _words(key) & JUDGING:
+            reading.note(f"{key!r} of a response looks like a rating and is not read (pool.rating can name it)", place)
 
 
 def _rating(item: Any, path: str) -> Any:
@@ -640,12 +696,13 @@ def _note_unread(record: Record, columns: Mapping[str, Any], layout: Layout | No
         spent -= {"label"}
     elif columns.get("chosen") is not None and columns.get("label") is None:
         spent |= set(scores)
+    texts = () if _is_list(columns) else _sides(columns, record[0], reading)
     unread = set()
     for name, value in record[1].items():
         if _is_empty(value) or name in spent or name in reading.settings.ignore_keys:
             continue
         looks = _words(name) & JUDGING and name not in (layout.tells if layout else ()) and name not in _READ
-        if name.lower() in JUDGEMENTS or looks:
+        if name.lower() in JUDGEMENTS or looks or (name in _SIDES[:2] and name not in texts):
             reading.note(f"column {name!r} looks like a label and is not read (pool.columns can name it)", record[0])
         elif name not in _READ or (name in COPIES and columns.get("prompt") is not None):
             unread.add(name)
@@ -660,6 +717,13 @@ def _words(name: str) -> frozenset[str]:
     return frozenset(re.split(r"[^a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()))
 
 
+@functools.cache
+def _snake(name: str) -> str:
+    """A column's name in lower case with underscores: ``systemPrompt`` and ``System Prompt`` are ``system_prompt``."""
+    return re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()).strip("_")
+
+
+_PROMPTING = frozenset({*SYSTEM, *HISTORY, *TOOLS, "input", "context", "instruction", "question"})
 _BESIDE_RESPONSES = _with_parts(_SIDES)
 _READ = frozenset(
     {*PROMPTS, *SYSTEM, *HISTORY, *TOOLS, "input", "chosen", "rejected", "response_a", "response_b", "responses"}

@@ -728,3 +728,81 @@ def test_a_cell_that_excel_has_cut_and_rewards_that_nobody_reads_are_noted() -> 
     found = {remark: tally.count for remark, tally in reading.noted.items()}
     assert [count for remark, count in found.items() if "Excel cuts" in remark] == [1]
     assert [count for remark, count in found.items() if "'rewards' looks like a label" in remark] == [1]
+
+
+PAIR = {"prompt": ASKED, "chosen": FIRST, "rejected": SECOND}
+SIDES = {"prompt": ASKED, "response_a": FIRST, "response_b": SECOND}
+
+
+@pytest.mark.parametrize(
+    "column", ["System", "systemPrompt", "system_instruction", "background", "article", "previous_turns", "Context"]
+)
+def test_a_part_of_the_prompt_under_another_name_is_not_dropped(column: str) -> None:
+    with pytest.raises(DataError, match=f"prompt and {column} both hold a part of the prompt"):
+        read(PAIR | {column: "Be short."})
+    assert read(PAIR | {column: "Be short."}, columns={"prompt": "prompt"})[0].prompt == (("user", ASKED),)
+
+
+@pytest.mark.parametrize("value", [["One.", "Two."], [user("Hi")]])
+def test_an_input_that_is_no_text_is_not_dropped(value: object) -> None:
+    columns = {"instruction": ASKED, "chosen": FIRST, "rejected": SECOND}
+    with pytest.raises(DataError, match="input: expected text beside an instruction"):
+        read(columns | {"input": value})
+    with pytest.raises(DataError, match="input: expected text beside an instruction"):
+        read(columns | {"instruction": [user(ASKED)], "input": "Of these."})
+    assert read(columns | {"input": 17})[0].prompt == (("user", f"{ASKED}\n\n17"),)
+
+
+def test_a_reason_in_camel_case_belongs_to_its_response_too() -> None:
+    with pytest.raises(DataError, match="chosenReasoning' belongs to a response"):
+        read(PAIR | {"chosenReasoning": "It is fresher."})
+
+
+def test_nan_in_a_cell_is_an_absent_cell() -> None:
+    absent = dict.fromkeys(("system", "history", "tools", "image", "context", "margin", "id"), math.nan)
+    (row,) = read(PAIR | absent)
+    (plain,) = read(PAIR)
+    assert (row.prompt, row.a, row.b, row.label, row.id) == (plain.prompt, plain.a, plain.b, plain.label, plain.id)
+    with pytest.raises(DataError, match="expected columns chosen and rejected"):
+        read(SIDES | {"response_b": math.nan})
+
+
+def test_two_columns_of_responses_beside_two_others_are_refused_until_two_are_named() -> None:
+    both = SIDES | {"chosen": "b", "rejected": "a", "label": 0}
+    with pytest.raises(DataError, match="chosen, rejected and response_a, response_b both hold responses"):
+        read(both)
+    (row,) = read(both, columns={"response_a": "response_a", "response_b": "response_b"})
+    assert (row.a, row.b, row.label) == (FIRST, SECOND, 0.0)
+    (row,) = read(SIDES | {"chosen": FIRST, "rejected": SECOND}, columns={"chosen": "chosen", "rejected": "rejected"})
+    assert (row.a, row.b, row.label) == (FIRST, SECOND, 1.0)
+
+
+def test_a_column_chosen_that_nothing_reads_is_named() -> None:
+    for columns in (SIDES | {"chosen": "b"}, {"prompt": ASKED, "responses": [FIRST, SECOND], "chosen": 1}):
+        reading = Reading(settings())
+        (row,) = rows_of_record(("pool.jsonl:1", columns), reading)
+        assert math.isnan(row.label)
+        assert "column 'chosen' looks like a label" in " ".join(reading.noted)
+
+
+@pytest.mark.parametrize("column", ["responses", "completions"])
+def test_scores_count_beside_responses_and_completions_alike(column: str) -> None:
+    (row,) = read({"prompt": ASKED, column: [FIRST, SECOND], "scores": [2, 5]})
+    assert (row.label, row.margin) == (0.0, 3.0)
+    rated = [{"response": FIRST, "overall_score": 2}, {"response": SECOND, "overall_score": 5}]
+    (row,) = read({"prompt": ASKED, column: rated})
+    assert (row.label, row.margin) == (0.0, 3.0)
+
+
+def test_ratings_that_no_setting_names_are_named_and_ranks_may_not_contradict_scores() -> None:
+    reading = Reading(settings())
+    rated = [{"response": FIRST, "score": 2, "model": "m"}, {"response": SECOND, "score": 5}]
+    (row,) = rows_of_record(("pool.jsonl:1", {"prompt": ASKED, "completions": rated}), reading)
+    assert math.isnan(row.label)
+    assert list(reading.noted) == [
+        "'score' of a response looks like a rating and is not read (pool.rating can name it)"
+    ]
+    listed = {"prompt": ASKED, "responses": [FIRST, SECOND], "scores": [2, 5]}
+    assert read(listed | {"ranks": [2, 1]})[0].label == 0.0
+    with pytest.raises(DataError, match="ranks 1 and 2 of responses 0 and 1 contradict their scores 2 and 5"):
+        read(listed | {"ranks": [1, 2]})
