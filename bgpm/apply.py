@@ -25,6 +25,7 @@ from bgpm.data.readers import (
     Reading,
     after_prompt,
     is_blank,
+    pair_numbers,
     repeat_their_prompts,
     response_numbers,
     texts_of_record,
@@ -50,12 +51,14 @@ class Entry:
         columns: As the file has them.
         choice: Prompt and responses; of a pair the first is response_a, or chosen.
         prompt, responses: Their turns, with the messages as they came.
+        numbers: Of a pair those that ``pair_columns`` names; () for rows of more responses.
     """
 
     columns: dict[str, Any]
     choice: ResponseSet
     prompt: tuple[Turn, ...]
     responses: tuple[tuple[Turn, ...], ...]
+    numbers: tuple[float, ...] = ()
 
     @property
     def chat(self) -> bool:
@@ -118,6 +121,7 @@ def _common(parser: argparse.ArgumentParser, rows: str, *, pool: bool = False) -
             "response-columns",
             "{reward: [reward_a, reward_b]}; default: of `pool` in params.yaml, if the model reads them",
         ),
+        ("pair-columns", "{gpt4: {column: gpt4_says, coding: probability}}; default: of `pool`; read by `bgpm score`"),
         ("ignore-keys", "[name, metadata]"),
         ("labels", "{a: [L], b: [R]}; read and checked only: nothing here looks at labels"),
     ):
@@ -139,7 +143,10 @@ def score(given: argparse.Namespace) -> None:
     model = PreferenceModel.load(given.model, given.seed, given.root)
     found = model.embed_all([entry.choice for entry in entries])
     response_a, response_b = np.array(found.rows, np.int64).reshape(-1, 2).T
-    result = model.compare(found.features, Pairs(response_a, response_b, found.prompt))
+    numbers = None
+    if model.numbers_of_pairs:
+        numbers = np.nan_to_num(np.array([entry.numbers for entry in entries]))
+    result = model.compare(found.features, Pairs(response_a, response_b, found.prompt, numbers))
     _write(
         given.out,
         (
@@ -266,7 +273,7 @@ def _settings(given: argparse.Namespace, block: PoolColumns | None) -> SourceSet
         ConfigError: If an option is not YAML or not what it has to be; names it.
     """
     said: dict[str, Any] = {"path": str(given.file)}
-    for name in ("columns", "response_columns", "ignore_keys", "labels"):
+    for name in ("columns", "response_columns", "pair_columns", "ignore_keys", "labels"):
         text = getattr(given, name)
         if text is not None:
             try:
@@ -276,6 +283,8 @@ def _settings(given: argparse.Namespace, block: PoolColumns | None) -> SourceSet
     if block and "response_columns" not in said:
         known = setting(read_params(given.root / "params.yaml"), "pool").get("response_columns", {})
         said["response_columns"] = {name: known[name] for name in block.use if name in known}
+    if given.model is not None and "pair_columns" not in said and (given.root / "params.yaml").is_file():
+        said["pair_columns"] = setting(read_params(given.root / "params.yaml"), "pool").get("pair_columns", {})
     return parse(SourceSettings, said, "", "options")
 
 
@@ -300,7 +309,13 @@ def _entry(record: Record, reading: Reading) -> Entry:
     numbers = response_numbers(record, len(texts.responses), reading.settings)
     named = {name: [row[n] for row in numbers] for n, name in enumerate(reading.settings.response_columns)}
     choice = ResponseSet(texts.messages, tuple(map(response_text, texts.responses)), place, named)
-    return Entry(columns, choice, texts.prompt, texts.responses)
+    of_pair = ()
+    if len(texts.responses) == 2:
+        of_pair = pair_numbers(record, 2, reading.settings)
+        for name, value in zip(reading.settings.pair_columns, of_pair, strict=True):
+            if math.isnan(value):
+                reading.note(f"pair without a number of pair_columns.{name}, taken as 0", place)
+    return Entry(columns, choice, texts.prompt, texts.responses, of_pair)
 
 
 def _without_prompt(entry: Entry) -> Entry:

@@ -142,6 +142,7 @@ def check(raw: Mapping[str, Any]) -> Params:
     if len(set(params.seeds)) != len(params.seeds):
         raise ConfigError(f"params.yaml: seeds: every seed must differ, got {params.seeds}")
     _check_features(params)
+    _check_pair_columns(params, built["model"])
     model, posterior, oracle = built["model"], built["posterior"], built["oracle"]
     assert isinstance(model, Model)
     assert isinstance(posterior, Posterior)
@@ -193,6 +194,26 @@ def _check_features(params: Params) -> None:
             f"params.yaml: features.blocks: {given[0]} has numbers from elsewhere, and training.mode: "
             f"{params.training.mode} learns from texts alone; set training.mode: frozen, or take {given[0]} out"
         )
+
+
+def _check_pair_columns(params: Params, model: Component) -> None:
+    """Refuse numbers of pairs that the benchmark alone has, or that the model cannot read."""
+    if strange := sorted(params.benchmark.pair_columns.keys() - params.pool.pair_columns.keys()):
+        raise ConfigError(
+            f"params.yaml: benchmark.pair_columns: {strange[0]!r} is none of pool.pair_columns, and a model learns "
+            "from the pool; name it there too, or leave it out"
+        )
+    assert isinstance(model, Model)
+    linear = model.contains_bt and not model.cyclic_blocks
+    for key, given, wanted, fits in (
+        ("model", params.model, "bt", linear),
+        ("training.mode", params.training.mode, "frozen", params.training.mode == "frozen"),
+    ):
+        if params.pool.pair_columns and not fits:
+            raise ConfigError(
+                f"params.yaml: {key}: {given} cannot read pool.pair_columns "
+                f"({', '.join(params.pool.pair_columns)}); set {key}: {wanted}, or take them out"
+            )
 
 
 def _check_goal(params: Params, oracle: Oracle) -> None:

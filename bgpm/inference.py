@@ -242,8 +242,13 @@ class PreferenceModel(ModelHubMixin):
         reads_prompt = bool(getattr(fitted.model, "prompt_gates", False))
         facts = hub.facts_of(model, seed, root)
         found = cls(fitted, backbone, reduction, reads_prompt, base, trained.is_dir(), facts)
-        found._check(model, seed, fitted.in_features, root)
+        found._check(model, seed, len(setting(params, "pool").get("pair_columns", {})), root)
         return found
+
+    @property
+    def numbers_of_pairs(self) -> int:
+        """How many numbers of each pair (``pool.pair_columns``) the head reads beside the features of its responses."""
+        return self.fitted.in_features - self.reduction.dim
 
     def embed(self, prompt: Prompt, responses: Sequence[str], columns: ResponseColumns = NO_COLUMNS) -> Features:
         """Features of responses in the context of their prompt, float32 [K, p].
@@ -291,7 +296,12 @@ class PreferenceModel(ModelHubMixin):
         return Embedded(Features(responses, of_prompts), rows, np.array(asked, np.int64))
 
     def compare(self, features: Features, pairs: Pairs) -> Matrix:
-        """Mean, variance and probability of any pairs of embedded responses, [N] each; equal responses tie exactly."""
+        """Mean, variance and probability of any pairs of embedded responses, [N] each; equal responses tie exactly.
+
+        A model that reads numbers of pairs takes 0, no opinion, where these have none.
+        """
+        if self.numbers_of_pairs and pairs.numbers is None:
+            pairs = replace(pairs, numbers=np.zeros((len(pairs), self.numbers_of_pairs)))
         moments = self.fitted.moments(features, pairs)
         probability = F.expected_probability(moments.mean, moments.variance, moments.tau)
         values = moments.mean / moments.tau, moments.variance / moments.tau**2, probability
@@ -387,8 +397,8 @@ class PreferenceModel(ModelHubMixin):
             parts.append(self.reduction(states, [text for *_, text, _ in chunk], asked, own))
         return np.concatenate(parts)
 
-    def _check(self, model: Path, seed: int, in_features: int, root: Path) -> None:
-        """Refuse a model, a map and a backbone that are not of one run."""
+    def _check(self, model: Path, seed: int, of_pairs: int, root: Path) -> None:
+        """Refuse a model, a map and a backbone that are not of one run, and other numbers of pairs than so many."""
         fix = "set params.yaml back to what it was trained with, or run `dvc repro`"
         if "states" in self.reduction.parts:
             block, arrays = self.reduction.states
@@ -403,10 +413,11 @@ class PreferenceModel(ModelHubMixin):
                 f"{model}: the map to its features has blocks that features of params.yaml do not name "
                 f"({', '.join(strangers)}); {fix}"
             )
-        if self.reduction.dim != in_features:
+        if self.numbers_of_pairs != of_pairs:
+            beside = f", and pool.pair_columns {of_pairs} more" if of_pairs else ""
             raise StateError(
-                f"{model}: seed {seed} reads {in_features} features and the map to them gives {self.reduction.dim}: "
-                f"they are not of one run; {fix}"
+                f"{model}: seed {seed} reads {self.fitted.in_features} features and the map to them gives "
+                f"{self.reduction.dim}{beside}: they are not of one run; {fix}"
             )
         noted = root / EMBEDDINGS / "pool" / "summary.json"
         if not self.trained and noted.is_file():

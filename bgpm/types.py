@@ -1,6 +1,6 @@
 """Data types that all packages share, as frozen dataclasses of arrays.
 
-Shapes: R responses, Q prompts, N pairs, p features. Arrays on disk and at the
+Shapes: R responses, Q prompts, N pairs, p features, m numbers of a pair. Arrays on disk and at the
 borders between families are numpy; inside the maths they are torch tensors in float64. This module
 imports numpy only, so that a stage without maths starts at once.
 """
@@ -35,11 +35,19 @@ class Pairs:
         response_a, response_b: int64 [N], rows of the response table. Which response is first was decided by a
             seeded shuffle when the pool was made and carries no information.
         prompt: int64 [N], rows of the prompt table.
+        numbers: float64 [N, m], of each pair, positive where they favour response_a, 0 where they say nothing; or None.
+            Features that are no difference of its responses' features, such as a judge's verdicts: a swap changes
+            their sign.
+
+    Raises:
+        ShapeError: If the vectors are not of one length, or numbers are not one row a pair.
+        NumericsError: If a number of a pair is not finite.
     """
 
     response_a: np.ndarray
     response_b: np.ndarray
     prompt: np.ndarray
+    numbers: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if not self.response_a.shape == self.response_b.shape == self.prompt.shape or self.response_a.ndim != 1:
@@ -47,17 +55,33 @@ class Pairs:
                 "pairs need three vectors of one length, "
                 f"got {self.response_a.shape}, {self.response_b.shape}, {self.prompt.shape}"
             )
+        if self.numbers is not None:
+            if self.numbers.ndim != 2 or len(self.numbers) != len(self):
+                raise ShapeError(
+                    f"numbers of {len(self)} pairs: expected one row for each, got shape {self.numbers.shape}"
+                )
+            if not np.isfinite(self.numbers).all():
+                row = int(np.flatnonzero(~np.isfinite(self.numbers).all(1))[0])
+                raise NumericsError(f"numbers of pair {row}: expected finite numbers; 0 says nothing")
 
     def __len__(self) -> int:
         return len(self.response_a)
 
     def take(self, rows: np.ndarray) -> Pairs:
         """The pairs at these rows (or where a boolean mask holds), in that order."""
-        return Pairs(self.response_a[rows], self.response_b[rows], self.prompt[rows])
+        numbers = None if self.numbers is None else self.numbers[rows]
+        return Pairs(self.response_a[rows], self.response_b[rows], self.prompt[rows], numbers)
 
     def swapped(self) -> Pairs:
         """The same pairs with the responses in the other order."""
-        return Pairs(self.response_b, self.response_a, self.prompt)
+        return Pairs(self.response_b, self.response_a, self.prompt, None if self.numbers is None else -self.numbers)
+
+    def turned(self, flipped: np.ndarray) -> Pairs:
+        """The same pairs, those where a boolean mask [N] holds with the responses in the other order."""
+        response_a = np.where(flipped, self.response_b, self.response_a)
+        response_b = np.where(flipped, self.response_a, self.response_b)
+        numbers = None if self.numbers is None else np.where(flipped[:, None], -self.numbers, self.numbers)
+        return Pairs(response_a, response_b, self.prompt, numbers)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import logging
 
 import numpy as np
 
+from bgpm.data.feature_blocks import read_pair_numbers
 from bgpm.data.sheets import csv_rows, csv_text
 from bgpm.data.tables import as_pairs, concatenate, read_table, where, write_table
 from bgpm.evaluation.benchmark import published_results
@@ -66,7 +67,8 @@ def main(arm: str, k: str = "0") -> None:
         else:
             log.warning("%s, round %d: no held-out labels yet: run `bgpm annotate --heldout`", arm, number)
         if audits is not None:  # offline has acquired the whole pool
-            pool = Pool(table, heldout.features)
+            numbers = read_pair_numbers(features_dir(here / "model", seed, "pool"))
+            pool = Pool(table, heldout.features, numbers)
             own = label_pool(model, pool, mine, where(audits, audits["seed"] == seed))
             whole.append(
                 {"seed": np.full(len(own.pair), seed), "pair_id": pool.table["pair_id"][own.pair], **vars(own)}

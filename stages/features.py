@@ -7,7 +7,8 @@ from hashlib import sha256
 
 import numpy as np
 
-from bgpm.data.feature_blocks import write_blocks
+from bgpm.data.feature_blocks import write_blocks, write_pair_numbers
+from bgpm.data.pair_columns import read_pair_columns
 from bgpm.data.response_columns import read_numbers
 from bgpm.data.tables import iterate_table, read_array, read_table, read_table_rows
 from bgpm.features import FeatureSettings
@@ -42,6 +43,9 @@ def main() -> None:
                 chunks = texts(which, name, reduction.chunk(states), numbers[which])
                 np.save(folder / f"{name}.npy", reduction.write(states, chunks))
             write_blocks(folder, reduction.blocks)
+            pairs = len(read_table(DATA / which / "pairs.parquet", ["prompt"])["prompt"])
+            found = read_pair_columns(COLUMNS / "pool-pairs.parquet", COLUMNS / f"{which}-pairs.parquet", pairs)
+            write_pair_numbers(folder, found)
             if which == "pool":
                 reduction.save(folder / "reduction.safetensors")
     # Only a trained backbone reads the benchmark's texts while it trains: another benchmark is to re-run that, and no

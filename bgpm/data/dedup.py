@@ -133,6 +133,7 @@ def _merged(group: Sequence[tuple[bool, Row]], dropped: Tally, contradicting: Ta
     turned, kept = min(group, key=lambda item: _order(item[1]))
     labels = [row.label if t == turned else 1.0 - row.label for t, row in group if not math.isnan(row.label)]
     margins = [row.margin for _, row in group if not math.isnan(row.margin)]
+    numbers = [row.numbers if t == turned else tuple(-value for value in row.numbers) for t, row in group]
     if len(set(labels)) > 1:
         contradicting.note(kept.place)
         margins = []
@@ -140,7 +141,13 @@ def _merged(group: Sequence[tuple[bool, Row]], dropped: Tally, contradicting: Ta
         kept,
         label=math.fsum(labels) / len(labels) if labels else math.nan,
         margin=math.fsum(margins) / len(margins) if margins else math.nan,
+        numbers=tuple(map(_mean_of_known, zip(*numbers, strict=True))),
     )
+
+
+def _mean_of_known(values: Sequence[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return math.fsum(known) / len(known) if known else math.nan
 
 
 def _order(row: Row) -> tuple[object, ...]:

@@ -31,6 +31,7 @@ from bgpm.data.dedup import (
     pair_key,
     prompt_fingerprint,
 )
+from bgpm.data.pair_columns import pair_columns_table, refuse_label_copies
 from bgpm.data.readers import Reading, is_corpus, read_rows
 from bgpm.data.response_columns import columns_table, counts, refuse_labels_in_disguise
 from bgpm.data.schema import BenchmarkSettings, PoolSettings, Row, as_json, as_text
@@ -50,7 +51,8 @@ class Prepared:
         pool, benchmark: Tables ``prompts``, ``responses`` and ``pairs`` of `bgpm.data.tables`; pairs have
             one more column, ``key``: a name of the pair that does not depend on the order of its responses. A benchmark
             whose items are scored whole has a table ``items`` too.
-        columns: Numbers of responses, of `bgpm.data.response_columns`, of the pool and the benchmark.
+        columns: Numbers of responses, of `bgpm.data.response_columns`, of the pool and the benchmark, and of their
+            pairs under ``pool-pairs`` and ``benchmark-pairs``, of `bgpm.data.pair_columns`.
         truth: Labels by split (``pool``, ``heldout``, ``benchmark``): pair_id, label, margin.
         summary, benchmark_summary: Counts, for summary.json beside the tables.
     """
@@ -91,6 +93,7 @@ def prepare(
     _check_ids(rows)
     told = rows
     refuse_labels_in_disguise(rows, list(pool.response_columns))
+    refuse_label_copies(rows, list(pool.pair_columns))
     split = split_prompts(rows, pool.heldout, pool.seed)
     dropped = {reason: Tally() for reason in ("identical responses", "duplicate", "benchmark prompt", "over the limit")}
     contradicting = Tally()
@@ -123,9 +126,17 @@ def prepare(
     if benchmark and bench_rows:
         ids = bench_tables["responses"]["response_id"]
         columns["benchmark"] = columns_table(ids, bench_rows, list(benchmark.response_columns))
+    for name, made, settings in (("pool", tables, pool), ("benchmark", bench_tables, benchmark)):
+        if settings and settings.pair_columns and made:
+            named = list(settings.pair_columns)
+            columns[f"{name}-pairs"] = pair_columns_table(
+                **made.pop("pair_columns"), names=named, source=_source(settings)
+            )
     for name, described in (("pool", summary), ("benchmark", bench_summary)):
         if counted := counts(columns.get(name, {})):
             described["response columns"] = counted
+        if counted := counts(columns.get(f"{name}-pairs", {})):
+            described["pair columns"] = counted
     return Prepared(tables, bench_tables, columns, truth | bench_truth, summary, bench_summary)
 
 
@@ -305,7 +316,7 @@ def _fill(heldout: Table, answered: Mapping[str, float], source: str) -> None:
 
 
 def _tables(rows: Sequence[Row], splits: Sequence[str], seed: int) -> tuple[dict[str, Table], dict[str, Table]]:
-    """Tables of prompts, responses and pairs, and labels by split.
+    """Tables of prompts, responses and pairs, of pairs' numbers where rows have any, and labels by split.
 
     Everything is sorted by hashes of the texts: the order of a file's rows leaves no trace.
     """
@@ -319,6 +330,7 @@ def _tables(rows: Sequence[Row], splits: Sequence[str], seed: int) -> tuple[dict
         name: [] for name in ("pair_id", "prompt", "response_a", "response_b", "section", "subset", "split", "key")
     }
     labels: dict[str, dict[str, list[Any]]] = {}
+    numbers: list[tuple[float, ...]] = []
     row_of: dict[str, int] = {}
 
     def respond(n: int, text: str) -> int:
@@ -333,7 +345,9 @@ def _tables(rows: Sequence[Row], splits: Sequence[str], seed: int) -> tuple[dict
         if not prompts["prompt_id"] or prompts["prompt_id"][-1] != prompt_ids[n]:
             _append(prompts, (prompt_ids[n], as_text(row.prompt), messages[n], row.section, splits[n]))
         response_a, response_b = sorted((row.a, row.b), reverse=swap(seed, keys[n]))
-        label = row.label if response_a == row.a else 1.0 - row.label
+        given = response_a == row.a
+        label = row.label if given else 1.0 - row.label
+        numbers.append(row.numbers if given else tuple(-value for value in row.numbers))
         if splits[n] == "benchmark":
             pair_id = row.id or digest(row.subset, messages[n], response_a, response_b)
         elif row.id:
@@ -352,7 +366,10 @@ def _tables(rows: Sequence[Row], splits: Sequence[str], seed: int) -> tuple[dict
             item = rows[n].item
             assert item is not None  # a benchmark is of one kind
             _append(tables["items"], (pair_id, item.rule, item.name, item.cell))
-    return {name: _columns(t) for name, t in tables.items()}, {name: _columns(t) for name, t in labels.items()}
+    made = {name: _columns(t) for name, t in tables.items()}
+    if any(numbers):
+        made["pair_columns"] = {"pair_id": made["pairs"]["pair_id"], "numbers": np.array(numbers)}
+    return made, {name: _columns(t) for name, t in labels.items()}
 
 
 def _append(table: Mapping[str, list[Any]], values: Sequence[Any]) -> None:

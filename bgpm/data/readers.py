@@ -43,7 +43,7 @@ from bgpm.data.corpus import as_rows, read_annotators, read_corpus, split_corpus
 from bgpm.data.dedup import Tally
 from bgpm.data.files import Limits, Record, hub_records, records
 from bgpm.data.layouts import Layout, layout_of
-from bgpm.data.schema import BenchmarkSettings, Message, PoolSettings, Row, SourceSettings
+from bgpm.data.schema import BenchmarkSettings, Message, PairColumn, PoolSettings, Row, SourceSettings
 from bgpm.errors import ConfigError, DataError, LabelCodingError
 
 # What files call the winner, lower case: the first, the second, neither.
@@ -229,12 +229,13 @@ def rows_of_record(record: Record, reading: Reading | None = None) -> Iterator[R
     worth = _worths(columns, place, reading) if _is_list(columns) else [_worth(columns, layout, place, reading)]
     responses = [response_text(turns) for turns in texts.responses]
     numbers = response_numbers(record, len(responses), reading.settings)
+    of_pair = pair_numbers(record, len(responses), reading.settings)
     pairs = list(itertools.combinations(range(len(responses)), 2))
     if not pairs:
         raise DataError(f"{place}: one response only: expected two or more to compare")
     for (i, j), (label, margin) in zip(pairs, worth, strict=True):
         name = f"{id}/{i}-{j}" if id and _is_list(columns) else id
-        common |= {"numbers_a": numbers[i], "numbers_b": numbers[j]}
+        common |= {"numbers_a": numbers[i], "numbers_b": numbers[j], "numbers": of_pair}
         row = encodable(Row(texts.messages, responses[i], responses[j], label, margin, id=name, **common))
         if _kept(row, reading):
             yield row
@@ -779,20 +780,54 @@ def response_numbers(record: Record, count: int, settings: SourceSettings) -> li
     return [tuple(numbers) for numbers in found]
 
 
+def pair_numbers(record: Record, count: int, settings: SourceSettings) -> tuple[float, ...]:
+    """The numbers of a pair that ``pair_columns`` names, in [-1, 1], NaN where a cell is empty or not there.
+
+    Args:
+        record: A row as its file has it.
+        count: Responses of the row.
+
+    Raises:
+        ConfigError: If a column says which response is better: it may have made the label.
+        DataError: Naming the place, for a row of more than two responses, or a cell outside its column's coding.
+    """
+    place, columns = record
+    if settings.pair_columns:
+        _refuse_judging(tuple(columns), settings)
+    if settings.pair_columns and count != 2:
+        raise DataError(
+            f"{place}: {count} responses, and pair_columns.{next(iter(settings.pair_columns))} has one number of a "
+            "pair: write each pair in a row of its own, or take pair_columns out"
+        )
+    return tuple(_signed(columns.get(each.column), each, place) for each in settings.pair_columns.values())
+
+
+def _signed(value: Any, of: PairColumn, place: str) -> float:
+    """A cell of a pair column as a number in [-1, 1], positive where it favours the first response."""
+    if of.coding == "words":
+        return 2 * _worded(value, of.words, place, of.column, "its words") - 1
+    number, low = _number(value, place, of.column), -1 if of.coding == "signed" else 0
+    if number < low or number > 1:
+        raise DataError(f"{place}: {of.column}: expected coding {of.coding}, in [{low}, 1], got {show(value)}")
+    return number if of.coding == "signed" else 2 * number - 1
+
+
 def _refuse_judging(columns: tuple[str, ...], settings: SourceSettings) -> None:
-    """ConfigError if ``response_columns`` names a column that may have made the label or the margin."""
+    """ConfigError if a column of numbers that are to be features may have made the label or the margin."""
     named = _numbered(settings)
     if telling := sorted(named & judging_columns(columns, settings)) if named else []:
+        where = "pair" if any(each.column == telling[0] for each in settings.pair_columns.values()) else "response"
         raise ConfigError(
-            f"response_columns: {settings.path}: column {telling[0]!r} says, by its name or by how the file is read, "
+            f"{where}_columns: {settings.path}: column {telling[0]!r} says, by its name or by how the file is read, "
             "which response is better, so a label may be made of it; leave it out, or rename it if no label is"
         )
 
 
 def _numbered(settings: SourceSettings) -> set[str]:
-    """Columns that ``response_columns`` names."""
+    """Columns that ``response_columns`` and ``pair_columns`` name."""
     given = settings.response_columns.values()
-    return {column for theirs in given for column in ([theirs] if isinstance(theirs, str) else theirs)}
+    of_responses = {column for theirs in given for column in ([theirs] if isinstance(theirs, str) else theirs)}
+    return of_responses | {each.column for each in settings.pair_columns.values()}
 
 
 def _kept(row: Row, reading: Reading) -> bool:
@@ -847,7 +882,9 @@ def _label(value: Any, place: str) -> float:
     return label
 
 
-def _worded(value: Any, words: Mapping[Any, Sequence[Any]], place: str) -> float:
+def _worded(
+    value: Any, words: Mapping[Any, Sequence[Any]], place: str, column: str = "label", listed_in: str = "pool.labels"
+) -> float:
     """A label by the words of the settings; NaN where there is none."""
     if value is None or value != value or value == "":
         return math.nan
@@ -855,7 +892,7 @@ def _worded(value: Any, words: Mapping[Any, Sequence[Any]], place: str) -> float
     known = {_word(word): of[side] for side, listed in words.items() for word in listed}
     if _word(value) not in known:
         raise LabelCodingError(
-            f"{place}: label {show(value)} is none of pool.labels: {', '.join(map(repr, known))}; list it there"
+            f"{place}: {column} {show(value)} is none of {listed_in}: {', '.join(map(repr, known))}; list it there"
         )
     return known[_word(value)]
 

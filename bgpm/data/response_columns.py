@@ -130,9 +130,11 @@ def check_numbers(numbers: np.ndarray, names: Sequence[str], place: str, rows: S
 
 
 def counts(table: Mapping[str, np.ndarray]) -> dict[str, dict[str, int]]:
-    """How many responses there are and how many lack a number, by column."""
+    """How many responses (or pairs) there are and how many lack a number, by column."""
+    whose = {"response_id": "responses", "pair_id": "pairs"}
+    of = next((many for name, many in whose.items() if name in table), "")
     return {
-        name: {"responses": len(column), "missing": int(np.isnan(column).sum())}
+        name: {of: len(column), "missing": int(np.isnan(column).sum())}
         for name, column in table.items()
-        if name != "response_id"
+        if name not in whose
     }

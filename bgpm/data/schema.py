@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bgpm.registry import Settings
 
@@ -25,7 +25,32 @@ ColumnName = Annotated[str, Field(pattern=r"^[A-Za-z]\w*$")]  # of a table and i
 # Columns of a file with a number of each response, by a name of the user's own: two of a pair, or one that lists K.
 NumberColumns = dict[ColumnName, str | Annotated[list[str], Field(min_length=2, max_length=2)]]
 
+# What the words of a label mean: of the first response, of the second, of a tie.
+LabelWords = dict[Literal["a", "b", "tie"], list[str | bool | int | float]]
+
 _SPEAKERS = {"user": "Human", "assistant": "Assistant", "system": "System"}
+
+
+class PairColumn(Settings):
+    """A column of a file with a number of each pair, such as a judge's verdict.
+
+    Attributes:
+        column: Its name.
+        coding: ``signed``, in [-1, 1] and positive where it favours the first response; ``probability``, in [0, 1],
+            that the first response is better; ``words``, those of ``words``. Given and never guessed: a column of 0
+            and 1 may be either of the first two.
+        words: What they mean, as in ``labels``.
+    """
+
+    column: str
+    coding: Literal["signed", "probability", "words"]
+    words: LabelWords = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _words_are_listed(self) -> PairColumn:
+        if (self.coding == "words") != bool(self.words):
+            raise ValueError("coding: words needs words: {a: [...], b: [...], tie: [...]}, and no other coding has any")
+        return self
 
 
 class SourceSettings(Settings):
@@ -42,6 +67,8 @@ class SourceSettings(Settings):
         response_columns: Numbers that the file has of each response, such as a reward model's scores, by a name of
             your own: ``{reward: [score_of_a, score_of_b]}``, or ``{reward: scores}`` where a cell lists those of K
             responses.
+        pair_columns: Numbers that the file has of each pair, such as a judge's verdict, by a name of your own:
+            ``{gpt4: {column: gpt4_says, coding: probability}}``.
         labels: What the label's words mean: ``{a: [...], b: [...], tie: [...]}``, a being the first response.
         ignore_keys: Keys of messages that may be left out, though they say something.
         rating: Which value of each of UltraFeedback's ``completions`` decides; dots lead inwards.
@@ -60,7 +87,8 @@ class SourceSettings(Settings):
     split: str = "train"
     columns: dict[Column, str] = Field(default_factory=dict)
     response_columns: NumberColumns = Field(default_factory=dict)
-    labels: dict[Literal["a", "b", "tie"], list[str | bool | int | float]] = Field(default_factory=dict)
+    pair_columns: dict[ColumnName, PairColumn] = Field(default_factory=dict)
+    labels: LabelWords = Field(default_factory=dict)
     ignore_keys: list[str] = Field(default_factory=list)
     rating: str = "overall_score"
     blank: Literal["keep", "drop", "refuse"] = "keep"
@@ -128,6 +156,7 @@ class Row:
         item: What a benchmark scores this pair as part of, or None.
         numbers_a, numbers_b: Of each response the numbers that ``response_columns`` names, in that order, NaN where the
             file has none; () where nothing was read.
+        numbers: Of the pair those that ``pair_columns`` names, in [-1, 1], positive where they favour ``a``; likewise.
     """
 
     prompt: tuple[Message, ...]
@@ -143,6 +172,7 @@ class Row:
     item: Item | None = None
     numbers_a: tuple[float, ...] = ()
     numbers_b: tuple[float, ...] = ()
+    numbers: tuple[float, ...] = ()
 
 
 def transcript(messages: Sequence[Message]) -> str:

@@ -187,12 +187,14 @@ def fit_amortized(
     """Train both networks by AdamW on minibatches of the labels.
 
     Raises:
-        ConfigError: If the model has no free embeddings, or labels have weights.
+        ConfigError: If the model has no free embeddings, labels have weights, or pairs have numbers.
         NumericsError: If training diverges.
     """
     settings.check(model)
     if data.weight is not None:
         raise ConfigError("posterior: amortized counts every label once: give labels no weight, or use laplace")
+    if data.pairs.numbers is not None:
+        raise ConfigError("posterior: amortized reads no numbers of pairs: use laplace, or take pool.pair_columns out")
     generator = torch.Generator().manual_seed(seed)
     module = model.build(features.dim, generator=generator)
     log_variance = LogVariance(features.dim, len(module.weight), generator=generator)

@@ -17,7 +17,16 @@ from bgpm.fitting.lbfgs import OnData
 from bgpm.fitting.map import EffectFit, MapFit, fit_map, score
 from bgpm.fitting.newton import gauss_newton
 from bgpm.fitting.off_blocks import OffBlocks, off_blocks
-from bgpm.fitting.tensors import LabelledTensors, each_chunk, each_pair, in_row_order, labelled, pair_features
+from bgpm.fitting.tensors import (
+    LabelledTensors,
+    blocks_of,
+    each_chunk,
+    each_pair,
+    in_row_order,
+    labelled,
+    pair_features,
+    width,
+)
 from bgpm.functional.kernel import FullPosterior, WeightPosterior
 from bgpm.models import Model
 from bgpm.networks import Design, ScoreModule
@@ -203,17 +212,18 @@ def fit_point(
     settings: MapSettings, model: Model, features: Features, data: Comparisons, *, seed: int
 ) -> GaussianModel:
     """The maximum a posteriori, without uncertainty."""
-    fit = fit_map(settings, model, labelled_for(settings, model, features, data), blocks=features.blocks, seed=seed)
+    seen = labelled_for(settings, model, features, data)
+    fit = fit_map(settings, model, seen, blocks=blocks_of(features, data.pairs), seed=seed)
     effects = None
     if fit.effects is not None:
         effects = ResponseEffects.known(features, fit.effects.incidence, fit.effects.mean, fit.effects.variance)
-    return _model(settings, model, features, fit, None, None, fit.summary, effects)
+    return _model(settings, model, width(features, data.pairs), fit, None, None, fit.summary, effects)
 
 
 def fit_laplace(settings: Laplace, model: Model, features: Features, data: Comparisons, *, seed: int) -> GaussianModel:
     """The maximum a posteriori with a Gaussian of the likelihood's curvature around it."""
     seen = labelled_for(settings, model, features, data)
-    fit = fit_map(settings, model, seen, blocks=features.blocks, seed=seed)
+    fit = fit_map(settings, model, seen, blocks=blocks_of(features, data.pairs), seed=seed)
     with torch.no_grad():
         design = fit.module.design(seen.response_a, seen.response_b, seen.prompt)
     at = score(fit.module, seen)
@@ -230,7 +240,8 @@ def fit_laplace(settings: Laplace, model: Model, features: Features, data: Compa
     if fit.blocks_off and settings.off_variance:
         generator = torch.Generator().manual_seed(seed)
         off = off_blocks(seen, curvature, settings.off_variance, generator=generator)
-    return _model(settings, model, features, fit, weights, off, {**fit.summary, "structure": form}, effects)
+    summary = {**fit.summary, "structure": form}
+    return _model(settings, model, width(features, data.pairs), fit, weights, off, summary, effects)
 
 
 def _posterior_of(
@@ -253,7 +264,7 @@ def _posterior_of(
 def _model(
     settings: MapSettings,
     model: Model,
-    features: Features,
+    in_features: int,
     fit: MapFit,
     weights: WeightPosterior | None,
     off: OffBlocks | None,
@@ -261,9 +272,15 @@ def _model(
     effects: ResponseEffects | None,
 ) -> GaussianModel:
     kind, tau, error_rate = settings.kind, fit.tau, fit.loss.error_rate
-    return GaussianModel(kind, model, fit.module, features.dim, tau, error_rate, weights, off, summary, effects)
+    return GaussianModel(kind, model, fit.module, in_features, tau, error_rate, weights, off, summary, effects)
 
 
 def labelled_for(settings: MapSettings, model: Model, features: Features, data: Comparisons) -> LabelledTensors:
-    """Labelled pairs with what this model and these settings read."""
+    """Labelled pairs with what this model and these settings read; ConfigError if pairs have numbers of their own and
+    the model cannot read them."""
+    if data.pairs.numbers is not None and (model.cyclic_blocks or not model.contains_bt):
+        raise ConfigError(
+            f"numbers of pairs are read by Bradley-Terry only, got model {model.kind}; set model: bt, or take "
+            "pool.pair_columns out"
+        )
     return labelled(features, data, prompts=getattr(model, "prompt_gates", False), margins=settings.margin)

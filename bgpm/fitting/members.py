@@ -21,7 +21,7 @@ from bgpm.fitting.lbfgs import OnData, minimise
 from bgpm.fitting.map import MapFit, PairLoss, fit_map
 from bgpm.fitting.mixed import MixedProblem
 from bgpm.fitting.newton import LinearProblem
-from bgpm.fitting.tensors import LabelledTensors, each_pair
+from bgpm.fitting.tensors import LabelledTensors, blocks_of, each_pair, width
 from bgpm.models import Model
 from bgpm.networks import ScoreModule
 from bgpm.types import Comparisons, Features, PairKernel, Pairs, ScoreMoments
@@ -161,7 +161,7 @@ def fit_ensemble(
 ) -> EnsembleModel:
     """One fit decides on priors and blocks; every member then has labels and prior of its own."""
     seen = labelled_for(settings, model, features, data)
-    fit = fit_map(settings, model, seen, blocks=features.blocks, seed=seed)
+    fit = fit_map(settings, model, seen, blocks=blocks_of(features, data.pairs), seed=seed)
     generator = torch.Generator().manual_seed(seed)
     _, group = np.unique(seen.group, return_inverse=True)
     if fit.effects is not None:  # labels of one prompt are independent given its effects, and weighed one by one
@@ -182,7 +182,8 @@ def fit_ensemble(
         incidence = fit.effects.incidence
         effects = ResponseEffects.known(features, incidence, torch.stack(by_member).mean(0), fit.effects.variance)
         effects, deviations = effects.settled(), torch.stack(by_member)
-    return EnsembleModel(model, modules, features.dim, fit.tau, fit.loss.error_rate, summary, effects, deviations)
+    given, error_rate = width(features, data.pairs), fit.loss.error_rate
+    return EnsembleModel(model, modules, given, fit.tau, error_rate, summary, effects, deviations)
 
 
 def _mixed_member(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bgpm.errors import DataError, NumericsError, ShapeError
-from bgpm.types import Comparisons, Features, Pairs
+from bgpm.types import Comparisons, FeatureBlock, Features, Pairs
 
 CHUNK = 4096  # pairs at a time: bounds memory, and is small enough for the gradient of a chunk to stay in cache
 
@@ -79,7 +79,7 @@ def labelled(features: Features, data: Comparisons, *, prompts: bool, margins: b
             )
         margin = torch.from_numpy(np.asarray(data.margin, np.float64))
     flipped = data.pairs.response_a > data.pairs.response_b
-    pairs = _directed(data.pairs, flipped)
+    pairs = data.pairs.turned(flipped)
     response_a, response_b, prompt = _rows(features, pairs, prompts)
     label = np.where(flipped, 1.0 - data.label, data.label)
     weight = None
@@ -122,7 +122,7 @@ def each_chunk(
 ) -> tuple[Tensor, ...]:
     """`each_pair` for quantities that need to know which pairs they are of: those come first, then their features."""
     flipped = pairs.response_a > pairs.response_b
-    directed = _directed(pairs, flipped)
+    directed = pairs.turned(flipped)
     starts = range(0, max(len(pairs), 1), CHUNK)  # one empty chunk where there is no pair
     chunks = [directed.take(np.arange(at, min(at + CHUNK, len(pairs)))) for at in starts]
     parts = [of(chunk, *_rows(features, chunk, prompts)) for chunk in chunks]
@@ -134,12 +134,24 @@ def pair_features(features: Features, pairs: Pairs, *, prompts: bool) -> tuple[T
     """Features of all pairs in the direction of their rows, and the sign [N] that undoes the direction."""
     flipped = pairs.response_a > pairs.response_b
     sign = torch.from_numpy(np.where(flipped, -1.0, 1.0))
-    return *_rows(features, _directed(pairs, flipped), prompts), sign
+    return *_rows(features, pairs.turned(flipped), prompts), sign
 
 
 def in_row_order(pairs: Pairs) -> Pairs:
     """The pairs in the direction of their rows, as `pair_features` turns them."""
-    return _directed(pairs, pairs.response_a > pairs.response_b)
+    return pairs.turned(pairs.response_a > pairs.response_b)
+
+
+def width(features: Features, pairs: Pairs) -> int:
+    """How many numbers a model of these pairs reads of each side: features, and the pairs' own numbers."""
+    return features.dim + (0 if pairs.numbers is None else pairs.numbers.shape[1])
+
+
+def blocks_of(features: Features, pairs: Pairs) -> tuple[FeatureBlock, ...]:
+    """What those numbers are: the features' blocks, and one of the pairs' numbers; () where the features do not say."""
+    end = width(features, pairs)
+    numbers = (FeatureBlock("pair_columns", features.dim, end),) if features.blocks and end > features.dim else ()
+    return features.blocks + numbers
 
 
 def response_features(features: Features, rows: np.ndarray) -> Tensor:
@@ -167,19 +179,19 @@ def folds(group: np.ndarray, n: int, *, generator: np.random.Generator) -> list[
     return [(train, held) for train, held in zip(rest, rows, strict=True) if len(train) and len(held)]
 
 
-def _directed(pairs: Pairs, flipped: np.ndarray) -> Pairs:
-    return Pairs(
-        np.where(flipped, pairs.response_b, pairs.response_a),
-        np.where(flipped, pairs.response_a, pairs.response_b),
-        pairs.prompt,
-    )
-
-
 def _rows(features: Features, pairs: Pairs, prompts: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Features of both responses and of prompts.
+
+    A pair's own numbers z are split into z/2 beside the first response and -z/2 beside the second, exactly: whatever
+    is linear in the difference of the two then has [phi_a - phi_b, z] and needs to know no more.
+    """
     response_a, response_b = (
         response_features(features, pairs.response_a),
         response_features(features, pairs.response_b),
     )
+    if pairs.numbers is not None:
+        half = torch.from_numpy(pairs.numbers.astype(np.float64)) / 2
+        response_a, response_b = torch.cat([response_a, half], 1), torch.cat([response_b, -half], 1)
     return response_a, response_b, prompt_features(features, pairs.prompt) if prompts else None
 
 

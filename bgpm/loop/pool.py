@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from bgpm.data.feature_blocks import read_blocks
+from bgpm.data.feature_blocks import read_blocks, read_pair_numbers
 from bgpm.data.tables import Table, as_pairs, read_array, read_table
 from bgpm.evaluation.cyclic import Triples, find_triples
 from bgpm.evaluation.labelled_pairs import Split, read_split
@@ -23,12 +23,14 @@ class Pool:
     Attributes:
         table: Columns of ``pairs.parquet``.
         features: Features of the texts.
+        numbers: float64 [N, m], of each pair, of `bgpm.data.pair_columns`; None where there are none.
         pairs: The same pairs as index arrays.
         open: Rows whose pairs may be acquired, int64.
     """
 
     table: Table
     features: Features
+    numbers: np.ndarray | None = None
     pairs: Pairs = field(init=False)
     open: np.ndarray = field(init=False)
 
@@ -47,10 +49,11 @@ class Pool:
                 "key": np.array([f"{a}:{b}" for a, b in zip(low.tolist(), high.tolist(), strict=True)], object),
             },
             features,
+            pairs.numbers,
         )
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "pairs", as_pairs(self.table))
+        object.__setattr__(self, "pairs", replace(as_pairs(self.table), numbers=self.numbers))
         object.__setattr__(self, "open", np.flatnonzero(self.table["split"] == "pool"))
 
 
@@ -83,12 +86,18 @@ def read_features(folder: Path) -> Features:
 
 def read_pool(folder: Path, features: Path) -> Pool:
     """A pool as the stages `prepare` and `features` wrote it."""
-    return Pool(read_table(folder / "pairs.parquet"), read_features(features))
+    return Pool(read_table(folder / "pairs.parquet"), read_features(features), read_pair_numbers(features))
 
 
 def read_labelled(folder: Path, truth: Path, features: Path) -> LabelledSplit:
     """The pairs of a pool or benchmark that have a label in a file of recorded labels."""
-    return LabelledSplit(**vars(read_split(folder, truth)), features=read_features(features))
+    return with_features(read_split(folder, truth), read_features(features), read_pair_numbers(features))
+
+
+def with_features(split: Split, features: Features, numbers: np.ndarray | None) -> LabelledSplit:
+    """Labelled pairs with the features of their texts and, of all pairs of their table, the numbers of each."""
+    mine = None if numbers is None else numbers[split.rows]
+    return LabelledSplit(**vars(replace(split, pairs=replace(split.pairs, numbers=mine))), features=features)
 
 
 def candidates(

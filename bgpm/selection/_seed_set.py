@@ -48,7 +48,8 @@ def seed_set(
 
 
 def _doptimal(features: Features, pairs: Pairs, k: int, generator: np.random.Generator) -> np.ndarray:
-    """Greedy D-optimal design for a Bradley-Terry score w . (phi_a - phi_b), w Gaussian around 0.
+    """Greedy D-optimal design for a Bradley-Terry score w . [phi_a - phi_b, z], w Gaussian around 0, z the pair's
+    own numbers.
 
     At w = 0 a label's Fisher information is 1/4 whatever the pair. The prior's scale is such that the average score
     has variance 1.
@@ -60,6 +61,8 @@ def _doptimal(features: Features, pairs: Pairs, k: int, generator: np.random.Gen
         raise NumericsError(f"features of response row {bad[0]}: expected finite numbers ({len(bad)} rows are not)")
     phi = torch.tensor(features.responses, dtype=torch.float64)
     apart = phi[torch.tensor(pairs.response_a)] - phi[torch.tensor(pairs.response_b)]
+    if pairs.numbers is not None:
+        apart = torch.cat([apart, torch.tensor(pairs.numbers)], 1)
     variance = apart.square().sum(1)
     scale = variance.mean() if variance.any() else 1.0
     rows, _ = F.greedy_logdet(

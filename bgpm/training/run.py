@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import ctypes
-import dataclasses
 import hashlib
 import json
 import logging
@@ -186,12 +185,7 @@ def _labels(task: Task) -> Comparisons:
     mine = where(mine, (mine["seed"] == task.seed) & ~np.isnan(mine["label"]))  # nobody may have decided
     data = Comparisons(as_pairs(where(table, mine["pair"])), mine["label"], mine["margin"])
     flipped = data.pairs.response_a > data.pairs.response_b
-    pairs = dataclasses.replace(
-        data.pairs,
-        response_a=np.where(flipped, data.pairs.response_b, data.pairs.response_a),
-        response_b=np.where(flipped, data.pairs.response_a, data.pairs.response_b),
-    )
-    return Comparisons(pairs, np.where(flipped, 1 - data.label, data.label), data.margin)
+    return Comparisons(data.pairs.turned(flipped), np.where(flipped, 1 - data.label, data.label), data.margin)
 
 
 def _statistics(reduction: Reduction, features: Features) -> tuple[np.ndarray, np.ndarray] | None:
