@@ -37,7 +37,7 @@ def test_a_warm_process_ends_and_prints_like_a_new_one(program: str, tmp_path: P
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").touch()
     (tmp_path / "stages/label.py").touch()
-    (tmp_path / "sitecustomize.py").write_text("print('site')\n", encoding="utf-8")
+    (tmp_path / "sitecustomize.py").write_text("print('site', flush=True)\n", encoding="utf-8")
     (tmp_path / "one.py").write_text("def main(): print(__file__, __name__)\n", encoding="utf-8")
     new, forked = (
         subprocess.run(
