@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from conftest import tiny_pool, write_tiny_bert
+import warm
+from conftest import tiny_pool, warm_server, write_tiny_bert
 
 from bgpm.backbones import BackboneSettings
 from bgpm.backbones.embedding import embed, load_backbone
@@ -165,11 +166,12 @@ class Workspace:
         if hold:
             paths.insert(0, str(self.folder / "hold"))
             write_hold(self.folder / "hold")
+        forks = warm.WORKS and ranks is not None and not hold and task.training.deepspeed is None
         return subprocess.Popen(
             [*command, "bgpm.training.run", step, str(told)],
             cwd=root,
             env={
-                **os.environ,
+                **(warm_server().found_by(os.environ) if forks else os.environ),
                 "PYTHONPATH": os.pathsep.join(paths),
                 "OMP_NUM_THREADS": "1",
                 "HF_HUB_OFFLINE": "1",

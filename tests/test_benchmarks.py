@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -63,11 +64,17 @@ def test_each_table_is_in_the_report_before_the_next_is_made(tmp_path: Path, mon
 
 
 @pytest.mark.parametrize("module", command.MODULES)
-def test_every_module_takes_the_arguments_that_the_command_gives_it(module: str) -> None:
-    known = command.command_of(module, 0.5)
-    done = subprocess.run([*known, "--never-heard-of"], cwd=ROOT, check=False, capture_output=True, text=True)
-    assert done.returncode == 2, done.stderr
-    assert done.stderr.endswith("error: unrecognized arguments: --never-heard-of\n")
+def test_every_module_takes_the_arguments_that_the_command_gives_it(
+    module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    python, option, name, *known = command.command_of(module, 0.5)
+    assert (python, option) == (sys.executable, "-m")
+    monkeypatch.setattr(sys, "argv", [name, *known, "--never-heard-of"])
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module(name, run_name="__main__")
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.endswith("error: unrecognized arguments: --never-heard-of\n")
     assert ("--scale" in known) == (module in command.SCALED)
 
 

@@ -16,11 +16,13 @@ ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = sorted(path.relative_to(ROOT) for path in (ROOT / "stages").glob("[a-z]*.py"))
 
 
-@pytest.fixture
-def copy(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for all: which files there are is looked up once a folder. Who changes it takes the change back."""
+    folder = tmp_path_factory.mktemp("code")
     for package in ("bgpm", "stages"):
-        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
-    return tmp_path
+        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
 
 
 @cache
@@ -31,9 +33,12 @@ def of_this_code() -> dict[str, str]:
 def changed(copy: Path, path: str) -> set[str]:
     """Scripts whose fingerprint a new line at the end of a file changes."""
     before = of_this_code()  # names are relative: a copy's are the same
-    with (copy / path).open("a", encoding="utf-8") as file:
-        file.write("# changed\n")
-    return {script.stem for script in SCRIPTS if code_fingerprint(script, copy) != before[script.stem]}
+    file, code = copy / path, (copy / path).read_bytes()
+    file.write_bytes(code + b"# changed\n")
+    try:
+        return {script.stem for script in SCRIPTS if code_fingerprint(script, copy) != before[script.stem]}
+    finally:
+        file.write_bytes(code)
 
 
 @pytest.mark.parametrize(
@@ -88,8 +93,12 @@ def test_no_text_is_embedded_again_for_code_that_embeds_none(copy: Path, path: s
 
 def test_a_new_member_of_a_family_counts_though_nobody_imports_it(copy: Path) -> None:
     before = code_fingerprint(Path("stages/score.py"), copy)
-    (copy / "bgpm/acquisition/mine.py").write_text("", encoding="utf-8")
-    assert code_fingerprint(Path("stages/score.py"), copy) != before
+    mine = copy / "bgpm/acquisition/mine.py"
+    mine.touch()
+    try:
+        assert code_fingerprint(Path("stages/score.py"), copy) != before
+    finally:
+        mine.unlink()
 
 
 def test_every_family_found_by_name_counts_whole() -> None:

@@ -134,6 +134,7 @@ def test_a_run_killed_inside_a_rewrite_of_dvcs_own_files_goes_on_after_repair(
     site.write_text(STRIKE.format(name=name, left=left))
     assert project.dvc("repro", check=False).returncode == -signal.SIGKILL
     site.unlink()
+    project = Project(project.folder)
     assert len(project.read(name)) == left
     refused = project.dvc("repro", check=False)
     assert refused.returncode != 0, "DVC has become able to go on by itself"

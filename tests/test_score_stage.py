@@ -32,7 +32,11 @@ def test_two_processes_write_the_bytes_of_one(project: Project) -> None:
     done = project.stage("score", "entropy", "1")
     assert project.read(SCORES) == alone
     assert done.stderr.count("Setting OMP_NUM_THREADS") == 0
-    project.params(launcher__processes=3)  # more processes than some have chunks for
+
+
+@pytest.mark.repeat
+def test_more_processes_than_some_have_chunks_for_write_the_bytes_of_one(project: Project) -> None:
+    project.params(launcher__kind="torchrun", launcher__processes=3, launcher__score_from=1)
     project.stage("score", "random", "1")
     by_three = project.read("data/random/round-1/scores.parquet")
     project.params(launcher__kind="none")

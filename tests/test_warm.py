@@ -23,7 +23,8 @@ LOADED = "import sys; print([name in sys.modules for name in ('torch', 'dvc', 't
         "import sys; sys.exit('in words')",
         "raise ValueError('in words')",
         "import sys; print(sys.argv, sys.orig_argv[1:], __name__, sys.path[:2], sys.executable)",
-        "import os; print(os.getcwd(), sorted((k, v) for k, v in os.environ.items() if k not in ('PATH', '_')))",
+        "import os; own = ('PATH', 'PYTHON_EXEC', '_')\n"
+        "print(os.getcwd(), sorted((k, v) for k, v in os.environ.items() if k not in own))",
         "import sys; print(sys.stdin.read())",
         "import atexit; atexit.register(print, 'at the end'); print('first')",
         "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
@@ -58,6 +59,12 @@ def python(folder: Path, cold: bool) -> str:
 def test_libraries_are_there_at_once_and_our_own_code_is_not(tmp_path: Path) -> None:
     assert Project(tmp_path).run("python", "-c", LOADED).stdout == "[True, True, True, False]\n"
     assert Project(tmp_path, cold=True).run("python", "-c", LOADED).stdout == "[False, False, False, False]\n"
+
+
+def test_a_rank_of_torchrun_is_warm_and_writes_at_once(tmp_path: Path) -> None:
+    rank = ["-u", "-c", LOADED + "; import os; os._exit(4)"]  # writes out nothing that waits
+    done = Project(tmp_path).run("python", *rank, check=False)
+    assert (done.returncode, done.stdout) == (4, "[True, True, True, False]\n")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

@@ -4,8 +4,8 @@ A command of a `conftest.Project` starts as ``python -m stages.train``: the firs
 a server that this file runs. The server forks: the child takes the command's folder, environment, arguments, open files
 and the signals that it ignores, imports our own code from the project like a new process, and its exit code or signal
 becomes the client's. What differs from a new process: libraries stand in ``sys.modules`` before anything asks for them,
-all children have one hash seed, and a signal to the process group reaches the client alone. Tests of these have a
-`Project` that is cold.
+all children have one hash seed, a signal to the process group reaches the client alone, and DVC parses a YAML text that
+it has seen only once. Tests of these have a `Project` that is cold.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from __future__ import annotations
 import array
 import atexit
 import contextlib
+import functools
 import gc
 import importlib
 import os
+import pickle
 import runpy
 import select
 import signal
@@ -29,9 +31,17 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 LIBRARIES = (
-    *("dvc.cli.parser", "dvc.commands.repro", "dvc.repo.reproduce", "matplotlib.pyplot", "pandas", "pyarrow.parquet"),
-    *("scipy.stats", "scipy.optimize", "sklearn.cluster", "torch", "tqdm", "transformers.models.auto.modeling_auto"),
-    *("transformers.models.auto.tokenization_auto", "transformers.models.bert.modeling_bert"),
+    *("dulwich.ignore", "dulwich.worktree", "dvc.cachemgr", "dvc.cli.parser", "dvc.commands.experiments.run"),
+    *("dvc.commands.repro", "dvc.data_cloud", "dvc.dirs", "dvc.lock", "dvc.repo.artifacts", "dvc.repo.datasets"),
+    *("dvc.repo.graph", "dvc.repo.index", "dvc.repo.metrics", "dvc.repo.open_repo", "dvc.repo.params"),
+    *("dvc.repo.plots", "dvc.repo.reproduce", "dvc.repo.stage", "dvc.rwlock", "dvc.scm", "dvc.utils.strictyaml"),
+    *("dvc_data.hashfile.db.local", "fsspec.implementations.memory", "matplotlib.backends.backend_agg"),
+    *("matplotlib.backends.backend_svg", "matplotlib.pyplot", "networkx", "pandas", "pyarrow.dataset"),
+    *("pyarrow.pandas_compat", "pyarrow.parquet", "pydantic.main", "pydantic.types", "safetensors.torch"),
+    *("scipy.optimize", "scipy.stats", "sklearn.cluster", "sklearn.feature_extraction.text", "torch", "tqdm"),
+    *("transformers.models.auto.modeling_auto", "transformers.models.auto.tokenization_auto"),
+    *("transformers.models.bert.modeling_bert", "transformers.models.bert.tokenization_bert"),
+    "transformers.trainer",  # with accelerate and peft
 )
 WORKS = sys.platform == "linux"  # elsewhere a process that has loaded such libraries cannot be relied on to fork
 
@@ -40,6 +50,8 @@ CLIENT = """#!{python} -IS
 import array, os, signal, socket, sys
 
 words = sys.argv[1:]
+if words[:1] == ["-u"]:  # of torchrun's ranks
+    words = words[1:]  # what is forked writes at once anyway: DVC's colours flush
 if words[:1] not in (["-m"], ["-c"]):
     os.execv({python!r}, [{python!r}, *words])
 both = [signal.SIGINT, signal.SIGTERM]
@@ -88,8 +100,9 @@ class Server:
         assert self.process.stdout.readline() == b"ready\n"
 
     def found_by(self, env: Mapping[str, str]) -> dict[str, str]:
-        """An environment in which ``python`` is the client."""
-        return {**env, "PATH": f"{self.folder}{os.pathsep}{env['PATH']}"}
+        """An environment in which ``python`` is the client, also of the ranks that torchrun starts."""
+        client = str(self.folder / "python")
+        return {**env, "PATH": f"{self.folder}{os.pathsep}{env['PATH']}", "PYTHON_EXEC": client}
 
     def end(self) -> None:
         with self.process:  # closes its input, at which it ends
@@ -140,7 +153,24 @@ def serve(address: str) -> None:
 def _import_libraries() -> None:
     for name in LIBRARIES:
         importlib.import_module(name)
+    _parse_yaml_once()
     gc.freeze()  # memory that children share
+
+
+def _parse_yaml_once() -> None:
+    """Let DVC keep what it has read: it reads params.yaml again for every stage."""
+    from dvc.utils.serialize import _yaml
+
+    parse = _yaml.parse_yaml
+
+    @functools.cache
+    def pickled(text: str, path: str) -> bytes:
+        return pickle.dumps(parse(text, path))
+
+    def parse_yaml(text: str, path: Any, typ: str = "safe") -> Any:
+        return pickle.loads(pickled(text, str(path))) if typ == "safe" else parse(text, path, typ)
+
+    _yaml.parse_yaml = parse_yaml
 
 
 def _receive(client: socket.socket) -> tuple[list[int], list[str]]:

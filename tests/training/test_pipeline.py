@@ -92,10 +92,10 @@ def test_the_whole_loop_trains_its_backbone_and_only_what_changed_runs_again(
     kept = files_of(project.folder / "data/entropy/round-1/model")
     evaluation = project.read("data/entropy/round-1/evaluation/curve.csv")
     hold = write_hold(project.folder)
-    command = [sys.executable, "-m", "dvc", "repro", "--force", "--single-item", "train@entropy-round0"]
+    command = ["repro", "--force", "--single-item", "train@entropy-round0"]
     with subprocess.Popen(
-        command, cwd=project.folder, env=cold.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        start_new_session=True,
+        [sys.executable, "-m", "dvc", *command], cwd=project.folder, env=cold.env, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL, start_new_session=True,
     ) as process:  # fmt: skip
         deadline = time.monotonic() + 300
         while not list((project.folder / ".checkpoints").glob("entropy-1-0-*/checkpoint-*/complete")):
@@ -105,7 +105,7 @@ def test_the_whole_loop_trains_its_backbone_and_only_what_changed_runs_again(
         os.killpg(process.pid, signal.SIGKILL)
     hold.unlink()
     assert not (project.folder / "data/entropy/round-1/model/seed-0").exists()
-    again = cold.run(*command)  # forced again: a plain repro has no need to: the cache knows the result
+    again = project.dvc(*command)  # forced again: a plain repro has no need to: the cache knows the result
     assert "resuming at update" in again.stderr
     assert files_of(project.folder / "data/entropy/round-1/model") == kept
     assert project.read("data/entropy/round-1/evaluation/curve.csv") == evaluation
