@@ -29,7 +29,9 @@ def candidates(pairs: int) -> Candidates:
     spectrum = np.sqrt(np.arange(1, WIDTH + 1, dtype=np.float32))
     asked = np.random.default_rng(1).standard_normal((prompts, WIDTH), dtype=np.float32) / spectrum
     own = replace(c.pairs, prompt=np.arange(pairs) % prompts)
-    return replace(c, pairs=own, features=Features(c.features.responses, asked), acquired=own.take(np.arange(256)))
+    return replace(
+        c, pairs=own, features=Features(c.features.responses, asked), acquired=own.take(np.arange(min(256, pairs)))
+    )
 
 
 def measure(kind: str, pairs: int, scale: float) -> Line:

@@ -35,6 +35,7 @@ def workspace(folder: Path, count: int) -> None:
         write_table(folder / DATA / which / "responses.parquet", {"prompt": numbers // 4 % prompts, "text": texts})
         asked = [f"What is text {n}?" for n in range(prompts)]
         write_table(folder / DATA / which / "prompts.parquet", {"text": asked, "split": ["pool"] * prompts})
+        write_table(folder / DATA / which / "pairs.parquet", {"prompt": np.arange(prompts)})
         for name, rows in (("responses", responses), ("prompts", prompts)):
             path = folder / EMBEDDINGS / which / f"{name}.npy"
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,4 +80,4 @@ def features_case(scale: float) -> Line:
 CASES = {"features": features_case}
 
 if __name__ == "__main__":
-    main("features", __doc__ or "", CASES)
+    main("benchmarks.features", __doc__ or "", CASES)

@@ -15,7 +15,18 @@ import torch
 from conftest import Project
 
 from benchmarks import __main__ as command
-from benchmarks import effects, finetune, functional, laplace, mutate, selection, training
+from benchmarks import (
+    _table,
+    acquisition,
+    effects,
+    features,
+    finetune,
+    functional,
+    laplace,
+    mutate,
+    selection,
+    training,
+)
 from benchmarks.__main__ import report
 from bgpm.fitting.tensors import labelled
 from bgpm.models.bt import Bt
@@ -76,6 +87,30 @@ def test_every_module_takes_the_arguments_that_the_command_gives_it(
     assert ended.value.code == 2
     assert capsys.readouterr().err.endswith("error: unrecognized arguments: --never-heard-of\n")
     assert ("--scale" in known) == (module in command.SCALED)
+
+
+@pytest.mark.parametrize("module", [name for name in command.SCALED if name != "annotate"])
+def test_a_module_runs_each_case_under_its_own_name(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`benchmarks._table.main` measures a case in a process of its own: ``python -m MODULE --only CASE``."""
+    name = command.command_of(module, 0.5)[2]
+    started = []
+    monkeypatch.setattr(_table, "main", lambda module, _, cases: started.append((module, len(cases))))
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    runpy.run_module(name, run_name="__main__")
+    ((said, count),) = started
+    assert said == name
+    assert count
+
+
+def test_the_features_stage_runs_on_the_benchmarks_tables() -> None:
+    assert features.cpu(1000)[1] > 0
+
+
+@pytest.mark.parametrize("pairs", [100, 1000])
+def test_a_pool_of_any_size_has_pairs_acquired_before(pairs: int) -> None:
+    acquired = acquisition.candidates(pairs).acquired
+    assert acquired is not None
+    assert len(acquired) == min(pairs, 256)
 
 
 @pytest.mark.parametrize(("module", "old", "new"), mutate.MUTATIONS)
