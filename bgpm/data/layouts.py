@@ -10,7 +10,8 @@ What the public data sets mean by their labels, as their cards say: HelpSteer2-p
 hub) run from -3, response 1 is much better, to 3, response 2 is; in the Stanford Human Preferences (stanfordnlp/SHP)
 ``labels`` is 1 where A is preferred to B and 0 where B is; of the WebGPT comparisons (openai/webgpt_comparisons)
 ``score_0`` is the strength of the preference for ``answer_0``, from -1 to 1, 0 is a tie, and both scores sum to 0; in
-Nectar (berkeley-nest/Nectar) rank 1 is the best of seven.
+Nectar (berkeley-nest/Nectar) rank 1 is the best of seven; ``turn`` of MT-bench (lmsys/mt_bench_human_judgments) is the
+one that was judged, of conversations that have two.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bgpm.data.conversations import parsed_list, show
+from bgpm.data.conversations import messages_in, parsed_list, show
 from bgpm.errors import DataError, LabelCodingError
 
 Columns = Mapping[str, Any]
@@ -186,6 +187,23 @@ def _openai(columns: Columns, place: str) -> Made:
     }
 
 
+def _arena(columns: Columns, place: str) -> Made:
+    """Two conversations, each up to the turn that was judged, where ``turn`` counts it: MT-bench's first, for one."""
+    turn = number_in(columns.get("turn"), 1, 1e6, place, "the number of the turn that was judged")
+    names = {"response_a": "conversation_a", "response_b": "conversation_b"}
+    return {ours: _up_to(messages_in(columns[theirs], place, theirs), turn) for ours, theirs in names.items()}
+
+
+def _up_to(conversation: Any, turn: float) -> Any:
+    """A list of messages up to the assistant's turn of this number; all of it where there is none, or no list."""
+    said = 0
+    for at, message in enumerate(conversation if isinstance(conversation, list) else []):
+        said += isinstance(message, Mapping) and message.get("role") == "assistant"
+        if said == turn:
+            return conversation[: at + 1]
+    return conversation
+
+
 def _renamed(**names: str) -> Callable[[Columns, str], Made]:
     return lambda columns, _: {ours: columns.get(theirs) for ours, theirs in names.items()}
 
@@ -256,7 +274,8 @@ LAYOUTS = (
         "Chatbot Arena",
         ("conversation_a", "conversation_b"),
         "winner",
-        _renamed(response_a="conversation_a", response_b="conversation_b"),
+        _arena,
+        spends=("turn",),
     ),
     Layout(
         "AlpacaEval",

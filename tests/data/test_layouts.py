@@ -806,3 +806,19 @@ def test_ratings_that_no_setting_names_are_named_and_ranks_may_not_contradict_sc
     assert read(listed | {"ranks": [2, 1]})[0].label == 0.0
     with pytest.raises(DataError, match="ranks 1 and 2 of responses 0 and 1 contradict their scores 2 and 5"):
         read(listed | {"ranks": [1, 2]})
+
+
+def test_of_two_turns_the_one_that_was_judged_is_the_response() -> None:
+    sides = {
+        side: [user(ASKED), said(text), user("And with milk?"), said(f"{text} Yes.")]
+        for side, text in (("conversation_a", FIRST), ("conversation_b", SECOND))
+    }
+    (first,) = read({**sides, "winner": "model_a", "turn": 1})
+    assert (first.prompt, first.a, first.b, first.label) == ((("user", ASKED),), FIRST, SECOND, 1.0)
+    as_text = {side: json.dumps(turns) for side, turns in sides.items()}
+    assert read({**as_text, "winner": "model_a", "turn": 1.0})[0].a == FIRST
+    for whole in ({"turn": 2}, {}):
+        (both,) = read({**sides, "winner": "model_a", **whole})
+        assert both.a.endswith(f"{FIRST} Yes.")
+    with pytest.raises(LabelCodingError, match=r"got 'last', expected the number of the turn"):
+        read({**sides, "winner": "model_a", "turn": "last"})
