@@ -85,7 +85,7 @@ def run(given: argparse.Namespace) -> None:
         )
         current = desk.current()
         print(f"{current.title}: {len(desk.open_pairs(current))} pairs wait" if current else "no batch waits yet")
-        print(f"label at {server.url} (Ctrl-C ends it); answers go to {store.path}", flush=True)
+        print(f"label at {server.url} (Ctrl-C ends it); annotations go to {store.path}", flush=True)
         if rounds:
             held.callback(rounds.close)
             rounds.start()

@@ -118,22 +118,23 @@ def _people(batch: OpenBatch | None, waiting: int, run: Mapping[str, Any] | None
     elif batch is None:
         state = "Nothing waits for a label. <code>dvc repro</code> goes on with what is there, or is doing so now."
     elif waiting:
-        state = f"{escape(batch.title)}: <b>{waiting}</b> of {len(batch.pair_ids)} pairs wait for an answer."
+        state = f"{escape(batch.title)}: <b>{waiting}</b> of {len(batch.pair_ids)} pairs wait for a label."
     else:
-        state = f"{escape(batch.title)}: every pair is answered. Run <code>dvc repro</code>: the loop goes on."
+        state = f"{escape(batch.title)}: every pair is labelled. Run <code>dvc repro</code>: the loop goes on."
     if not by_name:
-        return _section(title, f"<p>{state}</p><p>Nobody has answered yet.</p>")
+        return _section(title, f"<p>{state}</p><p>Nobody has labelled yet.</p>")
     priced = any(annotation.cost for annotation in given)
     rows = [_row(name, kept, every, priced=priced) for name, (every, kept) in sorted(by_name.items())]
     rows.append(_row("everyone", counting, given, priced=priced))
-    head = ["person", "labels", "of them ties", "skipped", "time", "time per answer", *(["money"] if priced else [])]
+    head = ["person", "labels", "of them ties", "skipped", "time", "time per annotation"]
+    head += ["money"] if priced else []
     note = "" if priced else '<p class="soft">No money: set a price in <code>oracles.human</code> of params.yaml.</p>'
     count = len({annotation.pair_id for annotation in counting})
-    pairs = f"<p><b>{count:,}</b> pairs were answered by <b>{len(by_name)}</b> people.</p>"
+    pairs = f"<p><b>{count:,}</b> pairs were labelled by <b>{len(by_name)}</b> people.</p>"
     if len(given) > len(counting):
         note += (
-            f'<p class="soft">Time{" and money" if priced else ""} of {len(given) - len(counting):,} answers that were '
-            "taken back or replaced count too.</p>"
+            f'<p class="soft">Time{" and money" if priced else ""} of {len(given) - len(counting):,} annotations that '
+            "were taken back or replaced count too.</p>"
         )
     return _section(title, f"<p>{state}</p>{pairs}{_table(head, rows)}{note}")
 
@@ -343,7 +344,7 @@ def _agreement(said: Said) -> str:
     if not everyone.pairs:
         return _section(
             title,
-            "<p>No pair was answered by two people yet. Set <code>annotators_per_pair: 2</code> in "
+            "<p>No pair was labelled by two people yet. Set <code>annotators_per_pair: 2</code> in "
             "<code>oracles.human</code>, or let somebody give second opinions on the labelling page.</p>",
         )
     names = sorted({name for some in annotations.values() for name in some})
@@ -357,12 +358,12 @@ def _agreement(said: Said) -> str:
                 )
     rates = [[name, f"{100 * rate:.0f}%", f"{n:,}"] for name, (rate, n) in error_rates(annotations).items()]
     lead = (
-        f"<p>Two answers to one pair are the same in <b>{100 * everyone.raw:.0f}%</b> of cases, over "
-        f"<b>{everyone.pairs:,}</b> pairs that two or more people answered; Fleiss' kappa "
+        f"<p>Two annotations of one pair are the same in <b>{100 * everyone.raw:.0f}%</b> of cases, over "
+        f"<b>{everyone.pairs:,}</b> pairs that two or more people labelled; Fleiss' kappa "
         f"<b>{_kappa(everyone.kappa)}</b> (1 is perfect agreement, 0 is what chance gives).</p>"
     )
     noise = (
-        '<p class="soft">Error rate: how often a person names the answer that is not the better one, if every pair '
+        '<p class="soft">Error rate: how often a person names the response that is not the better one, if every pair '
         "has one and errors fall evenly and independently (ties left out; maximum likelihood). Two people alone get "
         "equal rates, since only their sum can be told. Differences of taste count as errors.</p>"
     )
@@ -384,7 +385,7 @@ def _next(batch: OpenBatch | None, texts: PoolTexts) -> str:
         return _section(
             title,
             f"<p>{len(batch.pair_ids):,} held-out pairs without a recorded label, in random order: whatever was "
-            "answered when people stop is a uniform sample. They measure the model and never train it.</p>",
+            "labelled when people stop is a uniform sample. They measure the model and never train it.</p>",
         )
     rows, asked = beliefs(batch.path), set(batch.pair_ids)
     rows = [row for row in rows if row["pair_id"] in asked]
@@ -398,8 +399,8 @@ def _next(batch: OpenBatch | None, texts: PoolTexts) -> str:
     more = f"<p>And {len(rows) - SHOWN:,} more.</p>" if len(rows) > SHOWN else ""
     return _section(
         title,
-        '<p class="soft">A is the pool\'s first answer, not the one on the left. Who labels this batch should read it '
-        "afterwards: a model's guess must not become a person's.</p>\n"
+        '<p class="soft">A is the pool\'s first response, not the one on the left. Who labels this batch should read '
+        "it afterwards: a model's guess must not become a person's.</p>\n"
         f"{hidden}"
         f'<details><summary>{len(rows):,} pairs of {escape(batch.title)}</summary>\n<ol class="reasons">\n{items}\n'
         f"</ol>{more}</details>",

@@ -373,6 +373,6 @@ def serve(server: Server) -> None:
     try:
         server.serve_forever()
     except KeyboardInterrupt:
-        print("stopped; every answer is on the disk")
+        print("stopped; every annotation is on the disk")
     finally:
         server.server_close()

@@ -328,7 +328,7 @@ def test_a_number_that_nobody_could_mean_hides_neither_page_nor_label(campaign: 
     server = start(place.root)
     assert server.state("ada")["mine"] == 2
     status, _, page = server.request("GET", "/campaign")
-    assert (status, b"<b>2</b> pairs were answered by <b>1</b> people" in page) == (200, True)
+    assert (status, b"<b>2</b> pairs were labelled by <b>1</b> people" in page) == (200, True)
 
 
 def test_a_broken_line_of_a_file_is_named_on_the_campaign_and_hides_nothing_else(campaign: Any, start: Any) -> None:
@@ -477,8 +477,8 @@ def test_the_campaign_page_counts_what_was_paid_for(campaign: Any, start: Callab
     assert cells["ada"] == ["1", "0", "1", "1 min", "15.0 s", "3.00"]
     assert cells["bo"] == ["1", "1", "0", "30 s", "30.0 s", "5.00"]
     assert cells["everyone"] == ["2", "1", "1", "2 min", "18.0 s", "8.00"]
-    assert "<b>3</b> pairs were answered by <b>2</b> people" in page
-    assert "Time and money of 2 answers that were taken back or replaced count too." in page
+    assert "<b>3</b> pairs were labelled by <b>2</b> people" in page
+    assert "Time and money of 2 annotations that were taken back or replaced count too." in page
 
 
 def test_the_campaign_page_says_why_and_escapes_texts(campaign: Any, start: Callable[..., Any]) -> None:
