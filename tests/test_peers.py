@@ -68,7 +68,9 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (scripts / "stand_in.txt").write_text("numpy\n")
     environment = tmp_path / "environments" / "stand_in" / "bin"
     environment.mkdir(parents=True)
-    (environment / "python").symlink_to(sys.executable)
+    python = environment / "python"  # a link would not find the packages of its environment
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
     monkeypatch.setattr(peers, "SCRIPTS", scripts)
     monkeypatch.setattr(peers, "ENVIRONMENTS", tmp_path / "environments")
     system = peers.System("stand_in", "states_statistics", {"seen": str(seen)})
