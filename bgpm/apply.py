@@ -9,7 +9,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -244,8 +244,9 @@ def read(given: argparse.Namespace) -> list[Entry]:
         raise ConfigError(f"--out: {given.out} is a folder; name a file")
     if not given.file.is_file():
         raise DataError(f"{given.file}: no such file; expected one JSON object a line")
-    block = _columns_of_model(given)
-    reading = Reading(_settings(given, block))
+    params = _params_of_model(given)
+    block = _columns_of_model(params)
+    reading = Reading(_settings(given, block, params))
     known = given.file.name.removesuffix(".gz").endswith(FORMATS)
     rows = records(given.file, "train") if known else json_lines(given.file)
     entries = [_entry(record, reading) for record in tqdm(rows, desc="read", unit="row", disable=None)]
@@ -266,8 +267,8 @@ def read(given: argparse.Namespace) -> list[Entry]:
     return entries
 
 
-def _settings(given: argparse.Namespace, block: PoolColumns | None) -> SourceSettings:
-    """How rows are read: the defaults, and what the options say.
+def _settings(given: argparse.Namespace, block: PoolColumns | None, params: Mapping[str, Any]) -> SourceSettings:
+    """How rows are read: the defaults, what the options say, and the columns of numbers that the pool has.
 
     Raises:
         ConfigError: If an option is not YAML or not what it has to be; names it.
@@ -281,19 +282,22 @@ def _settings(given: argparse.Namespace, block: PoolColumns | None) -> SourceSet
             except ValueError as error:
                 raise ConfigError(f"--{name.replace('_', '-')}: is not YAML: {error}") from None
     if block and "response_columns" not in said:
-        known = setting(read_params(given.root / "params.yaml"), "pool").get("response_columns", {})
+        known = setting(params, "pool").get("response_columns", {})
         said["response_columns"] = {name: known[name] for name in block.use if name in known}
-    if given.model is not None and "pair_columns" not in said and (given.root / "params.yaml").is_file():
-        said["pair_columns"] = setting(read_params(given.root / "params.yaml"), "pool").get("pair_columns", {})
+    if params and "pair_columns" not in said:
+        said["pair_columns"] = setting(params, "pool").get("pair_columns", {})
     return parse(SourceSettings, said, "", "options")
 
 
-def _columns_of_model(given: argparse.Namespace) -> PoolColumns | None:
-    """The block ``columns`` of params.yaml, if features have one: what it reads is read of these rows too."""
+def _params_of_model(given: argparse.Namespace) -> Mapping[str, Any]:
+    """The project's params.yaml; empty where there is none, or no model is asked."""
     path = given.root / "params.yaml"
-    if given.model is None or not path.is_file():
-        return None
-    block = built(parse(FeatureSettings, read_params(path).get("features", {}), "features")).get("columns")
+    return read_params(path) if given.model is not None and path.is_file() else {}
+
+
+def _columns_of_model(params: Mapping[str, Any]) -> PoolColumns | None:
+    """The block ``columns``, if features have one: what it reads is read of these rows too."""
+    block = built(parse(FeatureSettings, params.get("features", {}), "features")).get("columns")
     return block if isinstance(block, PoolColumns) else None
 
 

@@ -204,9 +204,8 @@ def _check_pair_columns(params: Params, model: Component) -> None:
             "from the pool; name it there too, or leave it out"
         )
     assert isinstance(model, Model)
-    linear = model.contains_bt and not model.cyclic_blocks
     for key, given, wanted, fits in (
-        ("model", params.model, "bt", linear),
+        ("model", params.model, "bt", model.linear),
         ("training.mode", params.training.mode, "frozen", params.training.mode == "frozen"),
     ):
         if params.pool.pair_columns and not fits:

@@ -6,7 +6,7 @@ from tqdm import tqdm
 
 from bgpm.data.tables import read_table, write_table
 from bgpm.evaluation.labelled_pairs import read_split
-from bgpm.loop.pool import LabelledSplit, Pool
+from bgpm.loop.pool import Pool, with_features
 from bgpm.models import Model
 from bgpm.oracles.recorded import Recorded
 from bgpm.posteriors import Posterior
@@ -30,7 +30,7 @@ def main(name: str, which: str) -> None:
     numbers = pool_numbers(study.plans[which], STUDY / "columns" / f"{name}.parquet")
     features = features_of(fit_reduction(study.plans[which], tables, states, numbers), tables, states, numbers)
     pool = Pool(read_table(folder / "pairs.parquet"), features)
-    heldout = LabelledSplit(**vars(read_split(folder, folder / "truth-heldout.parquet")), features=features)
+    heldout = with_features(read_split(folder, folder / "truth-heldout.parquet"), features)
     seeds = range(plan.first_seed, plan.first_seed + plan.seeds)
     found = [
         accuracies(

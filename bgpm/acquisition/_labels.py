@@ -37,12 +37,14 @@ _CHUNK = 1 << 13  # pairs whose integrands are held at once: 24 MiB
 
 @dataclass(frozen=True)
 class Labels:
-    """The label of each pair, given that annotators do not err, float64.
+    """The label of each pair, float64: which response is better, and what an annotator says.
 
     Every pair is turned so that its first response is the likely loser: then a pair and its swap are one, to the bit.
 
     Attributes:
         probability: E sigmoid(x) of the likely loser, [N].
+        said: Probability that an annotator names the likely loser, e + (1 - 2 e) times that, [N].
+        certain: 1 - 2 e: covariances with what is said are so much smaller than with what is better.
         turn: -1 where the pair is turned, else 1, [N].
         sd: Of the score, before division by tau, [N].
         sigmoid, step: c_1 .. c_16 of the sigmoid and of Phi(x / 1.702), [16, N].
@@ -51,6 +53,8 @@ class Labels:
     """
 
     probability: Tensor
+    said: Tensor
+    certain: float
     turn: Tensor
     sd: Tensor
     sigmoid: Tensor
@@ -67,8 +71,12 @@ class Labels:
         mean, _ = moments(candidates)
         variance = kernel.diagonal().to(mean)
         sd, mu = variance.sqrt(), -mean.abs() / candidates.tau
+        probability = F.expected_probability(-mean.abs(), variance, candidates.tau)
+        certain = 1 - 2 * candidates.error_rate
         return cls(
-            F.expected_probability(-mean.abs(), variance, candidates.tau),
+            probability,
+            candidates.error_rate + certain * probability,
+            certain,
             torch.where(mean > 0, -1.0, 1.0).to(mean),
             sd,
             _hermite_coefficients(mu, sd / candidates.tau),
@@ -77,7 +85,7 @@ class Labels:
         )
 
     def covariance(self, of_scores: Tensor, rows: Tensor | slice, columns: Tensor) -> Tensor:
-        """Cov(y_n, y_t) of pairs, from the covariance of their scores; shapes are broadcast.
+        """Cov(y_n, y_t) of which responses are better, from the covariance of the scores; shapes are broadcast.
 
         Args:
             of_scores: Before division by tau squared, in the pairs' own order of responses.

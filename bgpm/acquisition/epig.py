@@ -49,16 +49,14 @@ class Epig(Acquisition):
 
         kernel = candidates.kernel()
         labels = Labels.of(candidates, kernel)
-        probability, certain = labels.probability, 1 - 2 * candidates.error_rate
-        said = candidates.error_rate + certain * probability
         sample = np.argsort(uniform_by_key(candidates.keys, generator), kind="stable")[: self.targets]
-        total = torch.zeros_like(said)
+        total = torch.zeros_like(labels.said)
         for t in sample.tolist():
             covariance = labels.covariance(kernel.row(t), slice(None), torch.tensor(t))
-            information = _label_information(said, probability[t], certain * covariance)
+            information = _label_information(labels.said, labels.probability[t], labels.certain * covariance)
             information[t] = 0.0
             total += information
-        others = torch.full_like(said, len(sample))
+        others = torch.full_like(labels.said, len(sample))
         others[torch.from_numpy(sample)] -= 1
         return (total / others.clamp(min=1)).numpy()  # a pair without others has nothing to tell
 

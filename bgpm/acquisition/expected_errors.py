@@ -62,9 +62,7 @@ class ExpectedErrors(Acquisition):
 
         kernel = candidates.kernel()
         labels = Labels.of(candidates, kernel)
-        certain = 1 - 2 * candidates.error_rate
         own = labels.probability * (1 - labels.probability)  # Var y_i
-        said = candidates.error_rate + certain * labels.probability
         order = np.lexsort((uniform_by_key(candidates.keys, generator), candidates.pairs.prompt))
         total = own.square()
         for prompts in _of_one_size(candidates.pairs.prompt, order):
@@ -76,7 +74,8 @@ class ExpectedErrors(Acquisition):
                 squares = labels.covariance(scores, one, other).square() * (one != other)
                 others = (one != other).sum(-1)
                 total[rows] += squares.sum(-1) * ((size - 1) / others)
-        return (certain**2 * total / (said * (1 - said)).clamp(min=torch.finfo(total.dtype).tiny)).numpy()
+        spread = labels.said * (1 - labels.said)
+        return (labels.certain**2 * total / spread.clamp(min=torch.finfo(total.dtype).tiny)).numpy()
 
 
 def _of_one_size(prompt: np.ndarray, order: np.ndarray) -> Iterator[Tensor]:

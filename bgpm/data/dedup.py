@@ -132,15 +132,15 @@ def _merged(group: Sequence[tuple[bool, Row]], dropped: Tally, contradicting: Ta
         dropped.note(row.place)
     turned, kept = min(group, key=lambda item: _order(item[1]))
     labels = [row.label if t == turned else 1.0 - row.label for t, row in group if not math.isnan(row.label)]
-    margins = [row.margin for _, row in group if not math.isnan(row.margin)]
-    numbers = [row.numbers if t == turned else tuple(-value for value in row.numbers) for t, row in group]
+    margins = [row.margin for _, row in group]
+    numbers = [row.numbers_as(t == turned) for t, row in group]
     if len(set(labels)) > 1:
         contradicting.note(kept.place)
         margins = []
     return replace(
         kept,
-        label=math.fsum(labels) / len(labels) if labels else math.nan,
-        margin=math.fsum(margins) / len(margins) if margins else math.nan,
+        label=_mean_of_known(labels),
+        margin=_mean_of_known(margins),
         numbers=tuple(map(_mean_of_known, zip(*numbers, strict=True))),
     )
 

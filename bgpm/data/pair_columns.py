@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bgpm.data.response_columns import SUSPECT
+from bgpm.data.response_columns import all_one_way
 from bgpm.data.schema import Row
 from bgpm.data.tables import Table, read_table
 from bgpm.errors import ConfigError, DataError
@@ -53,7 +53,7 @@ def refuse_label_copies(rows: Sequence[Row], names: Sequence[str]) -> None:
     for n, name in enumerate(names):
         said = [row.numbers[n] * (row.label - 0.5) for row in rows if not math.isnan(row.label) and row.label != 0.5]
         said = [value for value in said if not math.isnan(value) and value]
-        if len(said) >= SUSPECT and (min(said) > 0 or max(said) < 0):
+        if all_one_way(said):
             raise ConfigError(
                 f"pair_columns.{name}: it says of all {len(said)} labelled pairs what their labels say, so one was "
                 "made of the other and it cannot be a feature; leave it out"

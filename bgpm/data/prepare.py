@@ -347,7 +347,7 @@ def _tables(rows: Sequence[Row], splits: Sequence[str], seed: int) -> tuple[dict
         response_a, response_b = sorted((row.a, row.b), reverse=swap(seed, keys[n]))
         given = response_a == row.a
         label = row.label if given else 1.0 - row.label
-        numbers.append(row.numbers if given else tuple(-value for value in row.numbers))
+        numbers.append(row.numbers_as(given))
         if splits[n] == "benchmark":
             pair_id = row.id or digest(row.subset, messages[n], response_a, response_b)
         elif row.id:

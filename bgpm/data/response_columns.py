@@ -68,6 +68,15 @@ def columns_table(response_ids: np.ndarray, rows: Sequence[Row], names: Sequence
     }
 
 
+def all_one_way(agreement: Sequence[float]) -> bool:
+    """Whether a column agrees with the label of every decided pair, or with none: more than a judge of pairs does.
+
+    Args:
+        agreement: Of each of them, > 0 where the column favours the better response, < 0 where the worse.
+    """
+    return len(agreement) >= SUSPECT and (min(agreement) > 0 or max(agreement) < 0)
+
+
 def refuse_labels_in_disguise(rows: Sequence[Row], names: Sequence[str]) -> None:
     """ConfigError if the higher (or the lower) number of a column is the better response in every decided pair.
 
@@ -80,7 +89,7 @@ def refuse_labels_in_disguise(rows: Sequence[Row], names: Sequence[str]) -> None
             if row.numbers_a and not math.isnan(row.label) and row.label != 0.5
         ]
         apart = [value for value in apart if not math.isnan(value)]
-        if len(apart) >= SUSPECT and (min(apart) > 0 or max(apart) < 0):
+        if all_one_way(apart):
             raise ConfigError(
                 f"response_columns.{name}: it orders the responses of all {len(apart)} labelled pairs as their labels "
                 "do, so the labels were made of it and it cannot be a feature; leave it out"

@@ -174,6 +174,10 @@ class Row:
     numbers_b: tuple[float, ...] = ()
     numbers: tuple[float, ...] = ()
 
+    def numbers_as(self, given: bool) -> tuple[float, ...]:
+        """The pair's numbers as the row stands, or with its responses in the other order."""
+        return self.numbers if given else tuple(-value for value in self.numbers)
+
 
 def transcript(messages: Sequence[Message]) -> str:
     """Turns as plain text, each with its speaker's name."""

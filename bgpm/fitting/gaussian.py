@@ -278,7 +278,7 @@ def _model(
 def labelled_for(settings: MapSettings, model: Model, features: Features, data: Comparisons) -> LabelledTensors:
     """Labelled pairs with what this model and these settings read; ConfigError if pairs have numbers of their own and
     the model cannot read them."""
-    if data.pairs.numbers is not None and (model.cyclic_blocks or not model.contains_bt):
+    if data.pairs.numbers is not None and not model.linear:
         raise ConfigError(
             f"numbers of pairs are read by Bradley-Terry only, got model {model.kind}; set model: bt, or take "
             "pool.pair_columns out"

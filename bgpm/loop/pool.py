@@ -94,7 +94,7 @@ def read_labelled(folder: Path, truth: Path, features: Path) -> LabelledSplit:
     return with_features(read_split(folder, truth), read_features(features), read_pair_numbers(features))
 
 
-def with_features(split: Split, features: Features, numbers: np.ndarray | None) -> LabelledSplit:
+def with_features(split: Split, features: Features, numbers: np.ndarray | None = None) -> LabelledSplit:
     """Labelled pairs with the features of their texts and, of all pairs of their table, the numbers of each."""
     mine = None if numbers is None else numbers[split.rows]
     return LabelledSplit(**vars(replace(split, pairs=replace(split.pairs, numbers=mine))), features=features)

@@ -37,6 +37,11 @@ class Model(Component):
         """True where the model with no cyclic block is exactly Bradley-Terry."""
         return False
 
+    @property
+    def linear(self) -> bool:
+        """True where a score is linear in the difference of the two responses' features: Bradley-Terry alone."""
+        return self.contains_bt and not self.cyclic_blocks
+
     def build(self, in_features: int, *, generator: torch.Generator, blocks: int | None = None) -> ScoreModule:
         """A freshly initialised module in float64.
 
