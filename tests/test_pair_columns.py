@@ -17,8 +17,9 @@ from bgpm.cli import main
 from bgpm.config import check
 from bgpm.data.dedup import Tally, merge_duplicates
 from bgpm.data.pair_columns import read_pair_columns, refuse_label_copies
+from bgpm.data.prepare import prepare as prepare_tables
 from bgpm.data.readers import pair_numbers
-from bgpm.data.schema import PairColumn, Row, SourceSettings
+from bgpm.data.schema import PairColumn, PoolSettings, Row, SourceSettings
 from bgpm.data.tables import read_table, rows_of, write_table
 from bgpm.errors import ConfigError, DataError, ShapeError
 from bgpm.inference import PreferenceModel
@@ -157,6 +158,14 @@ def test_numbers_of_duplicates_are_averaged_as_the_kept_row_stands() -> None:
         (merged,) = merge_duplicates(some, Tally(), Tally())
         sign = 1 if merged.label == 1 else -1
         assert merged.numbers == (sign * 0.25, sign * 0.5)
+
+
+def test_a_pool_whose_rows_have_no_columns_is_refused_like_a_wrong_name() -> None:
+    corpus = Path(__file__).resolve().parents[1] / "data/corpus"
+    said = {"gpt4": PairColumn(column="said", coding="signed")}
+    settings = PoolSettings(path=str(corpus), heldout=0.3, limit=20, pair_columns=said)
+    with pytest.raises(DataError, match=r"corpus: no row has anything in the column of pair_columns\.gpt4"):
+        prepare_tables(settings, None)
 
 
 def test_a_set_without_a_column_has_no_opinion_there(tmp_path: Path) -> None:

@@ -51,7 +51,11 @@ def refuse_label_copies(rows: Sequence[Row], names: Sequence[str]) -> None:
     its name.
     """
     for n, name in enumerate(names):
-        said = [row.numbers[n] * (row.label - 0.5) for row in rows if not math.isnan(row.label) and row.label != 0.5]
+        said = [
+            row.numbers[n] * (row.label - 0.5)
+            for row in rows
+            if row.numbers and not math.isnan(row.label) and row.label != 0.5
+        ]
         said = [value for value in said if not math.isnan(value) and value]
         if all_one_way(said):
             raise ConfigError(

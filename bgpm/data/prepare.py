@@ -128,9 +128,11 @@ def prepare(
         columns["benchmark"] = columns_table(ids, bench_rows, list(benchmark.response_columns))
     for name, made, settings in (("pool", tables, pool), ("benchmark", bench_tables, benchmark)):
         if settings and settings.pair_columns and made:
-            named = list(settings.pair_columns)
+            ids, named = made["pairs"]["pair_id"], list(settings.pair_columns)
+            nothing = {"numbers": np.full((len(ids), len(named)), np.nan)}  # of a corpus
+            numbers = made.pop("pair_columns", nothing)["numbers"]
             columns[f"{name}-pairs"] = pair_columns_table(
-                **made.pop("pair_columns"), names=named, source=_source(settings)
+                pair_id=ids, numbers=numbers, names=named, source=_source(settings)
             )
     for name, described in (("pool", summary), ("benchmark", bench_summary)):
         if counted := counts(columns.get(name, {})):
@@ -368,7 +370,7 @@ def _tables(rows: Sequence[Row], splits: Sequence[str], seed: int) -> tuple[dict
             _append(tables["items"], (pair_id, item.rule, item.name, item.cell))
     made = {name: _columns(t) for name, t in tables.items()}
     if any(numbers):
-        made["pair_columns"] = {"pair_id": made["pairs"]["pair_id"], "numbers": np.array(numbers)}
+        made["pair_columns"] = {"numbers": np.array(numbers)}
     return made, {name: _columns(t) for name, t in labels.items()}
 
 
