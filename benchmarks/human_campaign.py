@@ -72,11 +72,14 @@ def server(folder: Path, environment: Mapping[str, str], *arguments: str) -> Ite
 
 def label_everything(browser: Any, url: str, people: Sequence[str], judge: Judge) -> int:
     """Each person in turn answers what the page asks, by keyboard; how many answers that made."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
     given = 0
     for person in people:
         browser.get(url)
         browser.execute_script("sessionStorage.clear()")
         browser.refresh()
+        WebDriverWait(browser, PATIENCE).until(lambda b: b.switch_to.active_element.get_attribute("id") == "name")
         field = browser.switch_to.active_element
         field.clear()
         field.send_keys(person + "\n")
