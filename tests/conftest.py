@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import itertools
 import json
@@ -239,17 +240,52 @@ def fresh_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return once(tmp_path_factory, "fresh", make_project)
 
 
-@pytest.fixture
-def inside(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Project], None]]:
-    """Goes into a project, to call its stages' ``main`` without a process that first imports everything again.
+@contextlib.contextmanager
+def working_in(project: Project) -> Iterator[None]:
+    """In a project's folder, to call its stages' ``main`` in this process.
 
-    For tests that are about neither DVC nor what a stage prints, nor patch what it runs.
+    Torch's threads are given back, of which `embed` takes one a core: the sums of later tests would come out otherwise.
     """
     import torch
 
     threads = torch.get_num_threads()
-    yield lambda project: monkeypatch.chdir(project.folder)
-    torch.set_num_threads(threads)
+    try:
+        with contextlib.chdir(project.folder):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def inside() -> Iterator[Callable[[Project], None]]:
+    """Goes into a project, to call its stages' ``main`` without a process that first imports everything again.
+
+    For tests that are about neither DVC nor what a stage prints, nor patch what it runs.
+    """
+    with contextlib.ExitStack() as stack:
+        yield lambda project: stack.enter_context(working_in(project))
+
+
+def model_of_every_label(project: Project) -> None:
+    """A project prepared, embedded and reduced, and one Bradley-Terry model of every label in its folder ``model``."""
+    from bgpm.data.tables import read_table, rows_of
+    from bgpm.loop.pool import read_pool
+    from bgpm.loop.train import train
+    from bgpm.models.bt import Bt
+    from bgpm.posteriors.laplace import Laplace
+    from stages import check, embed, features, prepare
+
+    with working_in(project):
+        check.main()
+        prepare.main()
+        for which in ("pool", "benchmark"):
+            embed.main(which)
+        features.main()
+        pool = read_pool(Path("data/pool"), Path("data/features/pool"))
+        truth = read_table(Path("data/truth/pool.parquet"))
+        pair = rows_of(pool.table["pair_id"], truth["pair_id"], "pairs")
+        labels = {"pair": pair, "label": truth["label"], "margin": truth["margin"]}
+        train(Laplace(prior_precision=1.0), Bt(), pool, labels, seed=0).save(Path("model/seed-0"))
 
 
 # Python imports a module of this name when it starts, wherever it finds one.

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Project, tiny_pool, write_jsonl
+from conftest import Project, model_of_every_label, tiny_pool, write_jsonl
 
 from bgpm.cli import main
 from bgpm.config import check
@@ -20,11 +20,9 @@ from bgpm.data.pair_columns import read_pair_columns, refuse_label_copies
 from bgpm.data.prepare import prepare as prepare_tables
 from bgpm.data.readers import pair_numbers
 from bgpm.data.schema import PairColumn, PoolSettings, Row, SourceSettings
-from bgpm.data.tables import read_table, rows_of, write_table
+from bgpm.data.tables import read_table, write_table
 from bgpm.errors import ConfigError, DataError, ShapeError
 from bgpm.inference import PreferenceModel
-from bgpm.loop.pool import read_pool
-from bgpm.loop.train import train
 from bgpm.models.bt import Bt
 from bgpm.models.gpm import Gpm
 from bgpm.posteriors import Posterior
@@ -34,8 +32,7 @@ from bgpm.posteriors.point import Point
 from bgpm.selection import StartSettings, seed_set
 from bgpm.stage import read_params
 from bgpm.types import Comparisons, FeatureBlock, Features, Pairs
-from stages import check as check_stage
-from stages import embed, features, prepare
+from stages import prepare
 
 PROMPT = (("user", "why"),)
 
@@ -212,30 +209,13 @@ def judged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [row | {"said": None if n % 7 == 6 else p} for n, (row, p) in enumerate(zip(rows, said, strict=True))]
 
 
-def prepared(project: Project, rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
-    """The stage prepare on these rows, in the project's folder: the numbers of its pairs."""
-    write_jsonl(Path("tiny/pool.jsonl"), rows)
-    check_stage.main()
-    prepare.main()
-    return read_table(Path("data/columns/pool-pairs.parquet"))
-
-
 @pytest.fixture(scope="module")
 def project(fresh_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """Prepared, embedded and reduced with a judge's verdicts, and one model of every label in ``model``."""
     found = fresh_project.clone(tmp_path_factory.mktemp("pairs") / "project")
     found.params(model="bt", pool__pair_columns={"gpt4": {"column": "said", "coding": "probability"}})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(found.folder)
-        prepared(found, judged(tiny_pool()))
-        for which in ("pool", "benchmark"):
-            embed.main(which)
-        features.main()
-        pool = read_pool(Path("data/pool"), Path("data/features/pool"))
-        truth = read_table(Path("data/truth/pool.parquet"))
-        labels = {"pair": rows_of(pool.table["pair_id"], truth["pair_id"], "pairs"), "label": truth["label"]}
-        labels["margin"] = truth["margin"]
-        train(Laplace(prior_precision=1.0), Bt(), pool, labels, seed=0).save(Path("model/seed-0"))
+    write_jsonl(found.folder / "tiny/pool.jsonl", judged(tiny_pool()))
+    model_of_every_label(found)
     return found
 
 
@@ -269,7 +249,9 @@ def test_a_file_turned_row_by_row_gives_the_same_numbers(
         | {"said": None if row["said"] is None else 1 - row["said"]}
         for row in judged(tiny_pool())
     ]  # fmt: skip
-    after = prepared(own, turned[::-1])
+    write_jsonl(Path("tiny/pool.jsonl"), turned[::-1])
+    prepare.main()
+    after = read_table(Path("data/columns/pool-pairs.parquet"))
     assert list(after["pair_id"]) == list(before["pair_id"])
     np.testing.assert_array_equal(after["gpt4"], before["gpt4"])
 

@@ -9,25 +9,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Project, tiny_benchmark, tiny_pool, write_jsonl
+from conftest import Project, model_of_every_label, tiny_benchmark, tiny_pool, write_jsonl
 
 from bgpm.cli import main
 from bgpm.config import check
 from bgpm.data.readers import response_numbers
 from bgpm.data.response_columns import columns_table, read_numbers
 from bgpm.data.schema import Row, SourceSettings, as_json
-from bgpm.data.tables import read_table, rows_of, write_table
+from bgpm.data.tables import read_table, write_table
 from bgpm.errors import ConfigError, DataError
 from bgpm.features import FeatureSettings
 from bgpm.features.reduction import Reduction
 from bgpm.inference import PreferenceModel
-from bgpm.loop.pool import read_pool
-from bgpm.loop.train import train
-from bgpm.models.bt import Bt
-from bgpm.posteriors.laplace import Laplace
 from bgpm.stage import read_params
-from stages import check as check_stage
-from stages import embed, features, prepare
 
 REWARD = SourceSettings(path="pool.jsonl", response_columns={"reward": ["left", "right"]})
 PROMPT = (("user", "why"),)
@@ -171,18 +165,7 @@ def project(fresh_project: Project, tmp_path_factory: pytest.TempPathFactory) ->
         pool__response_columns=named, benchmark__response_columns=named,
         features__blocks=["states", "columns"], features__columns={"use": ["reward"], "missing": "refuse"},
     )  # fmt: skip
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(found.folder)
-        check_stage.main()
-        prepare.main()
-        for which in ("pool", "benchmark"):
-            embed.main(which)
-        features.main()
-        pool = read_pool(Path("data/pool"), Path("data/features/pool"))
-        truth = read_table(Path("data/truth/pool.parquet"))
-        pair = rows_of(read_table(Path("data/pool/pairs.parquet"))["pair_id"], truth["pair_id"], "pairs")
-        labels = {"pair": pair, "label": truth["label"], "margin": truth["margin"]}
-        train(Laplace(prior_precision=1.0), Bt(), pool, labels, seed=0).save(Path("model/seed-0"))
+    model_of_every_label(found)
     return found
 
 
