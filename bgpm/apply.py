@@ -19,15 +19,17 @@ import yaml
 from tqdm import tqdm
 
 from bgpm.data.conversations import Turn, response_text
-from bgpm.data.files import FORMATS, Record, json_lines, records
+from bgpm.data.files import FORMATS, Record, json_lines
 from bgpm.data.readers import (
     TOOLS,
     Reading,
     after_prompt,
     is_blank,
+    keeps_blank,
     pair_numbers,
     repeat_their_prompts,
     response_numbers,
+    source_records,
     texts_of_record,
 )
 from bgpm.data.schema import SourceSettings
@@ -104,7 +106,7 @@ def add_export(parser: argparse.ArgumentParser) -> None:
 
 
 def _common(parser: argparse.ArgumentParser, rows: str, *, pool: bool = False) -> None:
-    help_of_file = f"JSONL, CSV or parquet (.gz too); rows with {rows}"
+    help_of_file = f"JSONL, CSV or parquet (.gz too), or a folder of these or of `datasets`; rows with {rows}"
     parser.add_argument("file", type=Path, metavar="FILE", nargs="?" if pool else None, help=help_of_file)
     parser.add_argument(
         "--model", type=Path, required=not pool, metavar="FOLDER", help="of a round: data/entropy/round-8/model"
@@ -126,6 +128,11 @@ def _common(parser: argparse.ArgumentParser, rows: str, *, pool: bool = False) -
         ("labels", "{a: [L], b: [R]}; read and checked only: nothing here looks at labels"),
     ):
         given.add_argument(f"--{name}", metavar="YAML", help=f"such as {example}")
+    given.add_argument("--split", help="of a folder whose files or parts name it; default: train")
+    given.add_argument("--config", help="of a folder whose README lists several configurations")
+    given.add_argument(
+        "--blank", help="keep, drop or refuse rows with a response without any visible character; default: keep"
+    )
 
 
 def score(given: argparse.Namespace) -> None:
@@ -242,16 +249,14 @@ def read(given: argparse.Namespace) -> list[Entry]:
     """
     if given.out is not None and given.out.is_dir():
         raise ConfigError(f"--out: {given.out} is a folder; name a file")
-    if not given.file.is_file():
-        raise DataError(f"{given.file}: no such file; expected one JSON object a line")
+    if not given.file.exists():
+        raise DataError(f"{given.file}: no such file or folder; expected rows with a prompt and its responses")
     params = _params_of_model(given)
     block = _columns_of_model(params)
     reading = Reading(_settings(given, block, params))
-    known = given.file.name.removesuffix(".gz").endswith(FORMATS)
-    rows = records(given.file, "train") if known else json_lines(given.file)
+    known = given.file.is_dir() or given.file.name.removesuffix(".gz").endswith(FORMATS)
+    rows = source_records(reading.settings) if known else json_lines(given.file)
     entries = [_entry(record, reading) for record in tqdm(rows, desc="read", unit="row", disable=None)]
-    if not entries:
-        raise DataError(f"{given.file}: no row in it")
     if block:
         for entry in entries:
             numbers_of(entry.choice, block)
@@ -259,12 +264,18 @@ def read(given: argparse.Namespace) -> list[Entry]:
         for entry in entries:
             reading.note("row whose responses repeated the prompt, taken without it", entry.choice.place)
         entries = [_without_prompt(entry) for entry in entries]
-    for entry in entries:
-        if any(map(is_blank, entry.choice.responses)):
-            reading.note("row with a blank response, kept", entry.choice.place)
+    entries = [entry for entry in entries if _is_kept(entry, reading)]
     for remark, tally in reading.noted.items():
         print(f"{remark}: {tally.count}, first at {tally.examples[0]}", file=sys.stderr)
+    if not entries:
+        raise DataError(f"{given.file}: no row in it" + (", but for those left out" if reading.noted else ""))
     return entries
+
+
+def _is_kept(entry: Entry, reading: Reading) -> bool:
+    """Whether a row stays, by the rule for blank responses."""
+    blank = any(map(is_blank, entry.choice.responses))
+    return not blank or keeps_blank(reading, entry.choice.place, "row", "--blank")
 
 
 def _settings(given: argparse.Namespace, block: PoolColumns | None, params: Mapping[str, Any]) -> SourceSettings:
@@ -273,7 +284,8 @@ def _settings(given: argparse.Namespace, block: PoolColumns | None, params: Mapp
     Raises:
         ConfigError: If an option is not YAML or not what it has to be; names it.
     """
-    said: dict[str, Any] = {"path": str(given.file)}
+    plain = {name: getattr(given, name) for name in ("split", "config", "blank")}
+    said: dict[str, Any] = {"path": str(given.file)} | {name: x for name, x in plain.items() if x is not None}
     for name in ("columns", "response_columns", "pair_columns", "ignore_keys", "labels"):
         text = getattr(given, name)
         if text is not None:

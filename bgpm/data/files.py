@@ -299,8 +299,8 @@ def _of_split(folder: Path, files: list[Path], split: str) -> list[Path]:
     chosen = [file for file in files if said[file] == wanted]
     if not chosen:
         raise DataError(
-            f"{folder}: no file of split {split!r}: the names say {', '.join(known)}; set pool.split (or "
-            "benchmark.split) to one of these"
+            f"{folder}: no file of split {split!r}: the names say {', '.join(known)}; set pool.split "
+            "(benchmark.split, --split) to one of these"
         )
     return chosen
 
@@ -336,7 +336,7 @@ def _configured(path: Path, split: str, config: str | None) -> list[Path] | None
     if config not in configs:
         asked = "several configurations" if config is None else f"no configuration {config!r}"
         raise DataError(
-            f"{path}: {asked}: set pool.config (or benchmark.config) to one of {', '.join(sorted(configs))}"
+            f"{path}: {asked}: set pool.config (benchmark.config, --config) to one of {', '.join(sorted(configs))}"
         )
     listed = configs[config]
     splits = sorted({item["split"] for item in listed if item.get("split")})
@@ -391,7 +391,8 @@ def _saved_data_set(path: Path, split: str) -> Iterator[Record]:
     if isinstance(data, DatasetDict):
         if split not in data:
             raise DataError(
-                f"{path}: no split {split!r}; it has {', '.join(map(str, data))}: set pool.split (or benchmark.split)"
+                f"{path}: no split {split!r}; it has {', '.join(map(str, data))}: set pool.split (benchmark.split, "
+                "--split)"
             )
         data = data[split]
     yield from _of_data_set(data, f"{path}: row")

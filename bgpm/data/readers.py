@@ -832,14 +832,25 @@ def _numbered(settings: SourceSettings) -> set[str]:
 
 def _kept(row: Row, reading: Reading) -> bool:
     """Whether a row stays, by the rule for blank responses."""
-    if not (is_blank(row.a) or is_blank(row.b)):
-        return True
+    return not (is_blank(row.a) or is_blank(row.b)) or keeps_blank(reading, row.place, "pair", "pool.blank")
+
+
+def keeps_blank(reading: Reading, place: str, what: str, setting: str) -> bool:
+    """Whether a row or pair with a blank response stays; it is counted either way.
+
+    Args:
+        what: What is left out or kept: a pair or a row.
+        setting: What the reader of an error would set.
+
+    Raises:
+        DataError: If the settings refuse it.
+    """
     rule = reading.settings.blank
     if rule == "refuse":
         raise DataError(
-            f"{row.place}: a response has no visible character; set pool.blank to keep or drop such pairs, or mend it"
+            f"{place}: a response has no visible character; set {setting} to keep or drop such {what}s, or mend it"
         )
-    reading.note("pair with a blank response" + (" left out" if rule == "drop" else ", kept"), row.place)
+    reading.note(f"{what} with a blank response" + (" left out" if rule == "drop" else ", kept"), place)
     return rule == "keep"
 
 
