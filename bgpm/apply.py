@@ -9,7 +9,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -33,11 +33,12 @@ from bgpm.data.readers import (
     texts_of_record,
 )
 from bgpm.data.schema import SourceSettings
+from bgpm.dataset_folder import of_model, of_pool, refuse_taken, write_dataset
 from bgpm.errors import ConfigError, DataError
 from bgpm.features import FeatureSettings
 from bgpm.features.blocks import built
 from bgpm.features.blocks.columns import PoolColumns
-from bgpm.inference import Matrix, PreferenceModel, ResponseSet, numbers_of, ranking
+from bgpm.inference import PreferenceModel, ResponseSet, numbers_of, ranking
 from bgpm.pool_export import Format, as_rows, folder_of, one_per_prompt, read_preferences, remarks
 from bgpm.registry import parse
 from bgpm.stage import read_params, setting, write_text
@@ -101,6 +102,10 @@ def add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--min-probability", type=float, default=0.5, metavar="P",
         help="leave out pairs whose chosen response is better with a lower probability; default: %(default)s",
+    )  # fmt: skip
+    parser.add_argument(
+        "--dataset", type=Path, metavar="FOLDER",
+        help="write a new folder that datasets.load_dataset opens, with a card, in place of a file",
     )  # fmt: skip
     parser.set_defaults(run=export)
 
@@ -171,7 +176,8 @@ def rank(given: argparse.Namespace) -> None:
         BgpmError: As `read`, and as `bgpm.inference.PreferenceModel.load`.
     """
     entries = read(given)
-    matrices = _matrices(given, entries)
+    model = PreferenceModel.load(given.model, given.seed, given.root)
+    matrices = model.matrices([entry.choice for entry in entries])
     _write(
         given.out,
         (entry.columns | vars(ranking(matrix)) for entry, matrix in zip(entries, matrices, strict=True)),
@@ -192,6 +198,10 @@ def export(given: argparse.Namespace) -> None:
     least = given.min_probability
     if not 0.5 <= least < 1:
         raise ConfigError(f"--min-probability: expected a number in [0.5, 1), got {least}")
+    if given.dataset is not None:
+        if given.out is not None:
+            raise ConfigError("--dataset: leave --out out: the rows go into the folder")
+        refuse_taken(given.dataset)
     if given.pool is not None:
         return export_pool(given)
     if given.file is None or given.model is None:
@@ -201,7 +211,9 @@ def export(given: argparse.Namespace) -> None:
     entries = read(given)
     chat = any(entry.chat for entry in entries)
     pairs, offered = [], 0
-    for entry, matrix in zip(entries, _matrices(given, entries), strict=True):
+    model = PreferenceModel.load(given.model, given.seed, given.root)
+    matrices = model.matrices([entry.choice for entry in entries])
+    for entry, matrix in zip(entries, matrices, strict=True):
         order = ranking(matrix).order
         places = [(order[0], order[-1])]
         if given.pairs == "all":
@@ -212,7 +224,11 @@ def export(given: argparse.Namespace) -> None:
             for i, j in places
             if matrix.mean[i, j] > 0 and matrix.probability[i, j] >= least
         ]
-    _write(given.out, pairs)
+    if given.dataset is not None:
+        origin = of_model(given.file, model.facts, pairs, offered, least, given.root)
+        write_dataset(given.dataset, pairs, given.format, origin)
+    else:
+        _write(given.out, pairs)
     if len(pairs) < offered:
         print(
             f"{offered - len(pairs)} of {offered} pairs left out: no response better with probability {least} or more",
@@ -235,7 +251,12 @@ def export_pool(given: argparse.Namespace) -> None:
     kept = pairs.take(np.flatnonzero(pairs.probability >= given.min_probability))
     if given.one_per_prompt:
         kept = one_per_prompt(kept)
-    _write(given.out, as_rows(kept, given.format))
+    rows = list(as_rows(kept, given.format))
+    if given.dataset is not None:
+        origin = of_pool(pairs, kept, folder, given.seed, given.root, given.min_probability)
+        write_dataset(given.dataset, rows, given.format, origin)
+    else:
+        _write(given.out, rows)
     for remark in remarks(pairs, kept, folder, given.seed, given.root):
         print(remark, file=sys.stderr)
 
@@ -341,11 +362,6 @@ def _without_prompt(entry: Entry) -> Entry:
         choice=replace(entry.choice, responses=responses),
         responses=tuple((Turn("assistant", response),) for response in responses),
     )
-
-
-def _matrices(given: argparse.Namespace, entries: Sequence[Entry]) -> list[Matrix]:
-    model = PreferenceModel.load(given.model, given.seed, given.root)
-    return model.matrices([entry.choice for entry in entries])
 
 
 def _preference(entry: Entry, chosen: int, rejected: int, *, chat: bool) -> dict[str, Any]:

@@ -14,6 +14,7 @@ whether what that name gives now is still the same model.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,7 +140,7 @@ def facts_of(model: Path, seed: int, root: Path) -> dict[str, Any]:
     params = read_params(root / "params.yaml")
     found: dict[str, Any] = {"run": "/".join(model.parts[-3:-1]), "seed": seed}
     found |= {key: setting(params, key) for key in ("model", "posterior", "oracle")}
-    found["pool"] = setting(params, "pool.path")
+    found["pool"] = setting(params, "pool.hub") or Path(setting(params, "pool.path")).name
     summary, labels = root / TRUTH / "summary.json", model.parent / "labels.parquet"
     if summary.is_file():
         counted = read_json(summary)["pool"]["splits"]
@@ -204,7 +205,8 @@ def card(parts: Parts) -> str:
     lines += ['model = PreferenceModel.from_pretrained("FOLDER_OR_HUB_ID")']
     lines += ['mean, variance, probability = model.matrix("Why is the sky blue?", ["Air scatters.", "The sea."])']
     lines += ["```", "", "Scores are in logits; `probability` is averaged over the posterior.", ""]
-    lines += ["## Data and labels", "", *_data(facts), "", "## Metrics", "", *_table(facts.get("metrics", [])), ""]
+    lines += ["## Data and labels", "", *run_lines(facts), ""]
+    lines += ["## Metrics", "", *metrics_table(facts.get("metrics", [])), ""]
     lines += ["## Limits", ""]
     lines += [
         "- The interval, where there is one, is over held-out prompts of the same source: it says nothing of others."
@@ -216,10 +218,11 @@ def card(parts: Parts) -> str:
     return "\n".join(lines)
 
 
-def _data(facts: dict[str, Any]) -> list[str]:
+def run_lines(facts: Mapping[str, Any]) -> list[str]:
+    """Pool, labels and run of a model, in Markdown, as far as `facts_of` found them."""
     lines = []
     if "pool" in facts:
-        lines.append(f"- Pool: `{Path(facts['pool']).name}`")
+        lines.append(f"- Pool: `{facts['pool']}`")
     for what in ("pairs", "prompts"):
         if what in facts:
             lines.append(f"- {what.capitalize()}: " + ", ".join(f"{n:,} {split}" for split, n in facts[what].items()))
@@ -230,7 +233,8 @@ def _data(facts: dict[str, Any]) -> list[str]:
     return lines or ["Nothing is known of the run: the model was not loaded from one."]
 
 
-def _table(metrics: list[dict[str, Any]]) -> list[str]:
+def metrics_table(metrics: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A table in Markdown of what `facts_of` found measured."""
     if not metrics:
         return ["None were measured beside this model."]
     lines = ["| split | metric | value | 95% interval over prompts |", "|---|---|---|---|"]

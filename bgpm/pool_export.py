@@ -169,28 +169,45 @@ def _single(pairs: Preferences) -> Iterator[tuple[list[dict[str, str]], str, boo
             yield json.loads(turns), text, labels[0]
 
 
-def bound_of(folder: Path, seed: int, params: Mapping[str, Any]) -> tuple[float, AuditSettings] | None:
-    """The lower bound of right labels of a round's pool, with the settings it holds under; None without audits."""
+@dataclass(frozen=True)
+class RoundAudits:
+    """What audits say of the labels of a round's pool.
+
+    Attributes:
+        bound: At least this share of all labels of the pool is right.
+        audited, wrong: Audits, and those whose inferred label was wrong.
+        settings: Under which the bound holds.
+    """
+
+    bound: float
+    audited: int
+    wrong: int
+    settings: AuditSettings
+
+    def sentence(self) -> str:
+        """The bound in words, without a full stop."""
+        target, confidence = self.settings.target, 100 * (1 - self.settings.alpha)
+        done = "certified" if self.bound >= target else f"below the target of {100 * target:g}%"
+        return (
+            f"at least {100 * self.bound:.1f}% of the labels of the whole pool are right, with {confidence:g}% "
+            f"confidence ({done}); a part of the pool may have more or fewer"
+        )
+
+
+def audits_of_round(folder: Path, seed: int, params: Mapping[str, Any]) -> RoundAudits | None:
+    """What the audits of a round say, also where every label is acquired; None where nothing is known."""
     audit = parse(AuditSettings, setting(params, "audit"), "audit")
     arm = read_arm(folder.parent.name, folder)
     found = certificate(arm, audit, looks_of(audit, len(setting(params, "rounds")), paid=oracle_of(params).paid))
     at = arm.seeds.tolist().index(seed)
     if found is None or (not found.audited[at, -1] and found.bound[at, -1] < audit.target):
         return None
-    return float(found.bound[at, -1]), audit
+    return RoundAudits(float(found.bound[at, -1]), int(found.audited[at, -1]), int(found.wrong[at, -1]), audit)
 
 
 def remarks(pairs: Preferences, kept: Preferences, folder: Path, seed: int, root: Path) -> Iterable[str]:
     """What was written and what it is worth, in lines for people."""
     counts = ", ".join(f"{count:,} {name}" for name, count in kept.counts().items())
     yield f"{folder}: {len(kept):,} of {len(pairs) + pairs.ties:,} pairs ({counts}); {pairs.ties:,} ties left out"
-    found = bound_of(folder, seed, read_params(root / "params.yaml"))
-    if found is None:
-        yield "not certified: no audits"
-        return
-    bound, audit = found
-    done = "certified" if bound >= audit.target else f"below the target of {100 * audit.target:g}%"
-    yield (
-        f"at least {100 * bound:.1f}% of the labels of the whole pool are right, with {100 * (1 - audit.alpha):g}% "
-        f"confidence ({done}); a part of the pool may have more or fewer"
-    )
+    found = audits_of_round(folder, seed, read_params(root / "params.yaml"))
+    yield "not certified: no audits" if found is None else found.sentence()

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import yaml
 from conftest import ROOT, tiny_pool, with_changes, write_jsonl
+from datasets import load_dataset
+from huggingface_hub import DatasetCard
 
 from bgpm import cli
 from bgpm.annotate.batches import PoolTexts, waiting
@@ -275,6 +277,31 @@ def test_the_labelled_pool_is_exported_with_its_sources_and_its_bound(
     model = np.array(whole["label"]) == [made.truth[name] for name in whole["pair_id"]]
     assert right.sum() == (model | audited).sum()  # an audit's own label is exported, and here it is right
     assert all("probability" in row for row in rows) == (kind == "dpo")
+
+
+@pytest.mark.parametrize("kind", ["dpo", "kto"])
+def test_the_same_rows_as_a_data_set_with_a_card(
+    campaign: Any, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made, last = campaign
+    command = ["export", "--pool", "data/auto", "--format", kind, "--min-probability", "0.8"]
+    cli.main(command)
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    cli.main([*command, "--dataset", str(tmp_path / "set")])
+    data = load_dataset(str(tmp_path / "set"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert data.to_list() == rows
+    whole, known, audits = (read(name, last) for name in ("pool_labels", "labels", "audits"))
+    card = DatasetCard.load(tmp_path / "set/README.md")
+    assert card.data.to_dict()["annotations_creators"] == ["machine-generated"]
+    inferred = len(whole["pair"]) - len(known["pair"]) - 100
+    sure = (np.maximum(whole["probability"], 1 - whole["probability"]) >= 0.8)[whole["source"] == "inferred"].sum()
+    assert f"| acquired | {len(known['pair'])} | {len(known['pair'])} | people |" in card.text
+    assert f"| audit | 100 | 100 | people |\n| inferred | {sure} | {inferred} |" in card.text
+    wrong = (audits["label"] != whole["label"][audits["pair"]]).sum()
+    assert f"{100 - wrong} of them ({1 - wrong / 100:.1%}) had been inferred right" in card.text
+    assert f"at least {100 * made.bound(last):.1f}% of the labels of the whole pool are right" in card.text
+    assert f"Labels it was trained on: {len(known['pair'])}, from the oracle `human`" in card.text
+    assert all(f"| `{column}` | " in card.text for column in rows[0])
 
 
 def test_an_export_may_be_sure_and_of_one_pair_a_prompt(campaign: Any) -> None:
