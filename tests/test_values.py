@@ -34,7 +34,7 @@ def test_nesting_without_end_is_refused_and_ends_no_process(text: str, tmp_path:
         "    except ValueError as error: print(error)\n"
     )
     command = [sys.executable, "-c", script, str(tmp_path / "f")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0
     assert done.stdout.count("nested more than 100 levels, at line 1") == 2
     with pytest.raises(ValueError, match=r"nested too deeply|Expecting|delimiter"):
