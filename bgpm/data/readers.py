@@ -95,6 +95,11 @@ PARTS = frozenset(
 )
 EXCEL = 32_767  # characters that a cell of Excel holds
 _TRANSCRIPT = re.compile(r"\A\s*Human:.*\n\nAssistant:\s*\Z", re.DOTALL)  # Anthropic's, open for a response
+# How a conversation begins that a chat template has made one text of.
+_RENDERED = re.compile(
+    r"\s*(?:<s>|<bos>|<\|begin_of_text\|>)?\s*"
+    r"(<\|im_start\|>|<\|start_header_id\|>|<\|(?:system|user|assistant)\|>|<start_of_turn>|\[INST\])"
+)
 _INVISIBLE = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})
 # Letters, symbols and marks without ink: fillers, the empty braille cell, selectors of a variation.
 _HIDDEN = frozenset("\u034f\u115f\u1160\u2800\u3164\uffa0") | frozenset(map(chr, range(0xFE00, 0xFE10)))
@@ -123,7 +128,8 @@ class Reading:
     def remarks(self) -> dict[str, Tally]:
         """All that was noted, with the columns that nothing reads as one remark."""
         names, rows = self.unread
-        return self.noted | ({f"columns not read: {', '.join(sorted(names))}": rows} if names else {})
+        shown = ", ".join(name or "(without a name)" for name in sorted(names))
+        return self.noted | ({f"columns not read: {shown}": rows} if names else {})
 
     def ignored(self, key: str, place: str) -> None:
         """Note a key of a message that the settings say may go."""
@@ -360,6 +366,8 @@ def _texts(columns: Mapping[str, Any], place: str, reading: Reading) -> RecordTe
     _check_copies(columns, column, prompt, turns, place, reading)
     if tools:
         prompt = with_tools(prompt, columns[tools])
+    if rendered := _RENDERED.match(prompt[0].content):
+        reading.note(f"prompt in one text with {rendered[1]}, taken as text; messages would be read as turns", place)
     return RecordTexts(_asked(prompt, place), tuple(found))
 
 

@@ -607,6 +607,25 @@ def test_columns_that_nothing_reads_are_named_in_one_remark() -> None:
     assert not reading.remarks()
 
 
+def test_a_column_without_a_name_is_named_all_the_same() -> None:
+    reading = Reading(settings())
+    list(rows_of_record(("f:2", {"": "0", "prompt": "q", "chosen": "x", "rejected": "y"}), reading))
+    assert [*reading.remarks()] == ["columns not read: (without a name)"]
+
+
+@pytest.mark.parametrize("mark", ["<|im_start|>", "<|start_header_id|>", "[INST]", "<start_of_turn>", "<|user|>"])
+def test_a_conversation_that_a_template_made_one_text_of_is_said(mark: str) -> None:
+    def remarks(prompt: str) -> list[str]:
+        reading = Reading(settings())
+        list(rows_of_record(("f:2", {"prompt": prompt, "chosen": "x", "rejected": "y"}), reading))
+        return [*reading.remarks()]
+
+    assert remarks(f"<s> {mark}user\nq") == [
+        f"prompt in one text with {mark}, taken as text; messages would be read as turns"
+    ]
+    assert remarks(f"what is {mark}?") == []
+
+
 @pytest.mark.parametrize(
     "column",
     [
