@@ -6,7 +6,7 @@ WORKERS ?= 2
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help install install-dev repro study offline format check test-fast test-slow test test-smollm docs bench peers peers-environments mutate clean
+.PHONY: help install install-dev repro study offline format check test-fast test-slow test test-smollm docs bench peers peers-environments gpu mutate clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -101,8 +101,14 @@ peers-environments: $(PEERS:%=.venv-peers/%/.installed)
 	$(@D)/bin/python -m pip uninstall --quiet --yes torchvision
 	@touch $@
 
+# Beside what such a machine has already (torch, transformers); WHEELS names a folder of what it lacks, for no network.
+gpu:  ## what only a GPU can show, on a machine that has one: make gpu [WHEELS=FOLDER]; writes reports/gpu.md
+	test -x .venv-gpu/bin/python || $(PYTHON) -m venv --system-site-packages .venv-gpu
+	test -z "$(WHEELS)" || .venv-gpu/bin/python -m pip install --quiet --no-index --no-deps "$(WHEELS)"/*.whl
+	.venv-gpu/bin/python -m benchmarks.gpu
+
 mutate: install-dev  ## break the maths on purpose: every error must be noticed by a test (minutes)
 	python -m benchmarks.mutate
 
 clean:  ## remove the environments; data/ and the cache of DVC stay
-	rm -rf $(VENV) .venv-peers .timings
+	rm -rf $(VENV) .venv-peers .venv-gpu .timings

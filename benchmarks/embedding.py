@@ -1,7 +1,7 @@
 """Tokens per CPU-second of embedding, against the plain way in the same process, and equal values.
 
-``python -m benchmarks.embedding`` prints a table; ``--gpu`` prints one for a machine with a GPU. Each line is measured
-in a process of its own. The plain way is two padded forward passes a pair, chosen and rejected, 16 pairs in file order,
+``python -m benchmarks.embedding`` prints a table; `benchmarks.gpu` is its like for a GPU. Each line is measured in a
+process of its own. The plain way is two padded forward passes a pair, chosen and rejected, 16 pairs in file order,
 with the same pooling of every layer; tokens are those of the pairs, padding not counted, so that a text that stands in
 three pairs counts three times for both:
 
@@ -9,10 +9,6 @@ three pairs counts three times for both:
 * ``minilm-apart``: as many pairs in which every response stands once;
 * ``decoder``: a small random Llama, prompts of about 200 tokens with two responses of about 200 (ours reads a prompt
   once).
-
-On a GPU (``--gpu``): a Llama of two billion random weights in bfloat16, with flash-attention, SDPA and eager attention:
-training steps with AdamW (forward, backward, update; all weights) and scoring as `embed` does it. MFU is model FLOP/s,
-6 N a token in training and 2 N in scoring without attention's own, over the card's peak in dense bfloat16.
 """
 
 from __future__ import annotations
@@ -39,7 +35,6 @@ from bgpm.stage import read_params
 PAIRS, BATCH = 200, 16
 Text = tuple[list[dict[str, str]], str | None]
 Pair = tuple[Text, Text]
-PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12}  # FLOP/s
 
 
 def shipped(apart: bool) -> list[Pair]:
@@ -159,95 +154,11 @@ def peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-# With a GPU.
-
-LARGE = {
-    "vocab_size": 32_000, "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 30,
-    "num_attention_heads": 16, "num_key_value_heads": 8,
-}  # fmt: skip
-
-
-def training(attention: str, device: str = "cuda", size: dict[str, int] = LARGE, shape: tuple[int, int] = (4, 1024)):
-    """Tokens a second, parameters and peak GiB of training steps on ``shape`` = (texts, tokens each)."""
-    backbone = llama(attention, device, torch.bfloat16, **size)
-    model = backbone.model.train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
-    ids = torch.randint(4, 900, shape, generator=torch.Generator().manual_seed(0)).to(device)
-
-    def step() -> None:
-        model(input_ids=ids, use_cache=False).last_hidden_state[:, -1].float().square().mean().backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    rate = ids.numel() / gpu_seconds(step, device)
-    return rate, sum(p.numel() for p in model.parameters()), peak_gib(device)
-
-
-def scoring(attention: str, device: str = "cuda", size: dict[str, int] = LARGE, pairs: int = PAIRS):
-    """The same of `embed` over pairs, tokens counted before prompts are shared."""
-    backbone = llama(attention, device, torch.bfloat16, **size)
-    texts = [text for pair in made_up(400, 300)[:pairs] for text in pair]
-    out = np.empty((len(texts), backbone.layers, backbone.width), np.float32)
-    size_of_all = sum(len(tokens(backbone, *text).ids) for text in texts)
-    rate = size_of_all / gpu_seconds(lambda: embed(backbone, texts, out, batch_tokens=16_384), device)
-    return rate, sum(p.numel() for p in backbone.model.parameters()), peak_gib(device)
-
-
-def gpu_seconds(work: Callable[[], object], device: str) -> float:
-    """Wall-clock seconds of a run after one to warm up."""
-    work()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    began = time.perf_counter()
-    work()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
-
-
-def peak_gib(device: str) -> float:
-    return torch.cuda.max_memory_allocated() / 2**30 if device == "cuda" else peak_mib() / 2**10
-
-
-GPU_CASES = {"training": (training, 6), "scoring": (scoring, 2)}  # FLOP a parameter and token
-
-
-def gpu_line(case: str, attention: str) -> str:
-    """One line of the GPU's table, in this process."""
-    work, flop = GPU_CASES[case]
-    name = torch.cuda.get_device_name()
-    peak = next((flops for card, flops in PEAK.items() if card in name), None)
-    rate, parameters, memory = work(attention)
-    mfu = f"{flop * parameters * rate / peak:.1%}" if peak else f"unknown: no peak of {name} here"
-    return f"| {case}, {parameters / 1e9:.2f}e9 parameters, {attention} | {rate:,.0f} | {memory:.1f} | {mfu} |"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", help="measure one line in this process: a case, or with --gpu CASE,ATTENTION")
-    parser.add_argument("--gpu", action="store_true", help="two billion parameters on this machine's GPU")
+    parser.add_argument("--only", choices=sorted(CASES), help="measure one line in this process")
     arguments = parser.parse_args()
     command = [sys.executable, "-m", "benchmarks.embedding"]
-    if arguments.gpu:
-        if not torch.cuda.is_available():
-            sys.exit("error: --gpu: torch sees no GPU here")
-        if arguments.only:
-            print(gpu_line(*arguments.only.split(",")))
-            return
-        print(
-            f"| what, on one {torch.cuda.get_device_name()} | tokens/s | peak GiB | MFU |\n|---|---|---|---|",
-            flush=True,
-        )
-        for case in GPU_CASES:
-            for attention in ("flash_attention_2", "sdpa", "eager"):
-                done = subprocess.run(
-                    [*command, "--gpu", "--only", f"{case},{attention}"], capture_output=True, text=True, check=False
-                )
-                reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-                print(
-                    done.stdout.strip() if done.returncode == 0 else f"| {case}, {attention} | failed: {reason} | | |"
-                )
-        return
     if arguments.only:
         print(json.dumps(measure(arguments.only)))
         return
