@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
@@ -18,7 +19,7 @@ from bgpm.features.blocks import built as feature_blocks
 from bgpm.features.blocks.columns import PoolColumns
 from bgpm.launch import LauncherSettings
 from bgpm.loop.weighing import check_draws
-from bgpm.models import Model
+from bgpm.models import RENAMED, Model
 from bgpm.oracles import Oracle
 from bgpm.posteriors import Posterior
 from bgpm.registry import Component, Settings, build, kinds, parse
@@ -28,6 +29,8 @@ from bgpm.sizes import Size
 from bgpm.stage import ANNOTATIONS
 from bgpm.training import TrainingSettings
 from bgpm.types import Uncertainty
+
+log = logging.getLogger("bgpm")
 
 # Section of settings, family, and the top-level choices that name a member of it.
 FAMILIES: dict[str, tuple[type[Component], tuple[str, ...]]] = {
@@ -116,6 +119,7 @@ def check(raw: Mapping[str, Any]) -> Params:
             component; rounds that do not count up; choices that do not go together.
     """
     params = parse(Params, raw, "")
+    _check_model_name(params)
     built: dict[str, Component] = {}
     for section, (base, choices) in FAMILIES.items():
         settings = getattr(params, section)
@@ -128,7 +132,7 @@ def check(raw: Mapping[str, Any]) -> Params:
             if kind not in settings:
                 raise ConfigError(f"params.yaml: {section}.{kind}: missing; add `{kind}: {{}}` for the defaults")
         for kind, values in settings.items():
-            component = build(base, kind, values, section)
+            component = build(base, RENAMED.get(kind, kind) if section == "models" else kind, values, section)
             built |= {choice: component for choice in choices if getattr(params, choice) == kind}
     for choice in ("acquisition", "baseline"):
         if isinstance(built[choice], Auto):
@@ -170,6 +174,17 @@ def check(raw: Mapping[str, Any]) -> Params:
             f"acquisition, or oracles.{params.oracle}.allow_many to true"
         )
     return params
+
+
+def _check_model_name(params: Params) -> None:
+    """Refuse a model by a name that it no longer has; settings of one that is not used are read as they were meant."""
+    if params.model in RENAMED:
+        raise ConfigError(
+            f"params.yaml: model: {params.model} is called {RENAMED[params.model]} now: a network on features of "
+            "single responses; rename it there and under models"
+        )
+    for old in RENAMED.keys() & params.models.keys():
+        log.warning("params.yaml: models.%s: an older name, read as models.%s", old, RENAMED[old])
 
 
 def _check_features(params: Params) -> None:

@@ -6,7 +6,7 @@
     mean, variance, probability = model.matrix("Why is the sky blue?", ["Rayleigh scattering.", "Because.", "No."])
 
 Each distinct response to a prompt goes through the backbone once, however many others it is compared with: K responses
-cost K forwards for K (K - 1) / 2 scores, with `pairpm` too, which reads the features of both. Shapes: K responses to
+cost K forwards for K (K - 1) / 2 scores, with `pair_mlp` too, which reads the features of both. Shapes: K responses to
 one prompt, p features. Scores here are in logits, s / tau: what the pipeline's tables hold, divided by the temperature.
 """
 

@@ -69,3 +69,18 @@ def test_what_belongs_to_fixed_features_is_refused_where_the_backbone_is_trained
     check(changed)
     with pytest.raises(ConfigError, match=rf"posteriors\.laplace\.{name}: .* set training\.mode: frozen"):
         check({**changed, "training": {**PARAMS["training"], "mode": "lora"}})
+
+
+def test_an_older_name_of_a_model_is_read_among_settings_and_refused_as_the_model(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    models = {kind: settings for kind, settings in PARAMS["models"].items() if kind != "pair_mlp"}
+    older = {**PARAMS, "models": {**models, "pairpm": {"hidden": 8}}}
+    check(older)
+    assert caplog.messages == ["params.yaml: models.pairpm: an older name, read as models.pair_mlp"]
+    with pytest.raises(ConfigError, match=r"model: pairpm is called pair_mlp now.* rename it there and under models"):
+        check({**older, "model": "pairpm"})
+    with pytest.raises(ConfigError, match=r"models\.pair_mlp: missing"):  # DVC reads the setting under this very name
+        check({**older, "model": "pair_mlp"})
+    with pytest.raises(ConfigError, match=r"models\.pair_mlp\.hidden"):
+        check({**older, "models": {**models, "pairpm": {"hidden": 0}}})

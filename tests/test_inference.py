@@ -26,7 +26,7 @@ from bgpm.loop.pool import read_features, read_pool
 from bgpm.loop.train import train
 from bgpm.models import Model
 from bgpm.models.gpm import Gpm
-from bgpm.models.pairpm import Pairpm
+from bgpm.models.pair_mlp import PairMlp
 from bgpm.posteriors import Posterior, load
 from bgpm.posteriors.amortized import Amortized
 from bgpm.posteriors.laplace import Laplace
@@ -91,10 +91,10 @@ def test_a_matrix_says_of_the_pools_pairs_what_the_pipeline_says(
 @pytest.mark.parametrize(
     ("head", "posterior"),
     [
-        (Pairpm(hidden=8), Laplace(prior_precision=1.0)),
+        (PairMlp(hidden=8), Laplace(prior_precision=1.0)),
         (Gpm(dim=4, bt_block=False, prompt_gates=True), Amortized(steps=20)),  # reads prompts; its tau is not 1
     ],
-    ids=["pairpm", "gates"],
+    ids=["pair_mlp", "gates"],
 )
 def test_models_that_read_both_answers_or_the_prompt_say_so_too(
     finished_project: Project, tmp_path: Path, head: Model, posterior: Posterior

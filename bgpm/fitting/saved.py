@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bgpm.errors import StateError
-from bgpm.models import Model
+from bgpm.models import RENAMED, Model
 from bgpm.networks import ScoreModule
 from bgpm.registry import build
 from bgpm.values import read_json
+
+log = logging.getLogger("bgpm")
 
 VERSION = 3
 FIX = "train the model again or run `dvc checkout`"
@@ -109,13 +112,17 @@ def describe_model(model: Model, module: ScoreModule, in_features: int) -> dict[
 def restore_model(
     stem: Path, description: Mapping[str, Any], weights: Mapping[str, Tensor]
 ) -> tuple[Model, ScoreModule]:
-    """A model's settings and its module with these weights.
+    """A model's settings and its module with these weights; a kind that an older run called otherwise (`RENAMED`) is
+    found under its name of today.
 
     Raises:
         StateError: If the weights do not fit the description.
     """
     settings = dict(description["settings"])
-    model = build(Model, settings.pop("kind"), settings, "models")
+    kind = settings.pop("kind")
+    if kind in RENAMED:
+        log.warning("%s: an older run wrote it; model %s is read as %s", stem, kind, RENAMED[kind])
+    model = build(Model, RENAMED.get(kind, kind), settings, "models")
     module = model.build(description["in_features"], generator=torch.Generator(), blocks=description["blocks"])
     try:
         module.load_state_dict(weights)

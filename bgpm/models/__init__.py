@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from bgpm.networks import ScoreModule
 
 
+RENAMED = {"pairpm": "pair_mlp"}  # kinds as older runs and params.yaml called them
+
+
 class Model(Component):
     """Base of every preference model's settings.
 

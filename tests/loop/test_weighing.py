@@ -20,7 +20,7 @@ from bgpm.loop.train import train
 from bgpm.loop.weighing import draw_weights
 from bgpm.models.bt import Bt
 from bgpm.models.gpm import Gpm
-from bgpm.models.pairpm import Pairpm
+from bgpm.models.pair_mlp import PairMlp
 from bgpm.posteriors.amortized import Amortized
 from bgpm.posteriors.ensemble import Ensemble
 from bgpm.posteriors.laplace import Laplace
@@ -179,7 +179,7 @@ def test_what_does_not_go_with_weighing_is_refused_before_any_work():
     [
         *((model, precision) for model in (Bt(), Gpm()) for precision in (1.0, "heldout", "evidence")),
         *((Gpm(bt_block=False, dim=2), precision) for precision in (1.0, "heldout")),
-        (Pairpm(hidden=4), 1.0),
+        (PairMlp(hidden=4), 1.0),
     ],
 )
 def test_a_label_of_weight_zero_is_no_label_whatever_is_fitted_and_chosen(kind, model, precision):

@@ -21,7 +21,7 @@ VARIANTS = {
     "gpm as published": ("gpm", {"bt_block": False, "bias": False, "normalize": "sphere"}),
     "gpm on the sphere with gates": ("gpm", {"bt_block": False, "normalize": "mean", "prompt_gates": True, "dim": 4}),
     "gpm of cyclic blocks": ("gpm", {"bt_block": False}),
-    "pairpm": ("pairpm", {"hidden": 6}),
+    "pair_mlp": ("pair_mlp", {"hidden": 6}),
 }
 
 

@@ -15,6 +15,7 @@ from conftest import ROOT
 from safetensors.numpy import load_file, save
 
 from bgpm.errors import ConfigError, DataError, NumericsError, ShapeError, StateError
+from bgpm.fitting import saved
 from bgpm.models import Model
 from bgpm.posteriors import Posterior, load
 from bgpm.registry import build, kinds
@@ -27,7 +28,7 @@ HEADS = {
     "gpm free": ("gpm", FREE),
     "gpm mean": ("gpm", {**FREE, "normalize": "mean"}),
     "gpm sphere, gates": ("gpm", {**FREE, "normalize": "sphere", "prompt_gates": True}),
-    "pairpm": ("pairpm", {"hidden": 4}),
+    "pair_mlp": ("pair_mlp", {"hidden": 4}),
 }
 POSTERIORS = {
     "point": ("point", {}),
@@ -40,8 +41,8 @@ POSTERIORS = {
     "laplace, effects": ("laplace", {"response_variance": 0.7}),
     "ensemble, effects": ("ensemble", {"members": 4, "response_variance": 0.7}),
 }
-EFFECTS_REFUSED = ("gpm free", "gpm mean", "gpm sphere, gates", "pairpm")
-REFUSED = {("amortized", "bt"), ("amortized", "gpm"), ("amortized", "pairpm")}
+EFFECTS_REFUSED = ("gpm free", "gpm mean", "gpm sphere, gates", "pair_mlp")
+REFUSED = {("amortized", "bt"), ("amortized", "gpm"), ("amortized", "pair_mlp")}
 COMBINATIONS = [
     (a, b)
     for a in POSTERIORS
@@ -49,7 +50,7 @@ COMBINATIONS = [
     if (a, b) not in REFUSED and not (a.endswith("effects") and b != "gpm")  # bt is the same code
 ]
 # a fit by cross-validated L-BFGS is slow: a fixed prior for models without a Bradley-Terry block
-FIXED = {"gpm free": 5.0, "gpm mean": 40.0, "gpm sphere, gates": 40.0, "pairpm": 4.0}
+FIXED = {"gpm free": 5.0, "gpm mean": 40.0, "gpm sphere, gates": 40.0, "pair_mlp": 4.0}
 every = pytest.mark.parametrize(("posterior", "head"), COMBINATIONS)
 
 
@@ -184,6 +185,22 @@ def test_saving_and_loading_keeps_every_bit(posterior, head, world, tmp_path):
     for suffix in (".json", ".safetensors"):
         first, second = (tmp_path / name for name in ("model/seed-0.5" + suffix, "again" + suffix))
         assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_model_of_an_older_name_is_the_model_of_today_and_says_so(world, tmp_path, caplog):
+    p, fitted = world
+    model = fitted("laplace", "pair_mlp")
+    model.save(tmp_path / "model")
+    description = json.loads((tmp_path / "model.json").read_text())
+    description["head"]["settings"]["kind"] = "pairpm"
+    del description["sha256"], description["version"]
+    groups = saved.read(tmp_path / "model")
+    saved.write(tmp_path / "older", description, **groups)
+    again = load(tmp_path / "older")
+    assert again.model == model.model
+    assert torch.equal(again.moments(p.features, p.test).mean, model.moments(p.features, p.test).mean)
+    (said,) = caplog.messages
+    assert "an older run wrote it; model pairpm is read as pair_mlp" in said
 
 
 @every

@@ -13,7 +13,7 @@ from bgpm.errors import NumericsError
 from bgpm.fitting.newton import LinearProblem
 from bgpm.models.bt import Bt
 from bgpm.models.gpm import Gpm
-from bgpm.models.pairpm import Pairpm
+from bgpm.models.pair_mlp import PairMlp
 from bgpm.posteriors import load
 from bgpm.posteriors.ensemble import Ensemble
 from bgpm.posteriors.laplace import Laplace
@@ -140,6 +140,6 @@ def test_the_error_rate_is_kept_with_the_model_and_given_with_the_moments(settin
 
 def test_models_without_a_bradley_terry_block_choose_an_error_rate_too(problem):
     p = flipped(problem(200, 4, linear=8.0), 0)
-    for head, precision in ((Gpm(bt_block=False, dim=2), 5.0), (Pairpm(hidden=4), 4.0)):
+    for head, precision in ((Gpm(bt_block=False, dim=2), 5.0), (PairMlp(hidden=4), 4.0)):
         settings = Point(prior_precision=precision, error_rate="heldout", folds=2)
         assert 0.05 <= settings.fit(head, p.features, p.data, seed=0).summary()["error_rate"] <= 0.35

@@ -9,7 +9,7 @@ import pytest
 
 from bgpm.models.bt import Bt
 from bgpm.models.gpm import Gpm
-from bgpm.models.pairpm import Pairpm
+from bgpm.models.pair_mlp import PairMlp
 from bgpm.posteriors.amortized import Amortized
 from bgpm.posteriors.ensemble import Ensemble
 from bgpm.posteriors.laplace import Laplace
@@ -57,9 +57,9 @@ def test_bradley_terry_guesses_on_cycles(cycles):
         (Ensemble(members=3), Gpm()),
         (Laplace(prior_precision=5.0, folds=2), Gpm(bt_block=False)),
         (Amortized(), PUBLISHED),
-        (Point(prior_precision=2.0, folds=2), Pairpm()),
+        (Point(prior_precision=2.0, folds=2), PairMlp()),
     ],
-    ids=["point gpm", "laplace gpm", "ensemble gpm", "laplace gpm of cyclic blocks", "amortized", "pairpm"],
+    ids=["point gpm", "laplace gpm", "ensemble gpm", "laplace gpm of cyclic blocks", "amortized", "pair_mlp"],
 )
 def test_models_that_can_be_cyclic_are_right_on_held_out_triples(posterior, head, cycles):
     assert accuracy(posterior, head, cycles) >= 0.95

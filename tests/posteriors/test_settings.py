@@ -11,7 +11,7 @@ import torch
 from bgpm.errors import ConfigError, DataError
 from bgpm.models.bt import Bt
 from bgpm.models.gpm import Gpm
-from bgpm.models.pairpm import Pairpm
+from bgpm.models.pair_mlp import PairMlp
 from bgpm.posteriors import Posterior
 from bgpm.posteriors.ensemble import Ensemble
 from bgpm.posteriors.laplace import Laplace
@@ -95,7 +95,7 @@ def test_impossible_settings_are_refused(settings, words):
         build(Posterior, "laplace", settings, "posteriors")
 
 
-@pytest.mark.parametrize("head", [Bt(), Gpm(), Pairpm(), Gpm(bt_block=False)])
+@pytest.mark.parametrize("head", [Bt(), Gpm(), PairMlp(), Gpm(bt_block=False)])
 def test_a_temperature_is_learnt_only_where_scores_have_a_scale(head, problem):
     with pytest.raises(ConfigError, match="normalize: mean"):
         Laplace(tau="learn").check(head)

@@ -23,7 +23,7 @@ from bgpm.features.reduction import Reduction
 from bgpm.models import Model
 from bgpm.models.bt import Bt
 from bgpm.models.gpm import Gpm
-from bgpm.models.pairpm import Pairpm
+from bgpm.models.pair_mlp import PairMlp
 from bgpm.posteriors import Posterior
 from bgpm.posteriors.amortized import Amortized
 from bgpm.posteriors.laplace import Laplace
@@ -177,7 +177,7 @@ def test_attention_drops_weights_of_packed_texts_too_while_training(bert: Worksp
         assert torch.allclose(before, root(**given)["score"], atol=1e-5)
 
 
-@pytest.mark.parametrize("head", [Bt(), Gpm(dim=4), FREE, Pairpm(hidden=4)], ids=lambda head: head.kind)
+@pytest.mark.parametrize("head", [Bt(), Gpm(dim=4), FREE, PairMlp(hidden=4)], ids=lambda head: head.kind)
 def test_training_starts_from_the_scores_of_the_frozen_model(qwen: Workspace, head: Model) -> None:
     posterior = Point(prior_precision=1.0)
     root, _, collator, data = build(qwen, head, posterior, mode="lora")

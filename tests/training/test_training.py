@@ -19,7 +19,7 @@ from torch import nn
 from bgpm.errors import ConfigError, NumericsError, StateError
 from bgpm.features.reduction import Reduction
 from bgpm.models.gpm import Gpm
-from bgpm.models.pairpm import Pairpm
+from bgpm.models.pair_mlp import PairMlp
 from bgpm.posteriors import load
 from bgpm.posteriors.amortized import Amortized
 from bgpm.posteriors.laplace import Laplace
@@ -248,7 +248,7 @@ def test_under_the_amortized_posterior_both_of_its_networks_are_trained(qwen: Wo
 
 def test_a_pairwise_head_and_a_regulariser_train_too(qwen: Workspace) -> None:
     folder = trained(
-        qwen, "pairwise", mode="full", head=Pairpm(hidden=4), steps=2, regulariser={"kind": "dpo"}, bf16=True,
+        qwen, "pairwise", mode="full", head=PairMlp(hidden=4), steps=2, regulariser={"kind": "dpo"}, bf16=True,
         posterior=Laplace(margin=True, loss="regression", prior_precision=1.0),
     )  # fmt: skip
     assert not any("lm_head" in name for name in load_file(folder / "backbone/model.safetensors"))

@@ -1,6 +1,7 @@
-"""Pairwise model: s = f(x_i, x_j) - f(x_j, x_i), f a network that reads both responses at once.
+"""Pairwise network: s = f(x_i, x_j) - f(x_j, x_i), f a network that reads the features of both responses at once.
 
-It can express any preference, cyclic ones included, at K^2 evaluations for K responses.
+It can express any preference, cyclic ones included, at K^2 evaluations for K responses. Each response is embedded by
+itself; the backbone never sees both.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ if TYPE_CHECKING:
     from bgpm.networks import ScoreModule
 
 
-class Pairpm(Model):
-    """Settings of the pairwise model.
+class PairMlp(Model):
+    """Settings of the pairwise network.
 
     Attributes:
         hidden: Width of the one hidden layer.
     """
 
-    kind: Literal["pairpm"] = "pairpm"
+    kind: Literal["pair_mlp"] = "pair_mlp"
     embeds: ClassVar[bool] = False
     hidden: int = Field(default=32, ge=1)
 
