@@ -22,6 +22,9 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
+    "init": Command(
+        "bgpm.campaign", "add_arguments", "run", "make a campaign of your own, in a folder outside the repository"
+    ),
     "annotate": Command(
         "bgpm.annotate.command", "add_arguments", "run", "ask people for labels, on a page in their browser"
     ),

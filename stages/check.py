@@ -6,6 +6,7 @@ from pathlib import Path
 
 from bgpm.config import arm, check
 from bgpm.fingerprints import code_fingerprint
+from bgpm.installed import ROOT
 from bgpm.stage import ARMS, CODE, LIKELIHOOD, TRAINING, read_params, run, whole_folder, write_json
 from bgpm.training import in_effect
 
@@ -19,8 +20,9 @@ def main() -> None:
         for name in {checked.acquisition, checked.baseline}:
             write_json(folder / f"{name}.json", arm(checked, name))
     with whole_folder(CODE) as folder:
-        for script in sorted(Path("stages").glob("[a-z]*.py")):
-            (folder / script.stem).write_text(code_fingerprint(script, Path()) + "\n", encoding="utf-8")
+        for script in sorted(Path(__file__).resolve().parent.glob("[a-z]*.py")):
+            found = code_fingerprint(script.relative_to(ROOT), ROOT)
+            (folder / script.stem).write_text(found + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

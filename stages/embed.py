@@ -31,7 +31,7 @@ def main(which: str, folder: str | None = None) -> None:
         if not must_launch(launcher):
             return work(params, which, part)
         parse(BackboneSettings, setting(params, "backbone"), "backbone")  # one error, not one a process
-        launch(launcher, "stages.embed", [which, str(part)])
+        launch(launcher, f"{__package__}.embed", [which, str(part)])
         if not (part / "summary.json").exists():  # written last
             raise LaunchError(f"launcher: {launcher.kind} ended well but {part} is not complete; see what it printed")
     return None

@@ -42,7 +42,7 @@ def main(arm: str, k: str, out: str | None = None) -> None:
     if pairs < launcher.score_from or not must_launch(launcher):
         return work(acquisition, arm, k, path)
     path.unlink(missing_ok=True)
-    launch(launcher, "stages.score", [arm, k, str(path)])
+    launch(launcher, f"{__package__}.score", [arm, k, str(path)])
     if not path.exists():
         raise LaunchError(f"launcher: {launcher.kind} ended well but {path} is not there; see what it printed")
     return None

@@ -72,5 +72,5 @@ def test_a_python_without_the_libraries_is_passed_over(tmp_path: Path) -> None:
 def test_where_none_is_found_one_line_says_what_to_do(tmp_path: Path) -> None:
     done = found(tmp_path, wrong_python(tmp_path))
     assert done.returncode == 1
-    assert done.stderr.startswith("error: no Python with this project's libraries was found: run `make install`")
+    assert done.stderr.startswith("error: no Python with bgpm and its libraries was found: activate the environment")
     assert done.stderr.count("\n") == 1

@@ -52,7 +52,8 @@ import array, os, signal, socket, sys
 words = sys.argv[1:]
 if words[:1] == ["-u"]:  # of torchrun's ranks
     words = words[1:]  # what is forked writes at once anyway: DVC's colours flush
-if words[:1] not in (["-m"], ["-c"]):
+safe = words[:1] == ["-P"]  # of stages in a campaign: the folder is not searched for modules
+if words[safe : safe + 1] not in (["-m"], ["-c"]):
     os.execv({python!r}, [{python!r}, *words])
 both = [signal.SIGINT, signal.SIGTERM]
 signal.pthread_sigmask(signal.SIG_BLOCK, both)
@@ -81,19 +82,26 @@ os._exit(code)
 
 
 class Server:
-    """A server of warm processes, and the folder whose ``python`` is its client; it ends with this process."""
+    """A server of warm processes, and the folder whose ``python`` is its client; it ends with this process.
 
-    def __init__(self, folder: Path, env: Mapping[str, str]) -> None:
+    Args:
+        python: Whose processes they are.
+    """
+
+    def __init__(self, folder: Path, env: Mapping[str, str], python: str = sys.executable) -> None:
         folder.mkdir(parents=True)
         self.folder = folder
         address = folder / "socket"
-        (folder / "python").write_text(CLIENT.format(python=sys.executable, address=str(address)))
-        (folder / "dvc").write_text('#!/bin/sh\nexec python -m dvc "$@"\n')  # stages/python looks for it beside python
-        for name in ("python", "dvc"):
+        (folder / "python").write_text(CLIENT.format(python=python, address=str(address)))
+        (folder / "dvc").write_text('#!/bin/sh\nexec python -m dvc "$@"\n')
+        (folder / "bgpm").write_text(
+            '#!/bin/sh\nexec python -m bgpm "$@"\n'
+        )  # stages/python looks for it beside python
+        for name in ("python", "dvc", "bgpm"):
             (folder / name).chmod(0o755)
         kept = {name: value for name, value in env.items() if name != "PYTHONPATH"}
         self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__)), str(address)],
+            [python, str(Path(__file__)), str(address)],
             cwd=folder, env=kept, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
         assert self.process.stdout is not None
@@ -202,9 +210,10 @@ def _become(files: list[int], words: list[str]) -> NoReturn:
 
 
 def _run(folder: str, command: list[str]) -> int:
-    option, program, *arguments = command
+    safe = command[0] == "-P"
+    option, program, *arguments = command[safe:]
     above = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
-    sys.path[:0] = [folder if option == "-m" else "", *above]
+    sys.path[:0] = [*([] if safe else [folder if option == "-m" else ""]), *above]
     sys.orig_argv = [sys.executable, *command]
     code: Any = 0
     try:

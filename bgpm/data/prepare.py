@@ -75,7 +75,8 @@ def prepare(
     """Read, check, clean and split; nothing is written.
 
     Args:
-        pool, benchmark: What to read. Without a benchmark no prompt is taken out for it, and its tables are empty.
+        pool, benchmark: What to read. Without a benchmark, or with one of kind none, no prompt is taken out
+            for it, and its tables are empty.
         answered: Labels that people gave to held-out pairs, by pair_id: they stand where none is recorded.
         recorded: Labels will be acquired from the pool's file, so that each of its pairs needs one.
 
@@ -85,6 +86,8 @@ def prepare(
         MissingLabelError: If a benchmark pair has no label; where the oracle is ``recorded``, if a pair of the pool
             has none, or all held-out pairs.
     """
+    if benchmark and benchmark.kind == "none":
+        benchmark = None
     bench_rows, bench_summary = _benchmark_rows(benchmark) if benchmark else ([], {})
     reading = Reading(pool)
     rows = read_rows(pool, reading)
@@ -119,13 +122,19 @@ def prepare(
     )
     if is_corpus(pool):
         summary["cycles"] = _cycles(Path(pool.path))
-    bench_tables, bench_truth = _benchmark_tables(bench_rows, pool.seed) if bench_rows else ({}, {})
+    if bench_rows:
+        bench_tables, bench_truth = _benchmark_tables(bench_rows, pool.seed)
+    else:
+        bench_tables = {name: _none_of(tables[name]) for name in ("prompts", "responses", "pairs")}
+        bench_truth = {"benchmark": _none_of(truth["pool"])}
     if bench_rows:
         bench_summary |= _describe(bench_tables["pairs"], bench_truth)
     columns = {"pool": columns_table(tables["responses"]["response_id"], told, list(pool.response_columns))}
     if benchmark and bench_rows:
         ids = bench_tables["responses"]["response_id"]
         columns["benchmark"] = columns_table(ids, bench_rows, list(benchmark.response_columns))
+    else:
+        columns["benchmark"] = _none_of(columns["pool"])
     for name, made, settings in (("pool", tables, pool), ("benchmark", bench_tables, benchmark)):
         if settings and settings.pair_columns and made:
             ids, named = made["pairs"]["pair_id"], list(settings.pair_columns)
@@ -382,6 +391,10 @@ def _append(table: Mapping[str, list[Any]], values: Sequence[Any]) -> None:
 def _columns(table: Mapping[str, list[Any]]) -> Table:
     kinds = {int: np.int64, float: np.float64, str: object}
     return {name: np.array(values, kinds[type(values[0])]) for name, values in table.items()}
+
+
+def _none_of(table: Table) -> Table:
+    return {name: column[:0] for name, column in table.items()}
 
 
 def _describe(pairs: Table, truth: Mapping[str, Table]) -> dict[str, Any]:

@@ -116,12 +116,13 @@ class BenchmarkSettings(SourceSettings):
     """Section ``benchmark`` of params.yaml, beside what `SourceSettings` says; rows need a ``subset``.
 
     Attributes:
-        kind: ``pairs``, ``rewardbench2`` or ``rm_bench`` (see `bgpm.data.benchmarks`); ``auto`` tells them by columns.
+        kind: ``pairs``, ``rewardbench2`` or ``rm_bench`` (see `bgpm.data.benchmarks`); ``auto`` tells them by columns;
+            ``none`` reads no benchmark, and nothing is measured on one.
         xstest_weights: Which of the two published weights of RewardBench's xstest subsets counts.
     """
 
     split: str = "filtered"
-    kind: Literal["auto", "pairs", "rewardbench2", "rm_bench"] = "auto"
+    kind: Literal["auto", "pairs", "rewardbench2", "rm_bench", "none"] = "auto"
     xstest_weights: Literal["code", "dataset"] = "code"
 
 

@@ -68,8 +68,10 @@ def benchmark_score(mean: np.ndarray, split: Split, xstest: str) -> BenchmarkSco
     return {"rewardbench2": _rewardbench2, "rm_bench": _rm_bench}[split.items.rule](mean, split)
 
 
-def published_results(model: str, score: BenchmarkScore, split: Split) -> dict[str, str | float] | None:
-    """A model's results as the leaderboards of RewardBench and RewardBench 2 have them; None of another benchmark."""
+def published_results(model: str, score: BenchmarkScore | None, split: Split) -> dict[str, str | float] | None:
+    """A model's results as the leaderboards of RewardBench and RewardBench 2 have them; None of another or none."""
+    if score is None:
+        return None
     if split.items is None:
         names = score.subsets.keys() & SECTION_OF.keys()
     else:

@@ -23,13 +23,13 @@ class Measured:
         rows: One point of the learning curve.
         prompts: Pairs and right predictions by held-out prompt.
         figures: Reliability, coverage and best of n on held-out pairs.
-        score: What the benchmark says.
+        score: What the benchmark says; None where there is none.
     """
 
     rows: list[CurveRow]
     prompts: Table
     figures: list[FigurePoint]
-    score: BenchmarkScore
+    score: BenchmarkScore | None
 
 
 def evaluate(
@@ -56,9 +56,11 @@ def measure(
         rows += triple_rows(moments, heldout.triples, heldout.label)
         prompts = by_prompt(heldout.pairs.prompt, correct(moments.mean.numpy(), heldout.label, tie=0.5))
         points += heldout_figures(moments, heldout.pairs, heldout.label) if figures else []
-    on_benchmark = model.moments(benchmark.features, benchmark.pairs)
-    score = benchmark_score(on_benchmark.mean.numpy(), benchmark, xstest)
-    rows += benchmark_rows(on_benchmark, benchmark.label, score)
+    score = None
+    if len(benchmark.label):
+        on_benchmark = model.moments(benchmark.features, benchmark.pairs)
+        score = benchmark_score(on_benchmark.mean.numpy(), benchmark, xstest)
+        rows += benchmark_rows(on_benchmark, benchmark.label, score)
     return Measured([*rows, *model_rows(model)], prompts, points, score)
 
 
