@@ -14,7 +14,7 @@ help:  ## this list
 
 install: $(VENV)/.installed  ## make .venv with everything `make repro` needs (once)
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml setup.py constraints.txt
 	@test -x $(BIN)/python || command -v $(PYTHON) >/dev/null || \
 		{ echo "error: there is no $(PYTHON): install Python 3.11, or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
