@@ -10,6 +10,7 @@ from pydantic import Field
 
 from bgpm.acquisition import Acquisition
 from bgpm.acquisition.auto import Auto
+from bgpm.annotations.gold import gold_of
 from bgpm.backbones import BackboneSettings
 from bgpm.data.schema import BenchmarkSettings, PoolSettings
 from bgpm.errors import ConfigError
@@ -21,6 +22,7 @@ from bgpm.launch import LauncherSettings
 from bgpm.loop.weighing import check_draws
 from bgpm.models import RENAMED, Model
 from bgpm.oracles import Oracle
+from bgpm.oracles.human import Human
 from bgpm.posteriors import Posterior
 from bgpm.registry import Component, Settings, build, kinds, parse
 from bgpm.reporting import ReportSettings
@@ -164,6 +166,8 @@ def check(raw: Mapping[str, Any]) -> Params:
         )
     params.training.check(params.launcher)
     oracle.check(ANNOTATIONS)
+    if isinstance(oracle, Human) and oracle.gold.path:
+        gold_of(oracle.gold.path, oracle.gold.columns, oracle.gold.labels)
     _check_goal(params, oracle)
     _check_uncertainty(params, posterior, built)
     many = len(params.seeds) > 1 or params.acquisition != params.baseline

@@ -23,7 +23,7 @@ Paths follow one convention, held here and in dvc.yaml only::
                                 batch.parquet   the pairs to be labelled next
                                 asked.parquet   the same with new audits among them, while there are any
                                 waiting.json    which of them people are asked for, while the stage waits for them
-    data/annotations/           what people and judges answered; heldout/ for held-out pairs
+    data/annotations/           what people and judges answered; heldout/ for held-out pairs; checks/ of annotators
 
 A stage runs as ``python -m stages.NAME ARGUMENTS`` in the repository's root.
 """

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from bgpm.data.dedup import digest
 from bgpm.data.tables import read_table, rows_of, where
 from bgpm.errors import DataError, StateError
 from bgpm.stage import ASKED, POOL, START, TRUTH, WAITING, round_dir, setting
@@ -49,14 +50,25 @@ class ShownPair:
     response_a: str
     response_b: str
 
+    @property
+    def texts(self) -> str:
+        """A name of exactly these texts, in this order."""
+        return digest(json.dumps(self.turns), self.response_a, self.response_b)
+
 
 class PoolTexts:
-    """Every pair of a pool with its texts."""
+    """Every pair of a pool with its texts.
+
+    Attributes:
+        row: Row of each pair by its name.
+        version: What changes with the pool's files.
+    """
 
     def __init__(self, pool: Path) -> None:
+        self.pool, self.version = pool, pool_version(pool)
         self.responses = read_table(pool / "responses.parquet", ["text"])["text"]
         self.messages = read_table(pool / "prompts.parquet", ["messages"])["messages"]
-        self.pairs = read_table(pool / "pairs.parquet", ["pair_id", "prompt", "response_a", "response_b", "section"])
+        self.pairs = read_table(pool / "pairs.parquet", ["pair_id", "prompt", "response_a", "response_b", "split"])
         self.row = {pair_id: row for row, pair_id in enumerate(self.pairs["pair_id"])}
 
     def __getitem__(self, pair_id: str) -> ShownPair:
@@ -66,6 +78,27 @@ class PoolTexts:
         turns = json.loads(str(self.messages[self.pairs["prompt"][row]]))
         response_a, response_b = (str(self.responses[self.pairs[name][row]]) for name in ("response_a", "response_b"))
         return ShownPair(tuple((turn["role"], turn["content"]) for turn in turns), response_a, response_b)
+
+    def keys(self) -> frozenset[str]:
+        """Names of the pairs whatever their order."""
+        return frozenset(read_table(self.pool / "pairs.parquet", ["key"])["key"])
+
+    def split(self, pair_id: str) -> str:
+        """``pool`` or ``heldout``."""
+        return str(self.pairs["split"][self.row[pair_id]])
+
+    def now(self) -> PoolTexts:
+        """The pool as it is on the disk: this one, unless its files changed.
+
+        Raises:
+            StateError: If `dvc repro` is making it anew.
+        """
+        return self if self.version == pool_version(self.pool) else PoolTexts(self.pool)
+
+
+def pool_version(pool: Path) -> tuple[object, ...]:
+    """What changes with a pool's files."""
+    return tuple(version(pool / f"{name}.parquet") for name in ("prompts", "responses", "pairs"))
 
 
 def waiting(params: Mapping[str, Any]) -> list[OpenBatch]:
@@ -81,6 +114,19 @@ def waiting(params: Mapping[str, Any]) -> list[OpenBatch]:
         if None not in versions[:2] and (batch := _waits(title, note, path, versions)):
             found.append(batch)
     return found
+
+
+def contradicted(params: Mapping[str, Any]) -> str:
+    """The batch, by its title, that no longer has the pairs for which a stage waits; "" where there is none.
+
+    Somebody changed the file, or `dvc repro` chose it anew and has not come to the labels yet.
+    """
+    for folder, title in _folders(params).items():
+        note, path = folder / WAITING, folder / "batch.parquet"
+        versions = version(note), version(path), version(folder / ASKED)
+        if None not in versions[:2] and not _waits(title, note, path, versions):
+            return title
+    return ""
 
 
 def _folders(params: Mapping[str, Any]) -> dict[Path, str]:

@@ -8,11 +8,21 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from bgpm.annotate.batches import OpenBatch, PoolTexts, heldout, named, waiting, waiting_since
-from bgpm.annotate.desk import Desk, store_path
+from bgpm.annotate.batches import (
+    OpenBatch,
+    PoolTexts,
+    contradicted,
+    heldout,
+    named,
+    version,
+    waiting,
+    waiting_since,
+)
+from bgpm.annotate.desk import Desk, checks_path, store_path
 from bgpm.annotate.overview import overview
 from bgpm.annotate.rounds import Rounds, runs_here
 from bgpm.annotate.server import Server, access, read_guidelines, serve
+from bgpm.annotations.checks import Check
 from bgpm.annotations.store import LabelStore, folder_by_pair
 from bgpm.errors import ConfigError
 from bgpm.oracles import Oracle
@@ -69,7 +79,7 @@ def run(given: argparse.Namespace) -> None:
     if given.heldout:
         look = partial(list, [heldout(folder_by_pair(folder, "human"), given.limit)])
     elif given.batch:
-        look = partial(list, [named(given.batch)])
+        look = partial(_named, given.batch)
     else:
         look = _waiting
     allowed = access(given.address, given.token, given.host)
@@ -78,7 +88,9 @@ def run(given: argparse.Namespace) -> None:
         if given.rounds:
             held.enter_context(runs_here())
         store = held.enter_context(LabelStore(store_path(folder)).writer())
-        desk = Desk(texts, look, store, lambda: _now()[1], ahead)
+        checks = held.enter_context(LabelStore(checks_path(folder), Check).writer())
+        split = "heldout" if given.heldout else "pool"
+        desk = Desk(texts, look, store, lambda: _now()[1], ahead, checks, split, _contradicted)
         rounds = Rounds(desk.complete, lambda: waiting_since(_now()[0]), desk.quiet) if given.rounds else None
         server = held.enter_context(
             Server(desk, lambda: overview(desk, _now()[0], rounds), allowed, given.port, rounds, given.guidelines)
@@ -90,6 +102,20 @@ def run(given: argparse.Namespace) -> None:
             held.callback(rounds.close)
             rounds.start()
         serve(server)
+
+
+def _named(path: Path) -> list[OpenBatch]:
+    """The batch of a file, read anew when that changed."""
+    return [_named_version(path, version(path))]
+
+
+@lru_cache(maxsize=1)
+def _named_version(path: Path, _: tuple[int, ...] | None) -> OpenBatch:
+    return named(path)
+
+
+def _contradicted() -> str:
+    return contradicted(_now()[0])
 
 
 def _waiting() -> list[OpenBatch]:

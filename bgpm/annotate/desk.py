@@ -8,16 +8,19 @@ import threading
 import time
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from bgpm.annotate.batches import OpenBatch, PoolTexts, reserve
+from bgpm.annotate.batches import OpenBatch, PoolTexts, ShownPair, reserve
+from bgpm.annotate.checking import Checking, Question
 from bgpm.annotations.agreement import cohen, fleiss
+from bgpm.annotations.checks import Check
 from bgpm.annotations.names import spelling
-from bgpm.annotations.store import Annotation, Flag, LabelStore, Strength, folder_by_pair, now
+from bgpm.annotations.store import Annotation, CheckKind, Flag, LabelStore, Strength, folder_by_pair, now
 from bgpm.errors import DataError, StateError
 from bgpm.oracles.human import Human
+from bgpm.stage import HELDOUT_ANNOTATIONS
 
 log = logging.getLogger("bgpm")
 
@@ -31,8 +34,18 @@ LONGEST_NAME = 64
 LONGEST_NOTE = 4000
 
 
+GONE = (
+    "The loop went on while you labelled: this pair is not asked for any more. Your annotation is kept, and counts if "
+    "a later round acquires the pair."
+)
+CHANGED = (
+    "The texts of this pair were changed while you labelled it. Your annotation is of the old texts: it is kept in "
+    "data/annotations/checks and counts for nothing."
+)
+
+
 class ClosedError(Exception):
-    """The pair takes no annotations any more: its label was used, or the pool changed."""
+    """The pair takes no annotations: it is none of those that people are asked for, or its label was used."""
 
 
 def shown(annotator: str, pair_id: str) -> Literal["ab", "ba"]:
@@ -60,12 +73,14 @@ class Progress:
     Attributes:
         open: Pairs that too few people have answered, in the order of asking.
         mine: Pairs that each person has answered.
+        given: Annotations that were needed and given.
     """
 
     def __init__(self, batch: OpenBatch, said: Mapping[str, Mapping[str, Annotation]], people: int) -> None:
         self.batch, self.people = batch, people
         self.count = {pair: len(said.get(pair, ())) for pair in batch.pair_ids}
         self.open = {pair: None for pair, count in self.count.items() if count < people}
+        self.given = sum(min(count, people) for count in self.count.values())
         self.mine: dict[str, set[str]] = {}
         for pair in self.count:
             for name in said.get(pair, ()):
@@ -77,6 +92,7 @@ class Progress:
         if pair_id in self.count and pair_id not in mine:
             mine.add(pair_id)
             self.count[pair_id] += 1
+            self.given += self.count[pair_id] <= self.people
             if self.count[pair_id] >= self.people:
                 self.open.pop(pair_id, None)
 
@@ -90,6 +106,12 @@ class Desk:
         store: Where answers go; held as the only writer by the caller.
         settings: Says how many people a pair needs, and prices, now.
         ahead: How many pairs the reserve has, which is handed out while no batch has any for somebody; 0 for none.
+        checks: Where answers to gold pairs and repeats go, and annotations of texts that were changed.
+        split: Of the pool's pairs, whose annotations the store holds.
+        contradicted: Says which batch was changed after it was asked for, now; "" where none was.
+
+    Raises:
+        ConfigError, DataError: If the gold pairs cannot be read.
     """
 
     def __init__(
@@ -99,8 +121,13 @@ class Desk:
         store: LabelStore,
         settings: Callable[[], Human],
         ahead: int = 0,
+        checks: LabelStore | None = None,
+        split: Literal["pool", "heldout"] = "pool",
+        contradicted: Callable[[], str] = str,
     ) -> None:
         self.texts, self.store, self.settings = texts, store, settings()
+        self.split, self._contradicted = split, contradicted
+        self.checking = Checking(checks or LabelStore(checks_path(store.path.parent), Check), texts, self.settings)
         self._look, self._settings = look, settings
         self._lock = threading.RLock()
         self._batches: list[OpenBatch] = []
@@ -110,9 +137,11 @@ class Desk:
         self._offered: set[str] = set()  # pairs of every reserve that no batch has asked for since
         self._last = time.monotonic()  # when something was annotated or taken back
         self._seen: object = None
+        self._late: set[str] = set()  # ids of annotations of pairs that were not asked for any more
         self._said: dict[str, dict[str, Annotation]] = {}
         self._history: list[Annotation] = []
         self._by: dict[str, list[Annotation]] = {}  # the history of each person
+        self._given: dict[str, dict[str, Annotation]] = {}  # their last annotation of each pair, the oldest first
         self._progress: dict[str, Progress] = {}  # of each batch, by its title
         self._hands: dict[tuple[str, str], float] = {}  # (annotator, pair): until when
 
@@ -173,35 +202,87 @@ class Desk:
         with self._lock:
             batch = self._for(annotator, more=more)
             if batch is None:
-                return {"batch": None, "annotator": annotator, "queue": [], "last": None}
+                return {
+                    "batch": None,
+                    "annotator": annotator,
+                    "queue": [],
+                    "last": None,
+                    "changed": self._contradicted() or None,
+                }
             progress = self._on(batch)
             mine = progress.mine.get(annotator, set())
             others = [p for p in progress.count if p not in mine and p not in progress.open] if more else []
             queue = self._hand_out(annotator, (p for p in progress.open if p not in mine), others)
             finished = len(progress.count) - len(progress.open)
-            last = next((a for a in reversed(self._by.get(annotator, [])) if a.pair_id in self._asked), None)
+            given, human = self._given.get(annotator, {}), self.settings
+            old = list(given.values())
+            items = self.checking.queue(annotator, batch.title, queue, len(mine), old, human, self.texts)[:AHEAD]
+            checked = len(self.checking.done(annotator, batch.title))
+            expected = self.checking.expected(
+                annotator, batch.title, len(progress.count), len(given.keys() - mine), human
+            )
+            total = len(progress.count)
+            if expected or checked:  # gold pairs and repeats count like pairs: no number tells that there was one
+                people = progress.people
+                total = -(-(total * people + max(expected, checked)) // people)
+                done = total if not progress.open else min((progress.given + checked) // people, total - 1)
+            else:
+                done = finished
+            last = self._last_of(annotator)
             return {
                 "batch": batch.title,
                 "annotator": annotator,
                 "heldout": batch.path is None and not batch.reserve,
                 "reserve": batch.reserve,
-                "total": len(progress.count),
-                "finished": finished,
+                "total": total,
+                "finished": done,
                 "people": self.settings.annotators_per_pair,
                 "scale": self.settings.scale,
-                "mine": len(mine),
+                "mine": len(mine) + checked,
                 "extra": finished - sum(pair not in progress.open for pair in mine),
-                "queue": [self.question(annotator, p) for p in queue],
-                "last": last and {"id": last.id, "pair_id": last.pair_id},
+                "queue": [self.question(annotator, item) for item in items],
+                "last": last and {"id": last.id},
                 "agreement": None if queue else self._agreement(annotator, batch),
             }
 
-    def question(self, annotator: str, pair_id: str) -> dict[str, Any]:
-        """A pair as this person is shown it."""
-        asked, order = self.texts[pair_id], shown(annotator, pair_id)
+    def _note(self, annotation: Annotation) -> None:
+        """Add an annotation to what its annotator gave."""
+        self._by.setdefault(annotation.annotator, []).append(annotation)
+        last = self._given.setdefault(annotation.annotator, {})
+        last.pop(annotation.pair_id, None)
+        last[annotation.pair_id] = annotation
+
+    def _last_of(self, annotator: str) -> Annotation | None:
+        """What a person gave last and can take back."""
+        last = next((a for a in reversed(self._by.get(annotator, [])) if a.pair_id in self._asked), None)
+        check = max(self.checking.done(annotator), key=Annotation.time, default=None)
+        return check if check and (last is None or check.time() >= last.time()) else last
+
+    def _pair(self, item: Question) -> ShownPair:
+        return self.checking.shown(item.pair_id) if item.kind == "gold" else self.texts[item.pair_id]
+
+    def question(self, annotator: str, item: Question) -> dict[str, Any]:
+        """A pair as this person is shown it; nothing in it tells a gold pair or a repeat from another."""
+        asked, order = self._pair(item), self._order(annotator, item)
         left, right = (asked.response_a, asked.response_b) if order == "ab" else (asked.response_b, asked.response_a)
         turns = [{"role": role, "content": content} for role, content in asked.turns]
-        return {"pair_id": pair_id, "turns": turns, "left": left, "right": right, "shown": order}
+        name = self.checking.name(annotator, item, self.settings)
+        return {
+            "pair_id": name,
+            "turns": turns,
+            "left": left,
+            "right": right,
+            "shown": order,
+            "texts": asked.texts,
+        }
+
+    def _order(self, annotator: str, item: Question) -> Literal["ab", "ba"]:
+        """Which response stands first; in a repeat the one that stood second the first time."""
+        if item.kind == "repeat":
+            first = self._given.get(annotator, {}).get(item.pair_id)
+            if first:
+                return "ab" if first.shown == "ba" else "ba"
+        return shown(annotator, item.pair_id)
 
     def annotate(
         self,
@@ -215,16 +296,22 @@ class Desk:
         note: str = "",
         strength: Strength | None = None,
         flags: Sequence[Flag] = (),
-    ) -> None:
+        texts: str = "",
+    ) -> str:
         """Put an answer on disk; it is there when this returns. A repeated one (same ``id``) changes nothing.
 
         Args:
+            pair_id: As the browser calls it, see `question`.
             strength: How much better the better response is, kept as given whatever the scale is by now.
             flags: ``unsafe`` and ``wrong_language``; the other two are choices.
+            texts: `ShownPair.texts` of what was read; empty where nobody says.
+
+        Returns:
+            What the person should know: that the pair was not asked for any more, or its texts had changed; else "".
 
         Raises:
             DataError: If a field cannot be right.
-            ClosedError: If the pair is not asked for any more.
+            ClosedError: If the pair is none that people are asked for.
             StateError: If the answer did not get onto the disk.
         """
         annotator = _named(annotator)
@@ -240,23 +327,55 @@ class Desk:
         marks = (*flags, choice) if choice == "both_bad" or choice == "cannot_judge" else tuple(flags)
         with self._lock:
             self._refresh()
-            if pair_id not in self._asked:
-                raise ClosedError("this pair is not asked for any more: the loop went on with the labels it had")
+            item = self._taken(annotator, pair_id, texts)
             annotation = Annotation(
-                pair_id, label, annotator, now(), 0.0, seconds, "human", shown, note, id, strength, marks
+                item.pair_id, label, annotator, now(), 0.0, seconds, "human", shown, note, id, strength, marks
             )
-            paid = self.settings
+            paid, pair_id = self.settings, item.pair_id
             price = (0.0 if label is None else paid.price_per_label) + paid.price_per_hour * seconds / 3600
-            self.store.append(annotation := replace(annotation, cost=price))
+            annotation = replace(annotation, cost=price)
+            if item.kind != "pool":
+                self._check(annotation, item.kind)
+                return CHANGED if item.kind == "changed" else ""
+            self.store.append(annotation)
             self._hands.pop((annotator, pair_id), None)
             if self._seen != (fingerprint := self._fingerprint()):  # else it had come before
                 self._history.append(annotation)
-                self._by.setdefault(annotator, []).append(annotation)
+                self._note(annotation)
                 self._said.setdefault(pair_id, {})[annotator] = annotation
                 for progress in self._progress.values():
                     progress.add(pair_id, annotator)
                 self._seen = fingerprint
             self._last = time.monotonic()
+            if pair_id in self._asked:
+                return ""
+            self._late.add(id)
+            return GONE
+
+    def _taken(self, annotator: str, name: str, texts: str) -> Question:
+        """What an annotation is of.
+
+        Raises:
+            ClosedError: If nobody was ever asked for it.
+        """
+        item = self.checking.item(annotator, name, self.texts, self._given.get(annotator, {}))
+        if item is None or (item.kind != "gold" and item.pair_id not in self.texts.row):
+            if not texts:  # no page asked for it
+                raise ClosedError("this pair is none of those that people are asked for")
+            return Question("changed", item.pair_id if item else name)
+        if texts and texts != self._pair(item).texts:
+            return Question("changed", item.pair_id)
+        if item.kind == "pool" and item.pair_id not in self._asked and self.texts.split(item.pair_id) != self.split:
+            raise ClosedError("this pair is none of those that people are asked for")
+        return item
+
+    def _check(self, annotation: Annotation, kind: CheckKind) -> None:
+        """Keep what is no annotation of a pair of the batch."""
+        batch = self._for(annotation.annotator, more=False)
+        title = batch.title if batch else ""
+        values = {field.name: getattr(annotation, field.name) for field in fields(annotation)}
+        self.checking.add(Check(**values, kind=kind, batch=title))
+        self._last = time.monotonic()
 
     def undo(self, *, id: str, annotator: str) -> dict[str, Any]:
         """Take an answer back and return its question.
@@ -269,13 +388,19 @@ class Desk:
         annotator = _named(annotator)
         with self._lock:
             self._refresh()
+            check = next((check for check in self.checking.done(annotator) if check.id == id), None)
+            if check:
+                self.checking.store.undo(id, annotator)
+                self._last = time.monotonic()
+                self._refresh()
+                return self.question(annotator, Question(check.kind, check.pair_id))
             pair_id = next((a.pair_id for a in self._history if a.id == id and a.annotator == annotator), None)
-            if pair_id is not None and pair_id not in self._asked:
+            if pair_id is not None and pair_id not in self._asked and id not in self._late:
                 raise ClosedError("this answer cannot be taken back any more: the loop went on with it")
             self.store.undo(id, annotator)
             self._seen, self._last = None, time.monotonic()
             self._refresh()
-            return {} if pair_id is None else self.question(annotator, pair_id)
+            return {} if pair_id is None else self.question(annotator, Question("pool", pair_id))
 
     def _refresh(self) -> None:
         """Read settings, answers and batches anew where a file changed since our last look.
@@ -285,6 +410,8 @@ class Desk:
             ConfigError: If the settings are.
         """
         self.settings = self._settings()
+        self.texts = self.texts.now()
+        self.checking.refresh(self.texts, self.settings)
         if changed := (batches := self._look()) != self._batches:
             self._batches = batches
             self._asked = {pair for batch in batches for pair in batch.pair_ids}
@@ -294,9 +421,9 @@ class Desk:
                 self._history = self.store.history()
             except DataError as error:
                 raise StateError(str(error)) from None
-            self._by = {}
+            self._by, self._given = {}, {}
             for annotation in self._history:
-                self._by.setdefault(annotation.annotator, []).append(annotation)
+                self._note(annotation)
             self._progress = {}
             self._seen = fingerprint
         if changed and self._size:
@@ -367,3 +494,9 @@ def _named(annotator: object) -> str:
 def store_path(folder: Path) -> Path:
     """The file of a folder of annotations that the page writes."""
     return folder / "people.jsonl"
+
+
+def checks_path(folder: Path) -> Path:
+    """The file of checks that belongs to a folder of annotations; beside them, since stages depend on that folder."""
+    whole = folder.parent if folder.name == HELDOUT_ANNOTATIONS.name else folder
+    return whole / "checks" / ("people.jsonl" if whole == folder else f"{folder.name}.jsonl")

@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any, get_args
 
 from bgpm.annotate.batches import OpenBatch, PoolTexts, beliefs
+from bgpm.annotate.checking import words_by
 from bgpm.annotate.desk import Desk, labels
 from bgpm.annotate.rounds import Rounds
 from bgpm.annotations.agreement import cohen, error_rates, fleiss
-from bgpm.annotations.haste import hasty
+from bgpm.annotations.checks import Check, check_files
+from bgpm.annotations.evidence import wilson
+from bgpm.annotations.quality import ALPHA, QUICK, SIDE, Hits, Levels, Measures, measures, talks
 from bgpm.annotations.store import Annotation, Flag, LabelStore, Strength, folder_by_pair, paid
 from bgpm.data.tables import read_table
 from bgpm.errors import BgpmError, DataError, StateError
@@ -52,7 +55,7 @@ def overview(desk: Desk, params: Mapping[str, Any], rounds: Rounds | None = None
     else:
         sections = [
             _people(batch, len(desk.open_pairs(batch)) if batch else 0, rounds.state() if rounds else None),
-            _concerns(said, desk.texts),
+            _talks(desk, said),
             _remarks(said),
             _beside(params, batches, said),
             _certified(params, batches),
@@ -106,11 +109,13 @@ def _people(batch: OpenBatch | None, waiting: int, run: Mapping[str, Any] | None
         by_pair = [some for folder in folders for some in folder_by_pair(folder, "human").values()]
         # Time and money of every answer there ever was: one that was taken back or replaced was worked for too.
         given = paid(folders, "human")
+        checks = [c for path in check_files(ANNOTATIONS) for c in LabelStore(path, Check).history(retracted=True)]
     except DataError as error:
         return _section(title, _sentence(error))
     counting = [annotation for some in by_pair for annotation in some.values()]
-    by_name: dict[str, tuple[list[Annotation], list[Annotation]]] = {a.annotator: ([], []) for a in given}
-    for kept, made in enumerate((given, counting)):
+    worked = [*given, *checks]
+    by_name: dict[str, tuple[list[Annotation], list[Annotation]]] = {a.annotator: ([], []) for a in worked}
+    for kept, made in enumerate((worked, counting)):
         for annotation in made:
             by_name[annotation.annotator][kept].append(annotation)
     if run and not waiting:
@@ -123,9 +128,9 @@ def _people(batch: OpenBatch | None, waiting: int, run: Mapping[str, Any] | None
         state = f"{escape(batch.title)}: every pair is labelled. Run <code>dvc repro</code>: the loop goes on."
     if not by_name:
         return _section(title, f"<p>{state}</p><p>Nobody has labelled yet.</p>")
-    priced = any(annotation.cost for annotation in given)
+    priced = any(annotation.cost for annotation in worked)
     rows = [_row(name, kept, every, priced=priced) for name, (every, kept) in sorted(by_name.items())]
-    rows.append(_row("everyone", counting, given, priced=priced))
+    rows.append(_row("everyone", counting, worked, priced=priced))
     head = ["person", "labels", "of them ties", "skipped", "time", "time per annotation"]
     head += ["money"] if priced else []
     note = "" if priced else '<p class="soft">No money: set a price in <code>oracles.human</code> of params.yaml.</p>'
@@ -135,6 +140,12 @@ def _people(batch: OpenBatch | None, waiting: int, run: Mapping[str, Any] | None
         note += (
             f'<p class="soft">Time{" and money" if priced else ""} of {len(given) - len(counting):,} annotations that '
             "were taken back or replaced count too.</p>"
+        )
+    if checks:
+        note += (
+            f'<p class="soft">Time{" and money" if priced else ""} of {len(checks):,} annotations that check their '
+            "annotator count too: of gold pairs, of pairs shown again, and of texts that were changed. They are no "
+            "labels.</p>"
         )
     return _section(title, f"<p>{state}</p>{pairs}{_table(head, rows)}{note}")
 
@@ -152,17 +163,58 @@ def _run_words(run: Mapping[str, Any]) -> str:
     }[run["phase"]]
 
 
-def _concerns(said: Said, texts: PoolTexts) -> str:
-    """Who annotates faster than anybody reads."""
-    quick = hasty([a for some in said.values() for a in some.values()], lambda pair: _words(texts, pair))
-    if not quick:
-        return ""
-    items = "".join(
-        f"<li><b>{escape(name)}</b>: half of {one.count:,} annotations took {one.seconds:.1f} s or less, for pairs of "
-        f"{one.words:,.0f} words (median).</li>"
-        for name, one in quick.items()
+def _talks(desk: Desk, said: Said) -> str:
+    """What each annotator's annotations and checks say of them, and who needs a talk; nothing before the first."""
+    gold, human = desk.checking.gold, desk.settings
+    levels = Levels(human.gold.level, human.repeats.level)
+    found = measures(
+        [a for some in said.values() for a in some.values()],
+        desk.checking.checks(),
+        {name: pair.label for name, pair in gold.items()},
+        words_by(gold, desk.texts),
     )
-    return _section("Annotators to talk to", f"<p>Nobody reads that fast.</p><ul>{items}</ul>")
+    if not found:
+        return ""
+    named = talks(found, levels)
+    items = "".join(f"<li><b>{escape(name)}</b>: {escape(reason)}</li>" for name, reason in named.items())
+    lead = f"<ul>{items}</ul>" if named else "<p>Nobody needs a talk by what is known so far.</p>"
+    rule = (
+        f'<p class="soft">A careful annotator gets at least {100 * levels.gold:.0f}% of gold pairs right, labels at '
+        f"least {100 * levels.repeats:.0f}% of pairs alike when they are shown again, chooses neither side over "
+        f"{100 * SIDE:.0f}% of the time and is faster than anybody reads for at most {100 * QUICK:.0f}% of pairs. "
+        "Named is who very likely is none. The chance that a campaign of careful annotators ever names anybody is at "
+        f"most {100 * ALPHA:.0f}%. Nothing is done to the labels.</p>"
+    )
+    unread = desk.checking.trouble
+    trouble = f"<p>{escape(unread)}. The gold pairs of before count.</p>" if unread else ""
+    head = ["annotator", "ties", "skipped", "median time", "too fast to read", "response 1 chosen"]
+    head += ["gold pairs right", "alike when shown again", "kappa"]
+    rows = [_measures_row(name, one) for name, one in sorted(found.items())]
+    soft = '<p class="soft">In brackets: counts, and 95% intervals (Wilson). Kappa is Cohen\'s, of both times.</p>'
+    return _section("Annotators to talk to", "\n".join([lead, trouble, _table(head, rows), soft, rule]))
+
+
+def _measures_row(name: str, one: Measures) -> list[str]:
+    return [
+        name,
+        _part(Hits(one.ties, one.annotations)),
+        _part(Hits(one.skips, one.annotations)),
+        "" if math.isnan(one.seconds) else f"{one.seconds:.1f} s",
+        _part(one.quick),
+        _part(one.left, interval=True),
+        _part(one.right, interval=True),
+        _part(one.same, interval=True),
+        "" if math.isnan(one.kappa) else f"{one.kappa:.2f}",
+    ]
+
+
+def _part(hits: Hits, *, interval: bool = False) -> str:
+    """A share with its counts; empty where there is nothing to count."""
+    if not hits.of:
+        return ""
+    low, high = wilson(hits.count, hits.of)
+    within = f", {100 * low:.0f} to {100 * high:.0f}%" if interval else ""
+    return f"{100 * hits.count / hits.of:.0f}% ({hits.count:,} of {hits.of:,}{within})"
 
 
 def _remarks(said: Said) -> str:
@@ -182,13 +234,6 @@ def _remarks(said: Said) -> str:
         return ""
     rows = [[name, *(f"{sum(map(has, some)):,}" for has in used.values())] for name, some in by_name.items()]
     return _section("Strengths, flags and notes", _table(["annotator", *used], rows))
-
-
-def _words(texts: PoolTexts, pair_id: str) -> int | None:
-    if pair_id not in texts.row:
-        return None
-    pair = texts[pair_id]
-    return len(pair.response_a.split()) + len(pair.response_b.split())
 
 
 def _beside(params: Mapping[str, Any], batches: Sequence[OpenBatch], said: Said) -> str:

@@ -57,7 +57,7 @@ PAGE = {
     "/icon.svg": ("icon.svg", "image/svg+xml"),
     "/text.js": ("text.js", "text/javascript; charset=utf-8"),
 }
-OPTIONAL = {"note", "strength", "flags", "more"}
+OPTIONAL = {"note", "strength", "flags", "texts", "more"}
 FIELDS = {
     "/api/answer": {"id", "annotator", "pair_id", "choice", "shown", "seconds", *OPTIONAL},
     "/api/undo": {"id", "annotator", "more"},
@@ -312,7 +312,7 @@ class Handler(BaseHTTPRequestHandler):
             if self.server.rounds:
                 self.server.rounds.retry()
         elif path == "/api/answer":
-            desk.annotate(**given)
+            extra["notice"] = desk.annotate(**given)
         else:
             extra["question"] = desk.undo(**given)
         return {"saved": given.get("id"), **extra, "state": self.server.state(given["annotator"], more=more)}

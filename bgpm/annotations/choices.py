@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from bgpm.annotations.names import annotator_name
-from bgpm.annotations.store import LONGEST_SECONDS, Annotation, Strength
+from bgpm.annotations.store import LONGEST_SECONDS, Annotation, Strength, refuse_check
 from bgpm.errors import DataError
 
 COLUMNS = [field.name for field in fields(Annotation)]
@@ -113,6 +113,7 @@ def annotation_of(entry: Mapping[str, Any]) -> Annotation:
     missing = [name for name in ("pair_id", "label") if name not in entry]
     if missing:
         raise DataError(f"no {' and no '.join(missing)}; expected {', '.join(COLUMNS[:3])} and perhaps more")
+    refuse_check(entry)
     given = {name: entry[name] for name in COLUMNS if name in entry}
     given["annotator"] = annotator_name(given.get("annotator"))
     given["at"] = utc(given.get("at"))

@@ -19,7 +19,7 @@ import os
 import sys
 import threading
 import uuid
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -38,6 +38,7 @@ AnnotatorKind = Literal["recorded", "judge", "human"]
 Shown = Literal["ab", "ba"]
 Strength = Literal["slight", "clear", "much"]  # how much better the better response is
 Flag = Literal["both_bad", "cannot_judge", "unsafe", "wrong_language"]
+CheckKind = Literal["gold", "repeat", "changed"]  # see `bgpm.annotations.checks`
 
 LONGEST_SECONDS = 86_400.0  # that anybody spends on one pair
 HIGHEST_COST = 1e9  # of one annotation, in whatever currency
@@ -153,10 +154,13 @@ class LabelStore:
             store.append(answer)  # on disk when this returns
 
     One store may be shared by threads.
+
+    Args:
+        record: What a line is read as.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, record: type[Annotation] = Annotation) -> None:
+        self.path, self.record = path, record
         self._thread = threading.RLock()
         self._held = False
         self._state: tuple[int, ...] | None = None  # which file it was after our last look, and how long
@@ -181,7 +185,7 @@ class LabelStore:
             data = self.path.read_bytes()
         except FileNotFoundError:
             return []
-        content = _parse(self.path, data)
+        content = _parse(self.path, data, self.record)
         if content.torn:
             log.warning("%s: the last line is cut off and does not count; it had not been acknowledged", self.path)
         return [
@@ -306,7 +310,7 @@ class LabelStore:
     def _mend(self, file: int) -> None:
         """Read what is there; move a torn last line aside, end an unended one."""
         data = b"".join(iter(lambda: os.read(file, 1 << 20), b""))
-        content = _parse(self.path, data)
+        content = _parse(self.path, data, self.record)
         if content.torn:
             aside = _write_aside(self.path, content.torn)
             os.ftruncate(file, len(data) - len(content.torn))
@@ -444,6 +448,19 @@ def _by_pair(annotations: Iterable[Annotation]) -> dict[str, dict[str, Annotatio
     return found
 
 
+def refuse_check(entry: Mapping[str, Any]) -> None:
+    """Refuse the line of a check where annotations of the pool are read.
+
+    Raises:
+        DataError: If it is one.
+    """
+    if entry.get("kind") in get_args(CheckKind):
+        raise DataError(
+            f"an annotation with kind {entry['kind']!r} is a check of its annotator and no label; such lines belong to "
+            "data/annotations/checks: take it out here"
+        )
+
+
 @dataclass(frozen=True)
 class _Content:
     """Answers by id, in order; ids taken back; places of lines without an id; bytes of a last line that was cut off."""
@@ -454,7 +471,7 @@ class _Content:
     torn: bytes
 
 
-def _parse(path: Path, data: bytes) -> _Content:
+def _parse(path: Path, data: bytes, record: type[Annotation]) -> _Content:
     annotations: dict[str, Annotation] = {}
     retracted: set[str] = set()
     by_hand: dict[str, str] = {}
@@ -473,7 +490,7 @@ def _parse(path: Path, data: bytes) -> _Content:
         if isinstance(entry, dict) and isinstance(entry.get("retract"), str):
             retracted.add(entry["retract"])
             continue
-        annotation = _annotation(entry, f"{path}:{number}", line)
+        annotation = _annotation(entry, f"{path}:{number}", line, record)
         if not _says_the_same(annotations.setdefault(annotation.id, annotation), annotation):
             raise DataError(f"{path}:{number}: another answer above has the id {annotation.id!r}; take one line out")
         if "id" not in entry:
@@ -481,12 +498,17 @@ def _parse(path: Path, data: bytes) -> _Content:
     return _Content(annotations, retracted, by_hand, b"")
 
 
-def _annotation(entry: object, place: str, line: bytes) -> Annotation:
+def _annotation(entry: object, place: str, line: bytes, record: type[Annotation]) -> Annotation:
     """One line's answer; a line written by hand needs pair_id and label only, and gets a name of its own."""
     if not isinstance(entry, dict) or not {"pair_id", "label"} <= entry.keys():
         found = ", ".join(map(str, entry)) if isinstance(entry, dict) else type(entry).__name__
         raise DataError(f"{place}: not an annotation: expected pair_id, label, annotator; got {found or 'nothing'}")
-    given = {name: entry[name] for name in Annotation.__dataclass_fields__ if name in entry}
+    if record is Annotation:
+        try:
+            refuse_check(entry)
+        except DataError as error:
+            raise DataError(f"{place}: {error}") from None
+    given = {name: entry[name] for name in record.__dataclass_fields__ if name in entry}
     given["annotator"] = annotator_name(written := entry.get("annotator"))
     if given["annotator"] not in (str(written), ANONYMOUS):
         file = place.rpartition(":")[0]
@@ -498,7 +520,7 @@ def _annotation(entry: object, place: str, line: bytes) -> Annotation:
     given.setdefault("at", "")
     given.setdefault("id", hashlib.blake2b(place.rpartition(":")[2].encode() + line, digest_size=16).hexdigest())
     try:
-        annotation = Annotation(**given)
+        annotation = record(**given)
     except DataError as error:
         raise DataError(f"{place}: {error}; mend the line or take it out") from None
     return annotation if annotation.label is None else replace(annotation, label=float(annotation.label))

@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -21,10 +21,44 @@ from bgpm.annotations.store import (
     read_folder,
 )
 from bgpm.data.tables import read_table
-from bgpm.errors import LabelsPendingError
+from bgpm.errors import ConfigError, LabelsPendingError
 from bgpm.oracles import Oracle, OracleFiles, Query, Verdicts, mean_label
+from bgpm.registry import Settings
 
+Share = Annotated[float, Field(ge=0, le=0.25)]  # of the pairs that an annotator is shown
+Level = Annotated[float, Field(gt=0, lt=1)]
 STEPS: dict[Strength, float] = {"slight": 1.0, "clear": 2.0, "much": 3.0}  # as in HelpSteer3, in units of the score
+
+
+class GoldSettings(Settings):
+    """Gold pairs, whose better response is known, shown among the others to measure each annotator.
+
+    Attributes:
+        path: Their file, in any layout that the pool may have, with labels; None for none.
+        share: How many of the pairs that an annotator is shown, at most a quarter.
+        level: Share of gold pairs that a careful annotator gets right at least.
+        columns, labels: As in section ``pool``, for a file that needs them.
+    """
+
+    path: str | None = None
+    share: Share = 0.0
+    level: Level = 0.8
+    columns: dict[str, str] = Field(default_factory=dict)
+    labels: dict[str, list[Any]] = Field(default_factory=dict)
+
+
+class RepeatSettings(Settings):
+    """Pairs that an annotator is shown again, with the sides swapped, to measure how far annotations can be repeated.
+
+    Attributes:
+        share: How many of the pairs that an annotator is shown, at most a quarter.
+        after: How many pairs of the pool an annotator labels before one of them comes again.
+        level: Share of repeats in which a careful annotator gives the same label at least.
+    """
+
+    share: Share = 0.0
+    after: int = Field(default=20, ge=5)
+    level: Level = 0.7
 
 
 class Human(Oracle):
@@ -48,6 +82,8 @@ class Human(Oracle):
         strength: What a given strength (1 slight, 2 clear, 3 much) becomes: nothing; a ``soft`` label, the probability
             sigmoid(strength); or a ``margin``, the strength in units of the score, for posteriors with `margin`. An
             annotation without one counts as its label. Held-out labels are the same with each.
+        gold: Pairs whose better response is known, to measure each annotator. They are no labels.
+        repeats: Pairs that an annotator is shown again. They are no second label.
     """
 
     kind: Literal["human"] = "human"
@@ -57,7 +93,17 @@ class Human(Oracle):
     price_per_hour: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
     scale: Literal[2, 4, 7] = 2
     strength: Literal["ignore", "soft", "margin"] = "ignore"
+    gold: GoldSettings = GoldSettings()
+    repeats: RepeatSettings = RepeatSettings()
     paid: ClassVar[bool] = True
+
+    def check(self, annotations: Path) -> None:
+        """See `Oracle`; `bgpm.config` reads the gold pairs, which the stages that label need not know."""
+        if self.gold.share and not self.gold.path:
+            raise ConfigError(
+                "params.yaml: oracles.human.gold.share: above 0, and gold.path names no file of gold pairs; name one, "
+                "or set share: 0.0"
+            )
 
     def answered(self, folder: Path) -> tuple[dict[str, float], list[str]]:
         """Labels by pair of a folder of annotations where enough people have answered, and the pairs, sorted, where

@@ -90,6 +90,7 @@ class Campaign:
         write_table(pool / "responses.parquet", {"text": texts})
         columns = {"prompt": rows, "response_a": 2 * rows, "response_b": 2 * rows + 1}
         names = {"pair_id": self.ids, "section": ["s"] * pairs, "split": ["pool"] * pairs}
+        names["key"] = [f"key-{n}" for n in range(pairs)]
         write_table(pool / "pairs.parquet", {**names, **columns})
 
     def wait(self, where: str, ids: list[str]) -> None:

@@ -16,6 +16,7 @@ from bgpm.annotate.desk import Desk
 from bgpm.annotate.rounds import Rounds, RoundState
 from bgpm.annotate.server import Server, access
 from bgpm.annotations.store import LabelStore
+from bgpm.data.tables import read_table, write_table
 from bgpm.oracles.human import Human
 from bgpm.stage import read_params
 
@@ -378,14 +379,31 @@ def test_the_next_batch_shows_up_by_itself(campaign: Any, start: Any, page: Any)
     assert words(page, "where") == "seed set: 0 of 4 finished"
 
 
-def test_an_answer_to_a_batch_that_is_closed_is_said_to_be_lost(campaign: Any, start: Any, page: Any) -> None:
-    place = campaign(pairs=3)
+def test_a_batch_that_is_chosen_anew_is_said_on_the_page_and_what_was_on_the_screen_is_kept(
+    campaign: Any, start: Any, page: Any
+) -> None:
+    place = campaign(pairs=6)
     server = start(place.root)
     enter(page, server.url, "ada")
-    (Path(place.root) / "data/entropy/round-0/waiting.json").unlink()
+    place.wait("entropy/round-0", place.ids[4:])
     press(page, "1")
-    until(lambda: "not asked for any more" in words(page, "refused-list"), "what was not accepted")
-    assert place.lines() == []
+    until(lambda: visible(page, "notice"), "what became of it")
+    assert words(page, "notice-text").startswith("The loop went on while you labelled: this pair is not asked for")
+    until(lambda: "Question 4?" in words(page, "turns"), "the batch of now")
+    assert [line["pair_id"] for line in place.lines()] == ["pair-0"]
+    press(page, "2")
+    until(lambda: len(place.lines()) == 2, "the next annotation")
+    assert place.lines()[1]["pair_id"] == "pair-4"
+    assert visible(page, "notice")  # until it has been read
+    page.find_element("id", "dismiss-notice").click()
+    assert not visible(page, "notice")
+    table = read_table(place.root / "data/entropy/round-0/batch.parquet")
+    rows = {name: values[:1] for name, values in table.items()}
+    write_table(place.root / "data/entropy/round-0/batch.parquet", rows)
+    press(page, "1")
+    until(lambda: words(page, "rest-title") == "The batch was changed", "that its pairs are no longer those asked for")
+    assert words(page, "rest-text").startswith("entropy, round 0 is not the batch any more that was asked for.")
+    assert len(place.lines()) == 3
 
 
 def test_the_round_is_shown_while_people_go_on_and_a_failure_can_be_retried(

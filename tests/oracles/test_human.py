@@ -260,6 +260,6 @@ def test_each_file_of_annotations_is_read_once_a_call(files: OracleFiles, monkey
     write(files, "two.jsonl", said("q", 0))
     read: list[str] = []
     parse = store._parse
-    monkeypatch.setattr(store, "_parse", lambda path, data: read.append(path.name) or parse(path, data))
+    monkeypatch.setattr(store, "_parse", lambda path, *more: read.append(path.name) or parse(path, *more))
     assert ask(files, "p", "q") == [1.0, 0.0]
     assert read == ["one.jsonl", "two.jsonl"]

@@ -23,6 +23,7 @@ let heard = 0; // states accepted so far
 let unsaved = []; // what the server has not confirmed, whoever said it: {key, path, body}
 let past = []; // annotations of this visit: {id, question}
 let refused = []; // what the server will not take: texts
+let notices = new Map(); // what it says of annotations that it kept, and of how many
 let takenBack = new Set(); // ids
 let more = false; // whether to be given pairs that need no further annotation
 let raw = false;
@@ -121,6 +122,7 @@ async function flush() {
       forget(item);
       trouble = "";
       wait = 500;
+      if (reply.notice) notices.set(reply.notice, (notices.get(reply.notice) ?? 0) + 1);
       if (!mine(item)) {
         paint(); // somebody else sits here now, or nobody
         continue;
@@ -130,6 +132,7 @@ async function flush() {
         current = reply.question;
         present();
       }
+      if (reply.notice && current && !reply.state.queue.some(isCurrent)) current = null; // it came from the batch of before
       accept(reply.state);
     } catch (error) {
       if (error instanceof Refusal) {
@@ -164,6 +167,10 @@ async function refresh() {
   paint();
 }
 
+function isCurrent(question) {
+  return question.pair_id === current.pair_id && question.texts === current.texts;
+}
+
 function answered(pairId) {
   return unsaved.some((item) => mine(item) && item.path === "/api/answer" && item.body.pair_id === pairId);
 }
@@ -183,7 +190,7 @@ function choose(choice, strength) {
   sign();
   const id = newId();
   const seconds = Math.min(Math.round(active) / 1000, LONGEST_SECONDS);
-  const body = { id, pair_id: current.pair_id, choice, shown: current.shown, seconds };
+  const body = { id, pair_id: current.pair_id, choice, shown: current.shown, texts: current.texts, seconds };
   if (strength) body.strength = strength;
   const flags = flagged();
   if (flags.length) body.flags = flags;
@@ -300,7 +307,7 @@ function paint() {
     const pending = unsaved.filter((item) => mine(item) && item.path === "/api/answer").length;
     byId("progress").max = state.total;
     byId("progress").value = state.finished;
-    text("question", `Pair ${Math.min(state.mine + pending + 1, state.total)}: which response is better?`);
+    text("question", `Pair ${state.mine + pending + 1}: which response is better?`);
     const people = state.people > 1 ? `, ${state.people} people each` : "";
     const kept = state.reserve ? ", kept for the rounds that ask for them" : "";
     text("where", `${state.batch}: ${state.finished} of ${state.total} finished${people}${kept}`);
@@ -318,6 +325,9 @@ function paint() {
       return item;
     }),
   );
+  byId("notice").hidden = !notices.size;
+  const said = [...notices].map(([words, times]) => (times > 1 ? `${words} (${times} annotations)` : words));
+  text("notice-text", said.join(" "));
   paintStatus();
 }
 
@@ -375,6 +385,8 @@ function rest() {
   const then = state.heldout ? "every round is measured on them." : `the loop goes on, and ${next}`;
   const [title, words] = state.run && !open
     ? resting(state.run)
+    : !state.batch && state.changed
+    ? ["The batch was changed", `${state.changed} is not the batch any more that was asked for. Once dvc repro has run, ${next}`]
     : !state.batch
     ? ["Nothing waits for a label", `dvc repro goes on with the labels that are there; ${next}`]
     : open
@@ -455,6 +467,10 @@ byId("undo-last").addEventListener("click", undo);
 byId("raw").addEventListener("click", toggleRaw);
 byId("dismiss").addEventListener("click", () => {
   refused = [];
+  paint();
+});
+byId("dismiss-notice").addEventListener("click", () => {
+  notices = new Map();
   paint();
 });
 byId("show-guidelines").addEventListener("click", toggleGuidelines);
