@@ -90,8 +90,10 @@ bench: install-dev  ## speed and memory against named references
 
 peers: install peers-environments  ## beside other tools, each in an environment of its own: make peers POOLS=FOLDER (hours)
 	OMP_NUM_THREADS=1 python -m benchmarks.peers "$(POOLS)"
+	OMP_NUM_THREADS=1 python -m benchmarks.peers_acquisition "$(POOLS)"
+	OMP_NUM_THREADS=1 python -m benchmarks.peers_acquisition --times
 
-PEERS := logistic laplace_torch trl_reward
+PEERS := logistic laplace_torch trl_reward activeml
 peers-environments: $(PEERS:%=.venv-peers/%/.installed)
 
 # backpack asks for torchvision, reads none of it here, and a build of it that does not match torch stops every import.

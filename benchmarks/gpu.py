@@ -23,6 +23,7 @@ import datetime
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -234,22 +235,17 @@ def run_one(name: str, small: bool, limit: float = LIMIT) -> tuple[str, float]:
         return f"not run: {lacking}", 0.0
     own = ["-m", "benchmarks.gpu", "--only", name, *(["--small"] if small else [])]
     began = time.perf_counter()
-    try:
-        done = subprocess.run(
-            [sys.executable, *(check.command or own)],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=limit,
-        )
-    except subprocess.TimeoutExpired:
-        return f"failed: not ready after {limit:.0f} s", limit
-    found = (
-        last_line(done.stdout)
-        if done.returncode == 0
-        else f"failed: {last_line(done.stderr) or last_line(done.stdout)}"
-    )
+    command = [sys.executable, *(check.command or own)]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            out, err = process.communicate(timeout=limit)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # with the processes that a launcher started
+            left = "a build that is cut off leaves ~/.cache/torch_extensions/*/*/lock, which the next one waits for"
+            return f"failed: not ready after {limit:.0f} s; {left}: remove it", limit
+    found = last_line(out) if process.returncode == 0 else f"failed: {last_line(err) or last_line(out)}"
     return found, time.perf_counter() - began
 
 

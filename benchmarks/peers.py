@@ -137,6 +137,10 @@ class Data:
     features: Mapping[str, Features]
     origin: str
 
+    def pool_of(self, reads: str) -> Pool:
+        """The pool with the features of one name."""
+        return Pool(self.pool.table, self.features[reads])
+
     def drawn(self, labels: str, seed: int) -> np.ndarray:
         """Rows of the labelled pairs: the beginning of one uniform draw of the whole pool."""
         everything = StartSettings(labels=len(self.pool.open))
@@ -237,11 +241,15 @@ def write_task(
     write_json(folder / "settings.json", settings)
 
 
-def run_script(script: str, task: Path, log: Path) -> None:
+def run_script(script: str, task: Path, log: Path, limit: float | None = None) -> None:
     """Run a peer on its task, in its environment.
+
+    Args:
+        limit: Seconds of wall time.
 
     Raises:
         StateError: If its environment was not made, or it ends with an error.
+        subprocess.TimeoutExpired: If it takes longer than it may.
     """
     python = Path(sys.executable) if script == "ours" else ENVIRONMENTS / script / "bin" / "python"
     if not python.exists():
@@ -253,7 +261,8 @@ def run_script(script: str, task: Path, log: Path) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w", encoding="utf-8") as file:
         command = [str(python), str(SCRIPTS / f"{script}.py"), str(task)]
-        status = subprocess.run(command, env=environment, stdout=file, stderr=file, check=False).returncode
+        done = subprocess.run(command, env=environment, stdout=file, stderr=file, check=False, timeout=limit)
+        status = done.returncode
     if status:
         last = (log.read_text(encoding="utf-8").strip().splitlines() or ["nothing was printed"])[-1]
         raise StateError(f"{script}.py ended with status {status}: {last}; all of it is in {log}")

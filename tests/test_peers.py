@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from benchmarks import peers
+from benchmarks import peers, peers_acquisition
 from bgpm.errors import ConfigError, StateError
 from bgpm.evaluation.labelled_pairs import Split
 from bgpm.loop.pool import Pool
@@ -256,3 +256,83 @@ def test_scripts_learn_the_rule_and_give_a_swapped_pair_the_other_probability(
     assert seconds.shape == (2,)
     np.testing.assert_allclose(probability[:, :40] + probability[:, 40:], 1, atol=1e-6)
     assert ((probability[:, :40] > 0.5) == data.heldout.label).mean() > 0.9
+
+
+# Acquisition beside other libraries.
+
+IN_ORDER = """
+import numpy as np
+from cell import Task
+
+task = Task.read()
+budget, size = task.settings["budget"], len(task["pairs"])
+assert not np.isnan(task["labels"]).any()
+order = [[*rows, *[row for row in range(size) if row not in set(rows)]][:budget] for rows in task["rows"].tolist()]
+np.savez(task.folder / "picks.npz", picks=np.array([order]), seconds=np.ones((1, len(order))), peak_mib=np.array(1.0))
+"""
+
+
+@pytest.fixture
+def small(stand_in: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Loops of 24 labels, and a peer that takes pairs in the order of the table."""
+    for name, value in (("START", 8), ("BATCH", 8), ("BUDGET", 24)):
+        monkeypatch.setattr(peers_acquisition, name, value)
+    (peers.SCRIPTS / "stand_in.py").rename(peers.SCRIPTS / "activeml.py")
+    (peers.SCRIPTS / "activeml.py").write_text(IN_ORDER)
+    for name in ("activeml.txt", "logistic.py"):
+        (peers.SCRIPTS / name).write_text("none\n")
+    (peers.ENVIRONMENTS / "stand_in").rename(peers.ENVIRONMENTS / "activeml")
+    return stand_in
+
+
+def test_theirs_and_ours_begin_with_the_same_labels_and_ask_for_pairs_of_the_pool_once(
+    small: Path, data: peers.Data, tmp_path: Path
+) -> None:
+    theirs, seconds = peers_acquisition.their_picks("entropy", data, [3, 4], tmp_path)
+    assert seconds.tolist() == [1.0, 1.0]
+    for row, seed in enumerate((3, 4)):
+        ours, spent = peers_acquisition.our_picks("margin", data, seed)
+        assert theirs[row, :8].tolist() == ours[:8].tolist()
+        rest = sorted(set(data.pool.open.tolist()) - set(theirs[row, :8].tolist()))
+        assert theirs[row, 8:].tolist() == rest[:16]
+        assert len(set(ours.tolist())) == len(ours) == 24
+        assert set(ours.tolist()) <= set(data.pool.open.tolist())
+        assert spent > 0
+
+
+def test_a_line_says_what_a_strategy_gains_over_uniform_draws_and_uniform_draws_gain_nothing(
+    small: Path, data: peers.Data, tmp_path: Path
+) -> None:
+    run = peers_acquisition.run_strategy
+    base = run("bgpm", "random", "ukp", data, [0, 1], tmp_path)
+    theirs = run("scikit-activeml", "entropy", "ukp", data, [0, 1], tmp_path)
+    lines = peers_acquisition.rows_of("ukp", "scikit-activeml", "entropy", theirs, base)
+    assert [line[3] for line in lines] == [8, 16, 24, "mean"]
+    assert lines[0][6] == "0.0000"  # the seed labels are the same
+    assert all(len(line) == len(peers_acquisition.COLUMNS) for line in lines)
+    accuracy = np.mean([float(str(line[5])) for line in lines[:3]])
+    assert float(str(lines[3][5])) == pytest.approx(accuracy, abs=1e-4)
+    assert float(str(lines[3][7])) <= float(str(lines[3][6])) <= float(str(lines[3][8]))
+    own = peers_acquisition.rows_of("ukp", "bgpm", "random", base, base)
+    assert {line[6] for line in own} == {"0.0000"}
+
+
+def test_what_was_run_is_kept_until_a_strategys_source_changes(small: Path, data: peers.Data, tmp_path: Path) -> None:
+    run = peers_acquisition.run_strategy
+    first = run("scikit-activeml", "entropy", "ukp", data, [0], tmp_path)
+    (peers.ENVIRONMENTS / "activeml" / "bin" / "python").unlink()
+    assert run("scikit-activeml", "entropy", "ukp", data, [0], tmp_path) == first
+    with pytest.raises(StateError, match="make peers-environments"):
+        run("scikit-activeml", "entropy", "ukp", data, [0, 1], tmp_path)
+    (peers.SCRIPTS / "activeml.py").write_text(IN_ORDER + "\n")
+    with pytest.raises(StateError, match="make peers-environments"):
+        run("scikit-activeml", "entropy", "ukp", data, [0], tmp_path)
+
+
+def test_one_choice_of_ours_is_timed_on_pairs_of_whole_prompts() -> None:
+    arrays = peers_acquisition.made_up(1000)
+    assert (~np.isnan(arrays["labels"])).sum() == peers_acquisition.LABELLED
+    assert (arrays["pairs"][:, :2] // 4 == arrays["pairs"][:, 2:]).all()
+    seconds, peak = map(float, peers_acquisition.our_time("margin", 1000).split())
+    assert seconds >= 0
+    assert peak > 10
