@@ -6,7 +6,7 @@ WORKERS ?= 2
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help install install-dev repro study offline format check test-fast test-slow test test-smollm docs bench peers peers-environments gpu mutate clean
+.PHONY: help install install-dev repro study offline format check test-fast test-slow test test-smollm docs bench peers peers-environments neighbours neighbours-environments gpu mutate clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -109,8 +109,19 @@ gpu:  ## what only a GPU can show, on a machine that has one: make gpu [WHEELS=F
 	test -z "$(WHEELS)" || .venv-gpu/bin/python -m pip install --quiet --no-index --no-deps "$(WHEELS)"/*.whl
 	.venv-gpu/bin/python -m benchmarks.gpu
 
+neighbours: install-dev neighbours-environments  ## files for Argilla and Label Studio, checked by their own packages
+	python -m pytest -q -rs tests/annotations/test_neighbours.py
+
+NEIGHBOURS := argilla label_studio
+neighbours-environments: $(NEIGHBOURS:%=.venv-neighbours/%/.installed)
+
+.venv-neighbours/%/.installed: tests/annotations/neighbours/%.txt
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --requirement $<
+	@touch $@
+
 mutate: install-dev  ## break the maths on purpose: every error must be noticed by a test (minutes)
 	python -m benchmarks.mutate
 
 clean:  ## remove the environments; data/ and the cache of DVC stay
-	rm -rf $(VENV) .venv-peers .venv-gpu .timings
+	rm -rf $(VENV) .venv-peers .venv-neighbours .venv-gpu .timings

@@ -3,12 +3,14 @@
 Read in the three shapes that people have: ``Record.to_dict`` of Argilla 2 (an object of lists by question;
 https://docs.argilla.io/latest/reference/argilla/records/records), what its data sets hold (columns
 ``preference.responses``, ``.responses.users``, ``.responses.status``), and the server's own form, also that of
-Argilla 1 (a list of responses with ``values``). Only what was submitted is an annotation: drafts, pending and discarded
-responses are passed over and counted.
+Argilla 1 (a list of responses with ``values``). A user of Argilla is a UUID: names go out as one made from each, and
+stand in the metadata ``annotators``, by which they are found again. Only what was submitted is an annotation: drafts,
+pending and discarded responses are passed over and counted.
 """
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,16 +21,30 @@ from bgpm.data.files import records
 from bgpm.errors import DataError
 
 QUESTION = "preference"
+ANNOTATORS = "annotators"
+NAMES = uuid.UUID("6f0e3ad0-4c55-5b41-9d53-0b8a3f6c1d27")  # of the UUIDs that are made from names
 NOT_SUBMITTED = ("discarded", "draft", "pending")
+
+
+def user_of(annotator: str) -> str:
+    """An annotator as a user of Argilla: a UUID, always the same one; a UUID stands for itself."""
+    try:
+        return str(uuid.UUID(annotator))
+    except ValueError:
+        return str(uuid.uuid5(NAMES, annotator))
 
 
 def record(question: Mapping[str, str], annotations: Sequence[Annotation]) -> dict[str, Any]:
     """One pair as a record; a skipped question has no response, since records do not hold what was discarded."""
-    told = [{"value": words, "user_id": a.annotator} for a in annotations if (words := name_of(a))]
+    told = [
+        {"value": words, "user_id": user_of(a.annotator), "status": "submitted"}
+        for a in annotations
+        if (words := name_of(a))
+    ]
     return {
         "id": question["pair_id"],
         "fields": {name: text for name, text in question.items() if name != "pair_id"},
-        "metadata": {},
+        "metadata": {ANNOTATORS: [a.annotator for a in annotations if name_of(a)]} if told else {},
         "suggestions": {},
         "responses": {QUESTION: told} if told else {},
         "vectors": {},
@@ -118,7 +134,19 @@ def _annotation(found: Mapping[str, Any], response: object) -> Annotation | str:
     return annotation_of(
         {
             "pair_id": next((name for name in names if name is not None), None),
-            "annotator": response.get("user_id"),
+            "annotator": _name(response.get("user_id"), found),
             **choice(response["value"]),
         }
     )
+
+
+def _name(user: object, found: Mapping[str, Any]) -> object:
+    """The name that a user's UUID was made from, where the record has it; else the user as it stands."""
+    metadata = found.get("metadata")
+    names = (
+        metadata.get(ANNOTATORS) if isinstance(metadata, dict) else found.get(ANNOTATORS)
+    )  # columns stand side by side
+    if isinstance(metadata, list):  # of the server: objects with name and value
+        names = next((m.get("value") for m in metadata if isinstance(m, dict) and m.get("name") == ANNOTATORS), None)
+    known = [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+    return next((name for name in known if user_of(name) == str(user)), user)

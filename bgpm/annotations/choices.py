@@ -25,6 +25,7 @@ STRENGTHS: dict[str, Strength] = {
     " much better": "much", " clearly better": "clear", " slightly better": "slight",
 }  # fmt: skip
 NAMES = {1.0: "A", 0.0: "B", 0.5: "tie"}
+WORDS = [*NAMES.values(), BOTH_BAD[0], *(name + how for how in STRENGTHS for name in ("A", "B"))]  # all of `name_of`
 EXPECTED = "A, B, tie, left, right, response_a, response_b, 'A much better', or words such as 'both are bad'"
 
 

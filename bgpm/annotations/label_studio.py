@@ -43,7 +43,7 @@ def _written(annotation: Annotation) -> dict[str, Any]:
         result = [{"from_name": "preference", "to_name": "prompt", "type": "choices", "value": value}]
     return {
         "completed_by": {"email": annotation.annotator},
-        "created_at": annotation.at or None,
+        **({"created_at": annotation.at} if annotation.at else {}),  # null is no time to sort by, for the tool
         "lead_time": annotation.seconds,
         "was_cancelled": annotation.label is None,
         "result": result,

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bgpm.annotations.argilla import user_of
 from bgpm.annotations.store import Annotation, LabelStore
 from bgpm.data.tables import write_table
 from bgpm.errors import DataError
@@ -97,9 +98,10 @@ def test_argilla_gives_back_what_it_got_except_what_was_skipped(tmp_path: Path, 
     records = json.loads(path.read_text())
     assert records[0]["fields"] == {name: QUESTIONS[0][name] for name in ("prompt", "response_a", "response_b")}
     assert records[0]["responses"]["preference"] == [
-        {"value": "A", "user_id": "ada"},
-        {"value": "B clearly better", "user_id": "bo@example.org"},
+        {"value": "A", "user_id": user_of("ada"), "status": "submitted"},
+        {"value": "B clearly better", "user_id": user_of("bo@example.org"), "status": "submitted"},
     ]
+    assert records[0]["metadata"] == {"annotators": ["ada", "bo@example.org"]}
     assert records[2]["responses"] == {}
     assert import_annotations(path, "argilla", store, KNOWN) == 3
     assert {(a.pair_id, a.label, a.strength, a.flags, a.annotator) for a in store.annotations()} == {
