@@ -35,11 +35,11 @@ LONGEST_NOTE = 4000
 
 
 GONE = (
-    "The loop went on while you labelled: this pair is not asked for any more. Your annotation is kept, and counts if "
-    "a later round acquires the pair."
+    "The loop went on while you labelled the last pair: it is not asked for any more. Your annotation of it is kept, "
+    "and counts if a later round acquires it."
 )
 CHANGED = (
-    "The texts of this pair were changed while you labelled it. Your annotation is of the old texts: it is kept in "
+    "The texts of the last pair were changed while you labelled it. Your annotation is of the old texts: it is kept in "
     "data/annotations/checks and counts for nothing."
 )
 

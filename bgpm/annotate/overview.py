@@ -182,30 +182,29 @@ def _talks(desk: Desk, said: Said) -> str:
         f'<p class="soft">A careful annotator gets at least {100 * levels.gold:.0f}% of gold pairs right, labels at '
         f"least {100 * levels.repeats:.0f}% of pairs alike when they are shown again, chooses neither side over "
         f"{100 * SIDE:.0f}% of the time and is faster than anybody reads for at most {100 * QUICK:.0f}% of pairs. "
-        "Named is who very likely is none. The chance that a campaign of careful annotators ever names anybody is at "
-        f"most {100 * ALPHA:.0f}%. Nothing is done to the labels.</p>"
+        "Whoever very likely does not is named. The chance that a campaign of careful annotators ever names anybody is "
+        f"at most {100 * ALPHA:.0f}%. Nothing is done to the labels.</p>"
     )
     unread = desk.checking.trouble
     trouble = f"<p>{escape(unread)}. The gold pairs of before count.</p>" if unread else ""
-    head = ["annotator", "ties", "skipped", "median time", "too fast to read", "response 1 chosen"]
-    head += ["gold pairs right", "alike when shown again", "kappa"]
-    rows = [_measures_row(name, one) for name, one in sorted(found.items())]
+    checked = ["annotator", "gold pairs right", "alike when shown again", "kappa", "response 1 chosen"]
+    habits = ["annotator's habits", "ties", "skipped", "median time", "too fast to read"]
+    tables = "\n".join(
+        _table(head, [row(name, one) for name, one in sorted(found.items())])
+        for head, row in ((checked, _checked_row), (habits, _habits_row))
+    )
     soft = '<p class="soft">In brackets: counts, and 95% intervals (Wilson). Kappa is Cohen\'s, of both times.</p>'
-    return _section("Annotators to talk to", "\n".join([lead, trouble, _table(head, rows), soft, rule]))
+    return _section("Annotators to talk to", "\n".join([lead, trouble, tables, soft, rule]))
 
 
-def _measures_row(name: str, one: Measures) -> list[str]:
-    return [
-        name,
-        _part(Hits(one.ties, one.annotations)),
-        _part(Hits(one.skips, one.annotations)),
-        "" if math.isnan(one.seconds) else f"{one.seconds:.1f} s",
-        _part(one.quick),
-        _part(one.left, interval=True),
-        _part(one.right, interval=True),
-        _part(one.same, interval=True),
-        "" if math.isnan(one.kappa) else f"{one.kappa:.2f}",
-    ]
+def _checked_row(name: str, one: Measures) -> list[str]:
+    right, same, left = (_part(hits, interval=True) for hits in (one.right, one.same, one.left))
+    return [name, right, same, "" if math.isnan(one.kappa) else f"{one.kappa:.2f}", left]
+
+
+def _habits_row(name: str, one: Measures) -> list[str]:
+    ties, skips = (_part(Hits(count, one.annotations)) for count in (one.ties, one.skips))
+    return [name, ties, skips, "" if math.isnan(one.seconds) else f"{one.seconds:.1f} s", _part(one.quick)]
 
 
 def _part(hits: Hits, *, interval: bool = False) -> str:

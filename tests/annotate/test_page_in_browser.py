@@ -388,7 +388,9 @@ def test_a_batch_that_is_chosen_anew_is_said_on_the_page_and_what_was_on_the_scr
     place.wait("entropy/round-0", place.ids[4:])
     press(page, "1")
     until(lambda: visible(page, "notice"), "what became of it")
-    assert words(page, "notice-text").startswith("The loop went on while you labelled: this pair is not asked for")
+    assert words(page, "notice-text").startswith(
+        "The loop went on while you labelled the last pair: it is not asked for"
+    )
     until(lambda: "Question 4?" in words(page, "turns"), "the batch of now")
     assert [line["pair_id"] for line in place.lines()] == ["pair-0"]
     press(page, "2")

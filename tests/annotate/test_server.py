@@ -280,7 +280,7 @@ def test_an_annotation_of_a_batch_that_the_loop_went_on_from_is_kept_and_its_ann
     assert server.annotate("ada", "pair-0")[1]["notice"] == ""
     (place.root / "data/entropy/round-0/waiting.json").unlink()
     assert server.state("ada")["batch"] is None
-    assert server.annotate("ada", "pair-1")[1]["notice"].startswith("The loop went on while you labelled: this pair")
+    assert server.annotate("ada", "pair-1")[1]["notice"].startswith("The loop went on while you labelled the last pair")
     assert [line["pair_id"] for line in place.lines()] == ["pair-0", "pair-1"]
     assert server.request("POST", "/api/undo", {"id": "ada-pair-0", "annotator": "ada"})[0] == 409
     assert server.request("POST", "/api/undo", {"id": "ada-pair-1", "annotator": "ada"})[0] == 200  # no round has it
