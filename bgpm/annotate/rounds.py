@@ -33,7 +33,8 @@ log = logging.getLogger("bgpm")
 
 LOG = DATA / "rounds.log"
 LOCK = DATA / "rounds.lock"
-COMMAND = (sys.executable, "-m", "dvc", "repro")
+# A stage that waits for labels ends no run: what does not depend on it, the last round's evaluation, follows it.
+COMMAND = (sys.executable, "-m", "dvc", "repro", "--keep-going")
 SETTLE = 3.0  # seconds after the last annotation of a batch in which it can still be taken back
 LOOK_AGAIN = 0.5  # seconds between two looks
 BUSY_AGAIN = 5.0  # seconds until another try where another DVC works in the folder

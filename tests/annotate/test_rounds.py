@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import subprocess
 import sys
 import threading
 import time
@@ -19,7 +20,7 @@ from bgpm.annotate import rounds as module
 from bgpm.annotate.batches import PoolTexts, waiting, waiting_since
 from bgpm.annotate.desk import Desk
 from bgpm.annotate.overview import overview
-from bgpm.annotate.rounds import Rounds, RoundState, Step, outcome, progress, runs_here
+from bgpm.annotate.rounds import COMMAND, Rounds, RoundState, Step, outcome, progress, runs_here
 from bgpm.annotate.server import Server, access, read_guidelines
 from bgpm.annotations.store import Annotation, LabelStore
 from bgpm.data.tables import read_table, write_table
@@ -137,6 +138,30 @@ def test_progress_counts_the_stages_from_one_batch_to_the_next() -> None:
 )
 def test_what_ended_a_run_is_told_apart(code: int, log: str, waits: bool, expected: RoundState) -> None:
     assert outcome(code, log, waits=waits) == expected
+
+
+@pytest.mark.slow
+def test_the_last_round_is_evaluated_though_the_next_batch_waits_for_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else nobody is told to stop before all rounds are through: DVC comes to evaluations last."""
+    monkeypatch.chdir(tmp_path)
+    subprocess.run(["git", "init", "-q"], check=True)
+    subprocess.run([*COMMAND[:3], "init", "-q"], check=True)
+    here, there = "label-${item.round.k}", "label-${item.round.next}"
+    label = {"cmd": f"test ${{item.round.k}} = 0 && touch {there}", "deps": [here], "outs": [there]}
+    evaluation = "evaluation-${item.round.next}"
+    evaluate = {"cmd": f"touch {evaluation}", "deps": [there], "outs": [evaluation]}
+    stages = {
+        name: stage | {"matrix": {"round": "${rounds}"}} for name, stage in (("label", label), ("evaluate", evaluate))
+    }
+    Path("dvc.yaml").write_text(json.dumps({"stages": stages}), encoding="utf-8")
+    Path("params.yaml").write_text(
+        json.dumps({"rounds": [{"k": k, "next": k + 1} for k in range(2)]}), encoding="utf-8"
+    )
+    Path("label-0").touch()
+    assert subprocess.run(COMMAND, capture_output=True, check=False).returncode != 0
+    assert sorted(path.name for path in Path().glob("*-[12]")) == ["evaluation-1", "label-1"]
 
 
 def test_a_second_server_that_would_run_the_rounds_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
