@@ -24,7 +24,7 @@ import yaml
 
 from bgpm.config import Params, check
 from bgpm.data.prepare import prepare
-from bgpm.errors import ConfigError, StateError
+from bgpm.errors import BgpmError, ConfigError, DataError, StateError
 from bgpm.evaluation.plan import check_enough
 from bgpm.installed import LAUNCHER, campaign_pipeline, is_campaign, pipeline_file, stages_folder
 from bgpm.rounds import rounds
@@ -115,8 +115,13 @@ def make(folder: Path, pool: Path | None, settings: Mapping[str, str]) -> list[s
         BgpmError: As `run`.
     """
     top = _check_place(folder)
+    if pool is not None and not pool.exists():
+        raise DataError(f"--pool {pool}: no such file or folder")
     with tempfile.TemporaryDirectory() as made:
-        params, splits = _write(Path(made), pool, settings)
+        try:
+            params, splits = _write(Path(made), pool, settings)
+        except (ConfigError, DataError) as error:
+            raise _with_hint(error) from None
         write_text(Path(made) / "README.md", README.format(name=folder.resolve().name))
         shutil.copytree(made, folder, dirs_exist_ok=True)
     _init(folder, top=top)
@@ -140,6 +145,11 @@ def update(folder: Path) -> list[str]:
     lacking = [f"{folder / 'params.yaml'} lacks {key}: add it, the default is {json.dumps(value)}"
                for key, value in _lacking(ours, theirs)]  # fmt: skip
     return [f"{folder}: dvc.yaml and {LAUNCHER} are those of the installed bgpm; go on with `dvc repro`", *lacking]
+
+
+def _with_hint(error: BgpmError) -> BgpmError:
+    """The error, which tells of keys of params.yaml, with how they are given here: that file is not there yet."""
+    return type(error)(f"{error}. Here a key of params.yaml is given as -S KEY=VALUE")
 
 
 def _key_value(text: str) -> tuple[str, str]:
@@ -312,9 +322,6 @@ def _said(folder: Path, params: Params, splits: Splits | None) -> list[str]:
         if heldout and not heldout["labelled"]:
             commands[f"{bgpm} annotate --heldout"] = "once: labels to measure the model with"
     else:
-        commands = {
-            repro: "runs every round",
-            "dvc plots show": "the learning curve; all of it is in reports/index.html",
-        }
+        commands = {repro: "runs every round; then see reports/index.html"}
     width = max(map(len, commands))
     return [*lines, "", *(f"  {command:{width}}  # {does}" for command, does in commands.items())]

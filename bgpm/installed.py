@@ -21,7 +21,7 @@ PACKAGE = Path("data/package.json")
 FIRST = "# The pipeline of bgpm {version} for a campaign, {digest}. `bgpm init --update .` writes that of a newer bgpm."
 STAGE = f"""stages:
   package:
-    desc: Look which bgpm is installed; what depends on it runs again only where it is another one
+    desc: Look which bgpm is installed
     cmd: sh {LAUNCHER} -P -m bgpm.stages.package
     always_changed: true
     outs: [{PACKAGE}]

@@ -255,9 +255,11 @@ def _curves(result: Result, benchmark: Mapping[str, Any], rule: str) -> str:
         if series:
             chart = line_chart(f"{title}, against labels acquired", series, width=360, height=220)
             figures.append(f"<figure><h3>{escape(title)}</h3>{chart}</figure>")
+    measured = result.arm.curve("benchmark", "all", "accuracy") is not None
     lead = (
-        "Likelihood and calibration on held-out pairs, lower is better. The benchmark shares no prompt with the pool. "
-        "Bands are 95% t-intervals over seeds; they do not include the choice of prompts."
+        "Likelihood and calibration on held-out pairs, lower is better. "
+        + ("The benchmark shares no prompt with the pool. " if measured else "There is no benchmark. ")
+        + "Bands are 95% t-intervals over seeds; they do not include the choice of prompts."
         + "".join(f" {escape(note)}" for note in benchmark_notes(result, benchmark, rule))
     )
     return block("Likelihood, calibration, benchmark", lead, f'<div class="grid">{"".join(figures)}</div>')
