@@ -42,7 +42,6 @@ from bgpm.inference import PreferenceModel, ResponseSet, numbers_of, ranking
 from bgpm.pool_export import Format, as_rows, folder_of, one_per_prompt, read_preferences, remarks
 from bgpm.registry import parse
 from bgpm.stage import read_params, setting, write_text
-from bgpm.types import Pairs
 from bgpm.values import parse_yaml
 
 
@@ -155,10 +154,8 @@ def score(given: argparse.Namespace) -> None:
     model = PreferenceModel.load(given.model, given.seed, given.root)
     found = model.embed_all([entry.choice for entry in entries])
     response_a, response_b = np.array(found.rows, np.int64).reshape(-1, 2).T
-    numbers = None
-    if model.numbers_of_pairs:
-        numbers = np.nan_to_num(np.array([entry.numbers for entry in entries]))
-    result = model.compare(found.features, Pairs(response_a, response_b, found.prompt, numbers))
+    columns = np.nan_to_num(np.array([entry.numbers for entry in entries]).reshape(len(entries), -1))
+    result = model.compare(found.features, model.pairs_of(found, response_a, response_b, found.prompt, columns))
     _write(
         given.out,
         (

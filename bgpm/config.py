@@ -134,7 +134,8 @@ def check(raw: Mapping[str, Any]) -> Params:
             if kind not in settings:
                 raise ConfigError(f"params.yaml: {section}.{kind}: missing; add `{kind}: {{}}` for the defaults")
         for kind, values in settings.items():
-            component = build(base, RENAMED.get(kind, kind) if section == "models" else kind, values, section)
+            today = RENAMED.get(kind) if section == "models" else None
+            component = build(base, today or kind, values, section)
             built |= {choice: component for choice in choices if getattr(params, choice) == kind}
     for choice in ("acquisition", "baseline"):
         if isinstance(built[choice], Auto):
@@ -185,7 +186,8 @@ def _check_model_name(params: Params) -> None:
     if params.model in RENAMED:
         raise ConfigError(
             f"params.yaml: model: {params.model} is called {RENAMED[params.model]} now: a network on features of "
-            "single responses; rename it there and under models"
+            "single responses; rename it there and under models, or, for both responses in one context, set model: bt "
+            "and add pair_states to features.blocks"
         )
     for old in RENAMED.keys() & params.models.keys():
         log.warning("params.yaml: models.%s: an older name, read as models.%s", old, RENAMED[old])
@@ -207,7 +209,7 @@ def _check_features(params: Params) -> None:
                 f"params.yaml: features.columns.use: {strange[0]!r} is none of pool.response_columns ({known}); name "
                 "its columns there"
             )
-    given = [kind for kind, block in blocks.items() if block.given]
+    given = [kind for kind, block in blocks.items() if block.given and not block.of_pairs]
     if given and params.training.mode != "frozen":
         raise ConfigError(
             f"params.yaml: features.blocks: {given[0]} has numbers from elsewhere, and training.mode: "
@@ -216,7 +218,7 @@ def _check_features(params: Params) -> None:
 
 
 def _check_pair_columns(params: Params, model: Component) -> None:
-    """Refuse numbers of pairs that the benchmark alone has, or that the model cannot read."""
+    """Refuse numbers of pairs that the benchmark alone has, and what the model cannot read of pairs."""
     if strange := sorted(params.benchmark.pair_columns.keys() - params.pool.pair_columns.keys()):
         raise ConfigError(
             f"params.yaml: benchmark.pair_columns: {strange[0]!r} is none of pool.pair_columns, and a model learns "
@@ -231,6 +233,11 @@ def _check_pair_columns(params: Params, model: Component) -> None:
             raise ConfigError(
                 f"params.yaml: {key}: {given} cannot read pool.pair_columns "
                 f"({', '.join(params.pool.pair_columns)}); set {key}: {wanted}, or take them out"
+            )
+        if params.features.pair_reading and not fits:
+            raise ConfigError(
+                f"params.yaml: {key}: {given} cannot read pair_states; set {key}: {wanted}, or take pair_states out of "
+                "features.blocks"
             )
 
 

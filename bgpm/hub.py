@@ -15,7 +15,7 @@ whether what that name gives now is still the same model.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +112,10 @@ def restore(folder: Path) -> Parts:
         base = base.model_copy(update={"path": str(folder / BACKBONE)})
     features = parse(FeatureSettings, described["features"], "features", str(path))
     reduction = Reduction.load(features, folder / "reduction.safetensors")
-    fitted, backbone = load(folder / "head"), load_backbone(base, likelihood="likelihood" in reduction.parts)
+    fitted, backbone = (
+        load(folder / "head"),
+        load_backbone(base, likelihood="likelihood" in reduction.parts, letters=reduction.reads_letters),
+    )
     got, expected = _probe(backbone, reduction), np.array(described["probe"])
     if got.shape != expected.shape or not np.linalg.norm(got - expected) <= ALIKE * np.linalg.norm(expected):
         raise StateError(
@@ -127,6 +130,8 @@ def _probe(backbone: Backbone, reduction: Reduction) -> np.ndarray:
     states = np.empty((1, backbone.layers, backbone.width), np.float32)
     numbers = {kind: np.zeros((1, len(names))) for kind, names in reduction.given.items()}
     texts = [([{"role": "user", "content": prompt}], response)]
+    if "likelihood" not in numbers:
+        backbone = replace(backbone, language_model=None)
     embed(backbone, texts, states, title="probe", likelihood=numbers.get("likelihood"))
     return reduction(states, [response], [prompt], numbers)[0].astype(np.float64)
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -27,11 +28,13 @@ from bgpm import functional as F
 from bgpm import hub
 from bgpm.backbones import BackboneSettings
 from bgpm.backbones.embedding import Backbone, embed, load_backbone, tokens
+from bgpm.backbones.pairs import PairText, embed_pairs, require_few
+from bgpm.data.feature_blocks import OF_PAIRS
 from bgpm.data.readers import prompt_of
 from bgpm.data.response_columns import check_numbers, read_numbers
 from bgpm.data.schema import Message, as_text
 from bgpm.data.tables import read_array, read_table, where
-from bgpm.errors import DataError, StateError
+from bgpm.errors import DataError, ShapeError, StateError
 from bgpm.features import FeatureSettings
 from bgpm.features.blocks.columns import PoolColumns
 from bgpm.features.reduction import Reduction
@@ -131,11 +134,14 @@ class Embedded:
         features: Of each distinct (prompt, response), and of each prompt where the model reads prompts.
         rows: For each choice its responses' rows, int64 [K]; equal responses have one row.
         prompt: For each choice its prompt's row, int64.
+        of_pairs: Where the model reads both responses of a pair in one context, what it reads of the rows (i, j), i
+            before j, of each choice, float64 [m].
     """
 
     features: Features
     rows: list[np.ndarray]
     prompt: np.ndarray
+    of_pairs: Mapping[tuple[int, int], np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -236,7 +242,7 @@ class PreferenceModel(ModelHubMixin):
         else:
             settings = parse(FeatureSettings, setting(params, "features"), "features")
             reduction = Reduction.load(settings, root / FEATURES / "pool" / "reduction.safetensors")
-            backbone = load_backbone(base, likelihood="likelihood" in reduction.parts)
+            backbone = load_backbone(base, likelihood="likelihood" in reduction.parts, letters=reduction.reads_letters)
         read_as = {"template_date": backbone.template_date, "system_turns": backbone.system_turns}
         base = base.model_copy(update=read_as)
         reads_prompt = bool(getattr(fitted.model, "prompt_gates", False))
@@ -247,7 +253,8 @@ class PreferenceModel(ModelHubMixin):
 
     @property
     def numbers_of_pairs(self) -> int:
-        """How many numbers of each pair (``pool.pair_columns``) the head reads beside the features of its responses."""
+        """How many numbers of each pair the head reads beside the features of its responses: those of
+        ``pool.pair_columns``, then those that the backbone reads of both texts (``pair_states``)."""
         return self.fitted.in_features - self.reduction.dim
 
     def embed(self, prompt: Prompt, responses: Sequence[str], columns: ResponseColumns = NO_COLUMNS) -> Features:
@@ -293,13 +300,57 @@ class PreferenceModel(ModelHubMixin):
         found = {kind: np.array([own[row, text] for row, text in distinct]) for kind, own in numbers.items()}
         responses = self._features(texts, "embed responses", found)
         of_prompts = self._features(alone, "embed prompts") if self.reads_prompt else np.empty((len(prompts), 0))
-        return Embedded(Features(responses, of_prompts), rows, np.array(asked, np.int64))
+        apart = {
+            (int(i), int(j)): conversations[prompt]
+            for own, prompt in zip(rows, asked, strict=True)
+            for i, j in combinations(np.unique(own), 2)
+        }
+        said = [text for _, text in distinct]
+        read = self._read_pairs([(talk, said[i], said[j]) for (i, j), talk in apart.items()])
+        of_pairs = dict(zip(apart, read, strict=True)) if self.reduction.of_pairs else {}
+        return Embedded(Features(responses, of_prompts), rows, np.array(asked, np.int64), of_pairs)
+
+    def pairs_of(
+        self, found: Embedded, response_a: np.ndarray, response_b: np.ndarray, prompt: np.ndarray,
+        columns: np.ndarray | None = None,
+    ) -> Pairs:  # fmt: skip
+        """Pairs of embedded responses with what the model reads of each pair.
+
+        Args:
+            response_a, response_b: Rows of ``found.features``, int64 [N], of one choice each.
+            prompt: Rows of prompts, int64 [N].
+            columns: Numbers that ``pool.pair_columns`` names, float64 [N, m]; None, no opinion, is 0.
+
+        Raises:
+            ShapeError: If the model reads another number of columns.
+        """
+        if not self.numbers_of_pairs:
+            return Pairs(response_a, response_b, prompt)
+        own = self.reduction.pair_dim
+        if columns is not None and columns.shape[1] != self.numbers_of_pairs - own:
+            raise ShapeError(
+                f"pair_columns: the model reads {self.numbers_of_pairs - own} numbers of each pair, got "
+                f"{columns.shape[1]}; name the columns of its pool, in their order"
+            )
+        numbers = np.zeros((len(response_a), self.numbers_of_pairs))
+        if columns is not None:
+            numbers[:, : columns.shape[1]] = columns
+        for n, (a, b) in enumerate(zip(response_a.tolist(), response_b.tolist(), strict=True)):
+            if own and a != b:
+                numbers[n, -own:] = found.of_pairs[a, b] if a < b else -found.of_pairs[b, a]
+        return Pairs(response_a, response_b, prompt, numbers)
 
     def compare(self, features: Features, pairs: Pairs) -> Matrix:
         """Mean, variance and probability of any pairs of embedded responses, [N] each; equal responses tie exactly.
 
-        A model that reads numbers of pairs takes 0, no opinion, where these have none.
+        A model that reads numbers of pairs takes 0, no opinion, where these have none; one that reads both texts of a
+        pair takes the pairs of `pairs_of`.
+
+        Raises:
+            ShapeError: If it reads both texts and the pairs come without what it read.
         """
+        if self.reduction.of_pairs and pairs.numbers is None:
+            raise ShapeError("this model reads both texts of each pair: compare the pairs that pairs_of gives, or rank")
         if self.numbers_of_pairs and pairs.numbers is None:
             pairs = replace(pairs, numbers=np.zeros((len(pairs), self.numbers_of_pairs)))
         moments = self.fitted.moments(features, pairs)
@@ -324,7 +375,7 @@ class PreferenceModel(ModelHubMixin):
         """
         found = self.embed_all(choices)
         return [
-            self.matrix_of(found.features, rows, prompt)
+            self.matrix_of(found, rows, prompt)
             for rows, prompt in tqdm(
                 zip(found.rows, found.prompt, strict=True), "compare", len(choices), unit="prompt", disable=None
             )
@@ -338,13 +389,14 @@ class PreferenceModel(ModelHubMixin):
         """Position of the response that `rank` puts first: what `evaluate` takes for best of n; errors as `matrix`."""
         return self.rank(prompt, responses, columns).order[0]
 
-    def matrix_of(self, features: Features, rows: np.ndarray, prompt: int) -> Matrix:
-        """`matrix` of responses at these rows of embedded ``features``; equal responses tie exactly."""
+    def matrix_of(self, found: Embedded, rows: np.ndarray, prompt: int) -> Matrix:
+        """`matrix` of responses at these rows of what was embedded; equal responses tie exactly."""
         distinct, back = np.unique(rows, return_inverse=True)
         i, j = np.triu_indices(len(distinct), 1)
         square = Matrix(*(np.full((len(distinct),) * 2, middle) for middle in (0.0, 0.0, 0.5)))
         if len(i):
-            upper = self.compare(features, Pairs(distinct[i], distinct[j], np.full(len(i), prompt)))
+            pairs = self.pairs_of(found, distinct[i], distinct[j], np.full(len(i), prompt))
+            upper = self.compare(found.features, pairs)
             turned = -upper.mean, upper.variance, 1 - upper.probability
             for whole, part, other in zip(square, upper, turned, strict=True):
                 whole[i, j], whole[j, i] = part, other
@@ -373,6 +425,26 @@ class PreferenceModel(ModelHubMixin):
                     )
         return {block.kind: known}
 
+    def _read_pairs(self, texts: Sequence[PairText]) -> np.ndarray:
+        """What the block of pairs says of conversations with two responses each, float64 [N, m]; [N, 0] without one.
+
+        Raises:
+            ConfigError: If they are more than its ``max_pairs``.
+        """
+        block = self.reduction.of_pairs
+        if block is None:
+            return np.empty((len(texts), 0))
+        require_few(len(texts), block.max_pairs, "what is to be compared")
+        parts = [np.empty((0, self.reduction.pair_dim))]
+        for start in range(0, len(texts), CHUNK):
+            chunk = texts[start : start + CHUNK]
+            states = np.zeros((len(chunk), self.backbone.layers, self.backbone.width), np.float32)
+            letters = np.zeros((len(chunk), 1)) if block.letters else None
+            title = f"embed pairs {start + 1}-{start + len(chunk)} of {len(texts)}"
+            embed_pairs(self.backbone, chunk, block.template, states, letters, asks=block.letters, title=title)
+            parts.append(self.reduction.pairs(states, letters))
+        return np.concatenate(parts)
+
     def _features(
         self,
         items: Sequence[tuple[list[dict[str, str]], str | None, str, str]],
@@ -389,9 +461,9 @@ class PreferenceModel(ModelHubMixin):
             own = {kind: found[start : start + CHUNK] for kind, found in numbers.items()}
             asked = [prompt for *_, prompt in chunk] if chunk[0][1] is not None else None
             backbone, texts = self.backbone, [(messages, response) for messages, response, *_ in chunk]
-            if asked is None:
+            if asked is None or "likelihood" not in self.reduction.parts:
                 backbone = replace(backbone, language_model=None)
-            elif "likelihood" in self.reduction.parts:
+            else:
                 own["likelihood"] = np.empty((len(chunk), len(LIKELIHOODS)))
             embed(backbone, texts, states, title=part, likelihood=own.get("likelihood"))
             parts.append(self.reduction(states, [text for *_, text, _ in chunk], asked, own))
@@ -413,8 +485,9 @@ class PreferenceModel(ModelHubMixin):
                 f"{model}: the map to its features has blocks that features of params.yaml do not name "
                 f"({', '.join(strangers)}); {fix}"
             )
-        if self.numbers_of_pairs != of_pairs:
+        if self.numbers_of_pairs != of_pairs + self.reduction.pair_dim:
             beside = f", and pool.pair_columns {of_pairs} more" if of_pairs else ""
+            beside += f", and pair_states {self.reduction.pair_dim} more" if self.reduction.pair_dim else ""
             raise StateError(
                 f"{model}: seed {seed} reads {self.fitted.in_features} features and the map to them gives "
                 f"{self.reduction.dim}{beside}: they are not of one run; {fix}"
@@ -444,6 +517,24 @@ class PreferenceModel(ModelHubMixin):
             raise StateError(
                 f"{model}: the backbone gives other features of the pool's first response than those it was trained on "
                 f"({stored}): it is another model, or reads texts in another way; {fix}"
+            )
+        if self.reduction.of_pairs:
+            self._check_pairs(model, root, texts["text"], fix)
+
+    def _check_pairs(self, model: Path, root: Path, texts: np.ndarray, fix: str) -> None:
+        """StateError if the pool's first pair is read otherwise than it was, by another template for example."""
+        stored = root / FEATURES / "pool" / OF_PAIRS
+        table = root / POOL / "pairs.parquet"
+        if not (stored.is_file() and table.is_file()):
+            return
+        pair = where(read_table(table, ["prompt", "response_a", "response_b"]), np.arange(1))
+        asked = read_table(root / POOL / "prompts.parquet", ["messages"])["messages"][pair["prompt"][0]]
+        expected = read_array(stored, mapped=True)[0, -self.reduction.pair_dim :]
+        got = self._read_pairs([(json.loads(asked), *(texts[pair[name][0]] for name in ("response_a", "response_b")))])
+        if not np.linalg.norm(got[0] - expected) <= hub.ALIKE * np.linalg.norm(expected):
+            raise StateError(
+                f"{model}: the backbone gives other states of the pool's first pair than those it was trained on "
+                f"({stored}): it is another model, or features.pair_states another; {fix}"
             )
 
 

@@ -6,7 +6,7 @@ Paths follow one convention, held here and in dvc.yaml only::
     data/arms/<arm>.json        which acquisition function an arm is, and its settings
     data/plan.json              how many pairs are audited after each round
     data/training.json          what training the backbone depends on: nothing while it is frozen
-    data/likelihood.json        whether features ask the backbone how likely responses are
+    data/likelihood.json        whether features ask the backbone how likely responses are, and how it reads pairs
     data/columns/               numbers of responses that the files have
     data/pool  data/benchmark  data/truth/{pool,heldout,benchmark}.parquet
     data/embeddings/{pool,benchmark}  data/features/{pool,benchmark}  data/texts.json

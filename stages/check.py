@@ -15,7 +15,10 @@ def main() -> None:
     params = read_params()
     checked = check(params)
     write_json(TRAINING, in_effect(params, Path()))
-    write_json(LIKELIHOOD, {"asked": "likelihood" in checked.features.blocks})
+    # What embeds depends on; how many pairs may be read is a limit, and another one re-runs nothing.
+    reading = checked.features.pair_reading
+    of_pairs = {} if reading is None else {"pair_states": reading.model_dump(exclude={"max_pairs"})}
+    write_json(LIKELIHOOD, {"asked": "likelihood" in checked.features.blocks, **of_pairs})
     with whole_folder(ARMS) as folder:
         for name in {checked.acquisition, checked.baseline}:
             write_json(folder / f"{name}.json", arm(checked, name))

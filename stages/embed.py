@@ -1,4 +1,4 @@
-"""Stage embed: every layer of the backbone for each distinct text of the pool or the benchmark."""
+"""Stage embed: every layer of the backbone for each distinct text of a set, and for its pairs where asked."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import numpy as np
 
 from bgpm.backbones import BackboneSettings
 from bgpm.backbones.embedding import Backbone, embed, load_backbone, on_disk, writes_date
+from bgpm.backbones.pairs import PairText, embed_pairs, require_few
 from bgpm.data.tables import read_table
 from bgpm.data.texts import TextSet
 from bgpm.errors import LaunchError
+from bgpm.features import FeatureSettings
 from bgpm.launch import LauncherSettings, end_with_stage, launch, must_launch, own_cores, process_group, refuse_launched
 from bgpm.registry import parse
 from bgpm.stage import DATA, EMBEDDINGS, LIKELIHOOD, read_params, run, setting, whole_folder, write_json
@@ -27,6 +29,7 @@ def main(which: str, folder: str | None = None) -> None:
         return work(params, which, Path(folder))
     launcher = parse(LauncherSettings, setting(params, "launcher"), "launcher")
     refuse_launched()
+    refuse_many_pairs(params, which)
     with whole_folder(EMBEDDINGS / which) as part:
         if not must_launch(launcher):
             return work(params, which, part)
@@ -42,8 +45,13 @@ def work(params: dict, which: str, folder: Path) -> None:
     import torch
 
     torch.set_num_threads(own_cores())
-    likely = bool(read_json(LIKELIHOOD, "run `dvc repro check`").get("asked"))
-    backbone = load_backbone(parse(BackboneSettings, setting(params, "backbone"), "backbone"), likelihood=likely)
+    asked_for = read_json(LIKELIHOOD, "run `dvc repro check`")
+    likely, of_pairs = bool(asked_for.get("asked")), asked_for.get("pair_states")
+    backbone = load_backbone(
+        parse(BackboneSettings, setting(params, "backbone"), "backbone"),
+        likelihood=likely,
+        letters=bool(of_pairs and of_pairs["letters"]),
+    )
     texts = TextSet.read(DATA / which)
     with process_group() as group:
         first = group is None or group.rank() == 0
@@ -67,8 +75,38 @@ def work(params: dict, which: str, folder: Path) -> None:
                 out.flush()
             if numbers is not None:
                 np.save(folder / "likelihood.npy", numbers)
+        if of_pairs:
+            pairs = pair_texts(which, texts)
+            out = on_disk(folder / "pairs.npy", (len(pairs), backbone.layers, backbone.width)) if first else None
+            letters = np.zeros((len(pairs), 1)) if first and of_pairs["letters"] else None
+            counts["pairs"] = embed_pairs(
+                backbone, pairs, of_pairs["template"], out, letters,
+                asks=of_pairs["letters"], title=f"embed {which} pairs", group=group,
+            )  # fmt: skip
+            if out is not None:
+                out.flush()
+            if letters is not None:
+                np.save(folder / "letters.npy", letters)
         if first:
             write_json(folder / "summary.json", counts | dated(backbone))
+
+
+def refuse_many_pairs(params: dict, which: str) -> None:
+    """ConfigError before any work if pairs are to be read and there are more than `features.pair_states.max_pairs`."""
+    reading = parse(FeatureSettings, setting(params, "features"), "features").pair_reading
+    if reading is not None:
+        pairs = len(read_table(DATA / which / "pairs.parquet", ["prompt"])["prompt"])
+        require_few(pairs, reading.max_pairs, f"the {which}")
+
+
+def pair_texts(which: str, texts: TextSet) -> list[PairText]:
+    """Both responses of each pair with their conversation, in the order of the table."""
+    table = read_table(DATA / which / "pairs.parquet", ["prompt", "response_a", "response_b"])
+    said = texts.response_texts.tolist()
+    return [
+        (texts.conversations[prompt], said[a], said[b])
+        for prompt, a, b in zip(table["prompt"], table["response_a"], table["response_b"], strict=True)
+    ]
 
 
 def dated(backbone: Backbone) -> dict[str, str]:

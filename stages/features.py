@@ -44,8 +44,10 @@ def main() -> None:
                 np.save(folder / f"{name}.npy", reduction.write(states, chunks))
             write_blocks(folder, reduction.blocks)
             pairs = len(read_table(DATA / which / "pairs.parquet", ["prompt"])["prompt"])
-            found = read_pair_columns(COLUMNS / "pool-pairs.parquet", COLUMNS / f"{which}-pairs.parquet", pairs)
-            write_pair_numbers(folder, found)
+            found = [read_pair_columns(COLUMNS / "pool-pairs.parquet", COLUMNS / f"{which}-pairs.parquet", pairs)]
+            found += [reduction.pairs(*pair_states(which, reduction))] if reduction.of_pairs else []
+            known = [some for some in found if some is not None]
+            write_pair_numbers(folder, np.hstack(known) if known else None)
             if which == "pool":
                 reduction.save(folder / "reduction.safetensors")
     # Only a trained backbone reads the benchmark's texts while it trains: another benchmark is to re-run that, and no
@@ -64,13 +66,26 @@ def fitted(settings: FeatureSettings, numbers: Numbers) -> Reduction:
     some = read_table_rows(POOL / "responses.parquet", ["text"], rows)["text"]
     asked = read_table(POOL / "prompts.parquet", ["text"])["text"][prompt[rows]]
     own = {kind: found[rows] for kind, found in numbers.items()}
-    return Reduction.fit_on(settings, read_states(states, rows), list(some), list(asked), rows, own)
+    reduction = Reduction.fit_on(settings, read_states(states, rows), list(some), list(asked), rows, own)
+    if reduction.of_pairs is None:
+        return reduction
+    of_pool = np.flatnonzero(read_table(POOL / "pairs.parquet", ["split"])["split"] == "pool")
+    return reduction.with_pairs(*pair_states("pool", reduction), of_pool)
+
+
+def pair_states(which: str, reduction: Reduction) -> tuple[np.ndarray, np.ndarray | None]:
+    """States and, where they are read, letters of a set's pairs, as the stage `embed` wrote them."""
+    folder = EMBEDDINGS / which
+    letters = read_array(folder / "letters.npy") if reduction.reads_letters else None
+    return read_array(folder / "pairs.npy", mapped=True), letters
 
 
 def response_numbers(which: str, settings: FeatureSettings) -> Numbers:
     """Numbers of a set's responses, by the kind of the block that reads them."""
     found = {}
     for kind, block in built(settings).items():
+        if block.of_pairs:
+            continue
         if isinstance(block, PoolColumns):
             found[kind] = read_numbers(COLUMNS / f"{which}.parquet", block.use, block.missing)
         elif block.given:

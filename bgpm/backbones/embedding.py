@@ -241,26 +241,28 @@ class ModelSource:
         return Backbone(model, self.tokenizer, pooling, room, self.settings.template_date, self.settings.system_turns)
 
 
-def load_backbone(settings: BackboneSettings, *, likelihood: bool = False) -> Backbone:
+def load_backbone(settings: BackboneSettings, *, likelihood: bool = False, letters: bool = False) -> Backbone:
     """The frozen model, in evaluation mode, on this process's GPU if there is one.
 
     Args:
         settings: Which, and how it reads.
         likelihood: Of a decoder: `embed` gives likelihoods of responses too.
+        letters: Of a decoder: `bgpm.backbones.pairs.embed_pairs` gives the letters' logits too.
 
     Raises:
         ConfigError: As `open_source`; if likelihoods are asked for that cannot be read.
         WeightsError: As `open_source`, and as `Source.read`.
     """
     source = open_source(settings)
-    if not likelihood:
+    if not likelihood and not letters:
         return source.backbone(source.read(dtype=settings.dtype).to(source.device))
-    require_decoder(is_causal(source), settings.path)
+    asks = "features.blocks: likelihood" if likelihood else "features.pair_states.letters"
+    require_decoder(is_causal(source), settings.path, asks)
     whole = source.read(dtype=settings.dtype, language_model=True).to(source.device)
     backbone = replace(source.backbone(whole.base_model), language_model=whole)
     from bgpm.backbones.packing import some_words  # imports torch
 
-    check_likelihood(backbone, some_words(backbone)[:12])
+    check_likelihood(backbone, some_words(backbone)[:12], asks)
     return backbone
 
 
@@ -405,7 +407,7 @@ def tokens(backbone: Backbone, messages: Messages, response: str | None) -> Toke
         if causal and response is not None:
             text += "\n\nAssistant:"
             response = " " + response
-        prompt_ids = _plain(tok, text)
+        prompt_ids = plain_ids(tok, text)
         opening = tok.bos_token_id if causal else tok.cls_token_id
         ending = tok.eos_token_id if causal else tok.sep_token_id
         head = [opening] if opening is not None else []
@@ -416,7 +418,7 @@ def tokens(backbone: Backbone, messages: Messages, response: str | None) -> Toke
         kept = prompt_ids[-room:]
         ids = [*head, *kept, *closing]
         return Tokens(ids, len(head), len(head) + max(len(kept), 1), len(prompt_ids) - len(kept), moved=moved)
-    response_ids = _plain(tok, response)
+    response_ids = plain_ids(tok, response)
     room = backbone.max_tokens - len(head) - len(between) - len(closing)
     kept_response = response_ids[:room]
     left = room - len(kept_response)
@@ -428,7 +430,7 @@ def tokens(backbone: Backbone, messages: Messages, response: str | None) -> Toke
     return Tokens(ids, start, stop, len(prompt_ids) - len(kept_prompt), len(response_ids) - len(kept_response), moved)
 
 
-def _plain(tokenizer: Any, text: str) -> list[int]:
+def plain_ids(tokenizer: Any, text: str) -> list[int]:
     """Ids of a text in which nothing is a special token."""
     return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"])
 
@@ -550,16 +552,11 @@ def embed(
     """
     import torch.distributed as dist
 
-    from bgpm.backbones import packing
-
     rank = 0 if group is None else dist.get_rank(group)
     items = _tokenised(backbone, texts, names or [f"row {row}" for row in range(len(texts))], title)
     training = backbone.model.training
     backbone.model.eval()
-    packed, why = packing.find(backbone, causal=is_causal(backbone.model))
-    if rank == 0:
-        log.info("%s: %s", title, packed.described if packed else f"padded batches: {why}")
-    work = _Work(backbone, packed, batch_tokens, group, title)
+    work = _work(backbone, batch_tokens, title, group)
     for rows, pooled, numbers in work.over(items):
         assert out is not None
         out[rows] = pooled
@@ -571,6 +568,34 @@ def embed(
             assert likelihood is not None
             likelihood[rows, -1] = likelihood[rows, 0] - numbers[:, 0]
     backbone.model.train(training)
+    return counted(items, title, backbone, said=rank == 0)
+
+
+def batched(
+    backbone: Backbone, items: Sequence[Tokens], *, batch_tokens: int, title: str, group: Any
+) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
+    """Rows of texts and their pooled states [n, layers, width], batch by batch on the first process, as `embed` reads
+    them; the model is in evaluation mode meanwhile."""
+    training = backbone.model.training
+    backbone.model.eval()
+    yield from _work(backbone, batch_tokens, title, group).over(items)
+    backbone.model.train(training)
+
+
+def _work(backbone: Backbone, batch_tokens: int, title: str, group: Any) -> _Work:
+    """How this model reads texts, said on the first process."""
+    import torch.distributed as dist
+
+    from bgpm.backbones import packing
+
+    packed, why = packing.find(backbone, causal=is_causal(backbone.model))
+    if group is None or dist.get_rank(group) == 0:
+        log.info("%s: %s", title, packed.described if packed else f"padded batches: {why}")
+    return _Work(backbone, packed, batch_tokens, group, title)
+
+
+def counted(items: Sequence[Tokens], title: str, backbone: Backbone, *, said: bool) -> dict[str, int]:
+    """How many texts and tokens there are and what was cut off or moved, as `embed` gives them."""
     counts = {
         "texts": len(items),
         "tokens": sum(len(t.ids) for t in items),
@@ -579,11 +604,11 @@ def embed(
     }
     if moved := sum(t.moved for t in items):
         counts["system_turns_moved"] = moved
-        if rank == 0:
+        if said:
             done = {"fold": "folded", "drop": "dropped"}[backbone.system_turns]
             log.warning("%s: the chat template knows no system turn: of %d texts it was %s (backbone.system_turns)",
                         title, moved, done)  # fmt: skip
-    if rank == 0 and (counts["prompts_cut"] or counts["responses_cut"]):
+    if said and (counts["prompts_cut"] or counts["responses_cut"]):
         log.warning(
             "%s: of %d texts %d lost the beginning of their prompt and %d the end of their response: over %d tokens",
             title, len(items), counts["prompts_cut"], counts["responses_cut"], backbone.max_tokens,

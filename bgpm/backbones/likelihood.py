@@ -64,16 +64,16 @@ def without_prompt(backbone: Backbone, item: Tokens) -> Tokens:
     return Tokens(ids, 1, 1 + item.stop - item.start)
 
 
-def require_decoder(causal: bool, path: str) -> None:
-    """ConfigError unless tokens see only what is before them."""
+def require_decoder(causal: bool, path: str, asks: str = "features.blocks: likelihood") -> None:
+    """ConfigError unless tokens see only what is before them; ``asks`` is the setting that needs a decoder."""
     if not causal:
         raise ConfigError(
-            f"params.yaml: features.blocks: likelihood asks which token comes next, and {path!r} is an encoder, which "
-            "does not say; set backbone.path to a decoder, or take likelihood out"
+            f"params.yaml: {asks} asks which token comes next, and {path!r} is an encoder, which does not say; set "
+            f"backbone.path to a decoder, or take {asks.split()[-1]} out"
         )
 
 
-def check(backbone: Backbone, words: Sequence[int]) -> None:
+def check(backbone: Backbone, words: Sequence[int], asks: str = "features.blocks: likelihood") -> None:
     """Compare log-probabilities with those of the language model's own logits, on one short text.
 
     Some models cap or scale their logits behind the last layer; what is read here would not be theirs.
@@ -92,6 +92,6 @@ def check(backbone: Backbone, words: Sequence[int]) -> None:
     allowed = 1e-3 if head.weight.dtype == torch.float32 else 0.1
     if not torch.allclose(ours, theirs, rtol=allowed, atol=allowed):
         raise ConfigError(
-            f"params.yaml: features.blocks: likelihood cannot be read of {type(model).__name__}: it does more to its "
-            "logits than its last layer; take likelihood out, or another decoder"
+            f"params.yaml: {asks} cannot be read of {type(model).__name__}: it does more to its logits than its last "
+            f"layer; take {asks.split()[-1]} out, or another decoder"
         )

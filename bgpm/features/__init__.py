@@ -16,7 +16,32 @@ from bgpm.registry import Settings
 
 log = logging.getLogger("bgpm")
 
+PAIR_TEMPLATE = (
+    "{prompt}\n\nResponse A:\n{response_a}\n\nResponse B:\n{response_b}\n\n"
+    "Which response is better, A or B? Answer with one letter."
+)
 OLD = ("layers", "pca", "whiten", "text_statistics")  # keys of a section without blocks
+
+
+class PairReading(Settings):
+    """How a backbone reads both responses of a pair in one context.
+
+    Attributes:
+        template: The text, with {prompt}, {response_a} and {response_b} once each. Another one embeds pairs anew.
+        letters: Of a decoder: add the difference of the logits of "A" and "B" as the next token.
+        max_pairs: More pairs than this in a pool, benchmark or file are refused: each is read twice.
+    """
+
+    template: str = PAIR_TEMPLATE
+    letters: bool = False
+    max_pairs: int = Field(default=20_000, ge=1)
+
+    @model_validator(mode="after")
+    def _each_field_stands_once(self) -> PairReading:
+        for name in ("{prompt}", "{response_a}", "{response_b}"):
+            if self.template.count(name) != 1:
+                raise ValueError(f"template: expected {name} once, got it {self.template.count(name)} times")
+        return self
 
 
 class FeatureSettings(Settings):
@@ -29,6 +54,8 @@ class FeatureSettings(Settings):
           blocks: [states, rich]
           states: {pca: 64}
 
+    ``pair_states`` maps pairs and no single texts; see `bgpm.features.blocks.pair_states`.
+
     A section of the older form (`OLD`) is read as the blocks that give the same features.
 
     Attributes:
@@ -38,6 +65,14 @@ class FeatureSettings(Settings):
 
     blocks: list[str] = Field(default=["states", "statistics"], min_length=1)
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+    @property
+    def pair_reading(self) -> PairReading | None:
+        """How pairs are read, where ``pair_states`` is among the blocks."""
+        if "pair_states" not in self.blocks:
+            return None
+        own = self.settings.get("pair_states", {})
+        return PairReading(**{key: value for key, value in own.items() if key in PairReading.model_fields})
 
     @model_validator(mode="before")
     @classmethod
@@ -67,6 +102,8 @@ class FeatureSettings(Settings):
     def _states_come_first(self) -> FeatureSettings:
         if len(set(self.blocks)) < len(self.blocks):
             raise ValueError(f"blocks: expected each kind once, got {self.blocks}; remove the second")
+        if self.blocks == ["pair_states"]:
+            raise ValueError("blocks: pair_states stands beside features of responses; add states or statistics")
         if "states" in self.blocks[1:]:
             raise ValueError(f"blocks: expected states first, got {self.blocks}; put it first")
         return self

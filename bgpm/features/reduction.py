@@ -19,6 +19,7 @@ from safetensors.numpy import save_file
 from bgpm.errors import ConfigError, StateError
 from bgpm.features import FeatureSettings
 from bgpm.features.blocks import Arrays, Block, Inputs, built
+from bgpm.features.blocks.pair_states import PairStates
 from bgpm.features.blocks.states import States, refuse
 from bgpm.types import FeatureBlock
 
@@ -37,13 +38,15 @@ class Reduction:
 
     Attributes:
         settings: Which blocks.
-        parts: The blocks by kind, in the order of their columns.
+        parts: The blocks of single texts by kind, in the order of their columns.
+        of_pairs: The block that maps pairs, if there is one; fitted by `with_pairs`.
         arrays: What they were fitted to, by name: `States` under its own names, others under ``KIND_NAME``.
     """
 
     def __init__(self, settings: FeatureSettings, arrays: Arrays) -> None:
         self.settings = settings
-        self.parts = built(settings)
+        self.parts = _of_texts(settings)
+        self.of_pairs = next((block for block in built(settings).values() if isinstance(block, PairStates)), None)
         self.arrays = arrays
 
     @classmethod
@@ -85,7 +88,7 @@ class Reduction:
         numbers: Numbers | None = None,
     ) -> Reduction:
         """As `fit`, on exactly these n responses; ``rows`` is how messages number them."""
-        parts = built(settings)
+        parts = _of_texts(settings)
         inputs = Inputs(states, texts, _contexts(parts, texts, prompts), rows, _checked(parts, len(texts), numbers))
         arrays = {_name(kind, name): a for kind, block in parts.items() for name, a in block.fit(inputs).items()}
         return cls(settings, arrays)
@@ -105,6 +108,47 @@ class Reduction:
     def dim(self) -> int:
         """p, the number of features."""
         return sum(block.dim(self._own(kind)) for kind, block in self.parts.items())
+
+    @property
+    def pair_dim(self) -> int:
+        """How many features of each pair there are beside those of its responses."""
+        return self.of_pairs.dim(self._own_of_pairs()) if self.of_pairs else 0
+
+    def with_pairs(self, states: np.ndarray, letters: np.ndarray | None, rows: np.ndarray) -> Reduction:
+        """The same map with the block of pairs fitted too.
+
+        Args:
+            states: [N, layers, width], antisymmetric (`bgpm.backbones.pairs`); a memory map is read where it is needed.
+            letters: float64 [N, 1], where the block reads them.
+            rows: Those to fit on, ascending, of which a sample is taken where they are many.
+        """
+        block = self._pair_block()
+        taken = _some(rows, block.width(states))
+        fitted = block.fit(_of_pairs(read_states(states, taken), letters, taken))
+        return Reduction(self.settings, {**self.arrays, **{_name(block.kind, n): a for n, a in fitted.items()}})
+
+    def pairs(self, states: np.ndarray, letters: np.ndarray | None) -> np.ndarray:
+        """Features of pairs, float64 [N, m]; -states gives their negatives to the bit."""
+        block, found = self._pair_block(), [np.empty((0, self.pair_dim))]
+        size = self.chunk(states)
+        for start in range(0, len(states), size):
+            rows = np.arange(start, min(start + size, len(states)))
+            found.append(block(_of_pairs(read_states(states, rows), letters, rows), self._own_of_pairs()))
+        return np.concatenate(found)
+
+    def _pair_block(self) -> PairStates:
+        if self.of_pairs is None:
+            raise ConfigError("params.yaml: features.blocks: expected pair_states among them")
+        return self.of_pairs
+
+    def _own_of_pairs(self) -> Arrays:
+        block = self._pair_block()
+        return {name: self.arrays[_name(block.kind, name)] for name in block.names}
+
+    @property
+    def reads_letters(self) -> bool:
+        """Whether the block of pairs asks a decoder for letters."""
+        return self.of_pairs is not None and self.of_pairs.letters
 
     @property
     def states(self) -> tuple[States, Arrays]:
@@ -129,7 +173,7 @@ class Reduction:
     @property
     def strangers(self) -> list[str]:
         """Arrays of blocks that the settings do not ask for."""
-        known = {_name(kind, name) for kind, block in self.parts.items() for name in block.names}
+        known = {_name(kind, name) for kind, block in built(self.settings).items() for name in block.names}
         return sorted(name for name, array in self.arrays.items() if name not in known and array.size)
 
     def __call__(
@@ -205,10 +249,9 @@ class Reduction:
             needed = {_name(kind, name) for kind, block in built(settings).items() for name in block.names}
             if lacking := needed - arrays.keys():
                 raise ValueError(f"without {', '.join(sorted(lacking))}")
-            found = cls(settings, arrays)
-            for kind, block in found.parts.items():
+            for kind, block in built(settings).items():
                 try:
-                    block.check(found._own(kind))
+                    block.check({name: arrays[_name(kind, name)] for name in block.names})
                 except ValueError as error:
                     raise ValueError(f"{kind}: {error}") from None
             if known.get("sha256") != _digest(arrays):
@@ -235,7 +278,12 @@ def sample(settings: FeatureSettings, states: np.ndarray, rows: np.ndarray) -> n
     """Rows to fit on: all, or where they are more than `SAMPLE` or their states more than `FITTED` numbers a sample of
     them in their order, the same each time."""
     block = built(settings).get("states")
-    most = min(SAMPLE, max(1, FITTED // block.width(states))) if isinstance(block, States) else SAMPLE
+    return _some(rows, block.width(states) if isinstance(block, States) else 1)
+
+
+def _some(rows: np.ndarray, width: int) -> np.ndarray:
+    """All rows, or a sample, of so many numbers each."""
+    most = min(SAMPLE, max(1, FITTED // width))
     return rows if len(rows) <= most else np.sort(np.random.default_rng(0).choice(rows, most, replace=False))
 
 
@@ -257,6 +305,15 @@ def read_states(states: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 def _steps(rows: np.ndarray, size: int) -> Iterator[slice]:
     return (slice(start, start + size) for start in range(0, len(rows), size))
+
+
+def _of_texts(settings: FeatureSettings) -> dict[str, Block]:
+    return {kind: block for kind, block in built(settings).items() if not block.of_pairs}
+
+
+def _of_pairs(states: np.ndarray, letters: np.ndarray | None, rows: np.ndarray) -> Inputs:
+    numbers = {} if letters is None else {"pair_states": letters[rows]}
+    return Inputs(states, [], [], rows, numbers)
 
 
 def _contexts(parts: dict[str, Block], texts: Sequence[str], prompts: Sequence[str] | None) -> Sequence[str]:

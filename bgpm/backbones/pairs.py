@@ -1,0 +1,223 @@
+"""Both responses of a pair in one context: the text that the backbone reads, in both orders, and what comes of it.
+
+For each pair z = (h(i, j) - h(j, i)) / 2 of the pooled states of every layer: with `pooling: mean` over the tokens of
+the response that comes second, which a decoder too reads with the other one in view; with ``last`` at the last token,
+where a decoder is about to answer. There the logits of the two letters are read as well. All pairs of K responses are
+K (K - 1) forwards. Sums and halves of two numbers round alike whatever their order: a pair that is turned has -z to the
+bit. Shapes: N pairs.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from bgpm.backbones.embedding import (
+    Backbone,
+    Messages,
+    Tokens,
+    batched,
+    counted,
+    is_causal,
+    on_day,
+    plain_ids,
+    plain_transcript,
+    writes_date,
+)
+from bgpm.errors import ConfigError
+
+log = logging.getLogger("bgpm")
+
+PairText = tuple[Messages, str, str]  # a conversation and two responses to it
+FIELDS = ("prompt", "response_a", "response_b")
+CONTENT = "PAIR8TEXT"  # stands for the whole text in a chat template
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A template in tokens.
+
+    Attributes:
+        parts: Token ids between the fields, and names of fields, in order.
+        room: Tokens that are left for the fields.
+        letters: Ids of "A" and "B" as the next token.
+    """
+
+    parts: tuple[tuple[int, ...] | str, ...]
+    room: int
+    letters: tuple[tuple[int, ...], tuple[int, ...]]
+
+    def tokens(self, tokenizer: Any, messages: Messages, first: str, second: str) -> Tokens:
+        """One order of a pair. Of a text that is too long the prompt is cut from its left, then both responses from
+        their right to one length, so that both orders lose the same."""
+        plain = len(messages) == 1 and messages[0]["role"] == "user"
+        texts = (messages[0]["content"] if plain else plain_transcript(messages), first, second)
+        whole = dict(zip(FIELDS, (plain_ids(tokenizer, text) for text in texts), strict=True))
+        one, other = len(whole["response_a"]), len(whole["response_b"])
+        longest = max(self.room // 2, self.room - min(one, other))
+        kept = {name: whole[name][:longest] for name in FIELDS[1:]}
+        left = max(0, self.room - sum(map(len, kept.values())))
+        kept["prompt"] = whole["prompt"][max(0, len(whole["prompt"]) - left) :]
+        ids: list[int] = []
+        start = stop = 0
+        for part in self.parts:
+            if part == "response_b":
+                start, stop = len(ids), len(ids) + max(len(kept[part]), 1)
+            ids += kept[part] if isinstance(part, str) else part
+        cut = {name: len(whole[name]) - len(kept[name]) for name in FIELDS}
+        start = min(start, len(ids) - 1)  # of an empty response the token after it speaks
+        return Tokens(ids, start, min(stop, len(ids)), cut["prompt"], cut["response_a"] + cut["response_b"])
+
+
+def frame(backbone: Backbone, template: str) -> Frame:
+    """A template as this backbone reads it: as one user turn where the tokeniser has a chat template, in the plain
+    words of `bgpm.backbones.embedding.tokens` otherwise.
+
+    Raises:
+        ConfigError: If the chat template cannot hold it, or it leaves no room for responses.
+    """
+    tok, causal, ending = backbone.tokenizer, is_causal(backbone.model), []
+    chat = bool(getattr(tok, "chat_template", None))
+    if chat:
+        before, after = _around(backbone)
+        head = []
+    else:
+        before, after = ("Human: ", "\n\nAssistant:") if causal else ("", "")
+        opening = tok.bos_token_id if causal else tok.cls_token_id
+        head = [opening] if opening is not None else []
+        ending = [tok.sep_token_id] if not causal and tok.sep_token_id is not None else []
+    pieces = re.split(r"\{(prompt|response_a|response_b)\}", template)
+    pieces[0], pieces[-1] = before + pieces[0], pieces[-1] + after
+    parts: list[tuple[int, ...] | str] = []
+    for n, piece in enumerate(pieces):
+        if n % 2:
+            parts.append(piece)
+        else:
+            special = chat and n in (0, len(pieces) - 1)  # what the chat template writes has special tokens
+            ids = tok(piece, add_special_tokens=False)["input_ids"] if special else plain_ids(tok, piece)
+            parts.append(tuple(ids))
+    parts = [tuple(head), *parts, tuple(ending)]
+    room = backbone.max_tokens - sum(len(part) for part in parts if not isinstance(part, str))
+    if room < 2:
+        raise ConfigError(
+            f"params.yaml: backbone.max_tokens: {backbone.max_tokens}, and features.pair_states.template takes "
+            f"{backbone.max_tokens - room} tokens itself; raise it, or shorten the template"
+        )
+    space = "" if chat else " "
+    a, b = (tuple(plain_ids(tok, space + letter)) for letter in "AB")
+    return Frame(tuple(parts), room, (a, b))
+
+
+def _around(backbone: Backbone) -> tuple[str, str]:
+    """What the chat template writes before and after one user turn, up to where a response begins."""
+    from jinja2 import TemplateError
+
+    tok = backbone.tokenizer
+    own = {"chat_template": on_day(tok.get_chat_template(), backbone.template_date)} if writes_date(tok) else {}
+    try:
+        turn = [{"role": "user", "content": CONTENT}]
+        before, after = tok.apply_chat_template(turn, tokenize=False, add_generation_prompt=True, **own).split(CONTENT)
+    except (TemplateError, ValueError, TypeError) as error:
+        raise ConfigError(
+            f"params.yaml: backbone.path: its chat template does not take one user turn, as pair_states needs "
+            f"({error}); take pair_states out of features.blocks, or another backbone"
+        ) from error
+    return before, after
+
+
+def check_letters(backbone: Backbone, found: Frame) -> None:
+    """ConfigError unless the next token is read where it is to be a letter, and each letter is one token."""
+    if backbone.pooling != "last":
+        raise ConfigError(
+            f"params.yaml: features.pair_states.letters are read at the last token, and backbone.pooling is "
+            f"{backbone.pooling}; set pooling to last, or letters to false"
+        )
+    for letter, ids in zip("AB", found.letters, strict=True):
+        if len(ids) != 1:
+            raise ConfigError(
+                f"params.yaml: features.pair_states.letters: {letter} is {len(ids)} tokens of this backbone, expected "
+                "one; set letters to false, or take another backbone"
+            )
+
+
+def require_few(pairs: int, most: int, what: str) -> None:
+    """ConfigError if there are more pairs than `max_pairs` allows; each is read twice."""
+    if pairs > most:
+        raise ConfigError(
+            f"params.yaml: features.pair_states: {what} has {pairs:,} pairs, {2 * pairs:,} forwards of the backbone, "
+            f"and max_pairs is {most:,}; raise it if that is wanted, or take fewer (pool.limit), or pair_states out"
+        )
+
+
+def embed_pairs(
+    backbone: Backbone,
+    pairs: Sequence[PairText],
+    template: str,
+    out: np.ndarray | None,
+    letters: np.ndarray | None = None,
+    *,
+    asks: bool = False,
+    batch_tokens: int = 4096,
+    title: str = "embed pairs",
+    group: Any = None,
+) -> dict[str, int]:
+    """States of pairs, written to ``out`` float32 [N, layers, width], which has to be 0 everywhere.
+
+    How many forwards and tokens it takes is said before they begin. In a decoder the pairs with one prompt and first
+    response share these.
+
+    Args:
+        pairs: Conversations with two responses each.
+        template: As in `bgpm.features.PairReading`.
+        out, letters: Arrays to fill; None on every process of a group but its first. letters is float64 [N, 1], half of
+            the log odds of A over B, less those of the other order: positive where the first response is favoured.
+        asks: Whether letters are asked for, of a backbone that was loaded for that.
+        batch_tokens, group: As in `bgpm.backbones.embedding.embed`.
+
+    Returns:
+        How many texts (two a pair), their tokens, and how many lost some.
+
+    Raises:
+        ConfigError: As `frame` and `check_letters`.
+        NumericsError: If a state is not finite.
+    """
+    import torch
+
+    known = frame(backbone, template)
+    if asks:
+        check_letters(backbone, known)
+    # Rounding of a forward depends on what lies beside it: a pair and its reverse are read as one.
+    turned = [second < first for _, first, second in pairs]
+    ordered = [(m, b, a) if turn else (m, a, b) for (m, a, b), turn in zip(pairs, turned, strict=True)]
+    items = list(
+        chain.from_iterable(
+            (known.tokens(backbone.tokenizer, m, a, b), known.tokens(backbone.tokenizer, m, b, a))
+            for m, a, b in ordered
+        )
+    )
+    if out is not None:
+        size = sum(len(item.ids) for item in items)
+        log.info("%s: %s pairs in both orders are %s forwards of %s tokens together", title, f"{len(pairs):,}",
+                 f"{len(items):,}", f"{size:,}")  # fmt: skip
+    head = backbone.lm_head
+    bare = replace(backbone, language_model=None)
+    for rows, pooled, _ in batched(bare, items, batch_tokens=batch_tokens, title=title, group=group):
+        assert out is not None
+        own = [row // 2 for row in rows]
+        sign = np.array([1.0 if (row % 2 == 0) != turned[row // 2] else -1.0 for row in rows], np.float32)
+        same = [items[row].ids == items[row ^ 1].ids for row in rows]
+        sign[same] = 0.0
+        np.add.at(out, own, pooled * (sign / 2)[:, None, None])
+        if asks and letters is not None:
+            states = torch.from_numpy(pooled[:, -1]).to(head.weight.device, head.weight.dtype)
+            with torch.inference_mode():
+                logits = head(states).double()
+            a, b = (logits[:, ids[0]] for ids in known.letters)
+            np.add.at(letters[:, 0], own, (a - b).cpu().numpy() * sign / 2)
+    return counted(items, title, backbone, said=out is not None)
