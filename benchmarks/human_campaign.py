@@ -35,14 +35,14 @@ PATIENCE = 60.0
 
 
 @contextmanager
-def chromium(profile: Path) -> Iterator[Any]:
-    """A headless browser."""
+def chromium(profile: Path, window: tuple[int, int] = (800, 600)) -> Iterator[Any]:
+    """A headless browser, its window so wide and high in pixels."""
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium") or "chromium"
-    for flag in (*FLAGS, f"--user-data-dir={profile}"):
+    for flag in (*FLAGS, f"--user-data-dir={profile}", "--window-size={},{}".format(*window)):
         options.add_argument(flag)
     session = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
     try:
@@ -70,30 +70,39 @@ def server(folder: Path, environment: Mapping[str, str], *arguments: str) -> Ite
             process.wait()
 
 
-def label_everything(browser: Any, url: str, people: Sequence[str], judge: Judge) -> int:
-    """Each person in turn answers what the page asks, by keyboard; how many answers that made."""
+def sign_in(browser: Any, url: str, person: str) -> None:
+    """Give the page a name."""
     from selenium.webdriver.support.ui import WebDriverWait
 
+    browser.get(url)
+    browser.execute_script("sessionStorage.clear()")
+    browser.refresh()
+    WebDriverWait(browser, PATIENCE).until(lambda b: b.switch_to.active_element.get_attribute("id") == "name")
+    field = browser.switch_to.active_element
+    field.clear()
+    field.send_keys(person + "\n")
+
+
+def label_everything(browser: Any, url: str, people: Sequence[str], judge: Judge) -> int:
+    """Each person in turn answers what the page asks, by keyboard; how many answers that made."""
     given = 0
     for person in people:
-        browser.get(url)
-        browser.execute_script("sessionStorage.clear()")
-        browser.refresh()
-        WebDriverWait(browser, PATIENCE).until(lambda b: b.switch_to.active_element.get_attribute("id") == "name")
-        field = browser.switch_to.active_element
-        field.clear()
-        field.send_keys(person + "\n")
+        sign_in(browser, url, person)
         before = None
-        while (pair := _pair(browser, before)) is not None:
+        while (pair := pair_on_page(browser, before)) is not None:
             time.sleep(READ)
             browser.switch_to.active_element.send_keys("1" if judge(person, *pair) >= 0.5 else "2")
             before, given = pair, given + 1
     return given
 
 
-def _pair(browser: Any, before: tuple[str, str] | None) -> tuple[str, str] | None:
-    """The texts of the pair on the page, as they are written, once it is not the one before; None at the end."""
-    end = time.monotonic() + PATIENCE
+def pair_on_page(browser: Any, before: tuple[str, str] | None, patience: float | None = None) -> tuple[str, str] | None:
+    """The texts of the pair on the page, as they are written, once it is not the one before; None at the end.
+
+    Args:
+        patience: Seconds after which None stands for nothing new too; by default that is an error after `PATIENCE`.
+    """
+    end = time.monotonic() + (PATIENCE if patience is None else patience)
     while time.monotonic() < end:
         asks, done, raw, unsaved, left, right = browser.execute_script(
             "const id = n => document.getElementById(n); const texts = n => id(n).querySelector('.body').textContent;"
@@ -104,10 +113,12 @@ def _pair(browser: Any, before: tuple[str, str] | None) -> tuple[str, str] | Non
             browser.switch_to.active_element.send_keys("r")
         elif asks and (left, right) != before:
             return left, right
-        elif done and not unsaved:
+        elif done and not unsaved and patience is None:
             return None
-        time.sleep(0.02)
-    raise TimeoutError("the page shows neither another pair nor the end")
+        time.sleep(0.02 if patience is None else 0.2)
+    if patience is None:
+        raise TimeoutError("the page shows neither another pair nor the end")
+    return None
 
 
 def campaign(
@@ -148,11 +159,15 @@ def recorded(folder: Path, error: float) -> Judge:
         truth[texts[response_b], texts[response_a]] = 1 - label_of[pair_id]
 
     def judge(person: str, left: str, right: str) -> float:
-        key = "\0".join([person, *sorted((left, right))])
-        wrong = hashlib.blake2b(key.encode(), digest_size=1).digest()[0] < 256 * error
-        return 1 - truth[left, right] if wrong else truth[left, right]
+        return 1 - truth[left, right] if mistaken(person, left, right, error) else truth[left, right]
 
     return judge
+
+
+def mistaken(person: str, left: str, right: str, error: float) -> bool:
+    """Whether this person gets this pair wrong, which happens with a share of the pairs, each time the same ones."""
+    key = "\0".join([person, *sorted((left, right))])
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=2).digest(), "big") < 65536 * error
 
 
 def main() -> None:
