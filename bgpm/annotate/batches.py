@@ -182,7 +182,7 @@ def reserve(batch: OpenBatch, annotated: Container[str], size: int) -> OpenBatch
         names.sort(key=lambda pair_id: hashlib.blake2b(pair_id.encode()).digest())
     else:
         valued = read_table(scores, ["seed", "pair", "value"])
-        valued = where(valued, valued["seed"] == valued["seed"].min(initial=0))
+        valued = where(valued, valued["seed"] == np.unique(valued["seed"])[:1])
         names = table["pair_id"][valued["pair"][np.argsort(-valued["value"], kind="stable")]].tolist()
     after = (name for name in names if name not in taken and name not in annotated)
     pair_ids = tuple(islice(after, size))

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from bgpm.annotate import rounds as module
-from bgpm.annotate.batches import PoolTexts, waiting, waiting_since
+from bgpm.annotate.batches import PoolTexts, reserve, waiting, waiting_since
 from bgpm.annotate.desk import Desk
 from bgpm.annotate.overview import overview
 from bgpm.annotate.rounds import COMMAND, Rounds, RoundState, Step, outcome, progress, runs_here
@@ -202,6 +202,18 @@ def test_people_go_on_with_the_reserve_and_lose_nothing_when_the_next_batch_appe
         assert "pair-4" in here.desk.said()
         page = overview(here.desk, read_params(), here.rounds)
         assert "annotated pairs are not acquired (the reserve)" in page
+
+
+def test_the_reserve_is_that_of_the_first_seed_which_need_not_be_0(room: Any) -> None:
+    room()
+    path = Path("data/entropy/round-0/scores.parquet")
+    scores = read_table(path)
+    two = {name: np.concatenate([column, column]) for name, column in scores.items()}
+    other = {"seed": np.repeat([3, 7], 12), "value": np.concatenate([scores["value"], -scores["value"]])}
+    write_table(path, two | other)
+    found = reserve(waiting(read_params())[0], set(), 3)
+    assert found is not None
+    assert found.pair_ids == ("pair-9", "pair-6", "pair-4")
 
 
 def test_a_failure_stays_with_its_sentence_until_somebody_retries(room: Any) -> None:
