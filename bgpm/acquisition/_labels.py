@@ -101,8 +101,9 @@ class Labels:
         correlation = torch.where(scale > 0, turned / scale, torch.zeros_like(scale))
         self._refuse_impossible(correlation, rows, columns)
         covariance = torch.zeros_like(correlation)
-        sigmoid, step = self.sigmoid.flip(0), self.step.flip(0)
-        for c, d, s, t in zip(sigmoid[:, rows], sigmoid[:, columns], step[:, rows], step[:, columns], strict=True):
+        # Turned round once taken: of all pairs' coefficients it would take as long as there are pairs.
+        taken = (table[:, some].flip(0) for table in (self.sigmoid, self.step) for some in (rows, columns))
+        for c, d, s, t in zip(*taken, strict=True):
             covariance = correlation * (covariance + (c * d - s * t))  # Horner's rule
         shared = correlation * (self.share[rows] * self.share[columns])
         return covariance + _step_covariance(self.threshold[rows], self.threshold[columns], shared)
