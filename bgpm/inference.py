@@ -300,14 +300,16 @@ class PreferenceModel(ModelHubMixin):
         found = {kind: np.array([own[row, text] for row, text in distinct]) for kind, own in numbers.items()}
         responses = self._features(texts, "embed responses", found)
         of_prompts = self._features(alone, "embed prompts") if self.reads_prompt else np.empty((len(prompts), 0))
-        apart = {
-            (int(i), int(j)): conversations[prompt]
-            for own, prompt in zip(rows, asked, strict=True)
-            for i, j in combinations(np.unique(own), 2)
-        }
-        said = [text for _, text in distinct]
-        read = self._read_pairs([(talk, said[i], said[j]) for (i, j), talk in apart.items()])
-        of_pairs = dict(zip(apart, read, strict=True)) if self.reduction.of_pairs else {}
+        of_pairs = {}
+        if self.reduction.of_pairs:
+            apart = {
+                (int(i), int(j)): conversations[prompt]
+                for own, prompt in zip(rows, asked, strict=True)
+                for i, j in combinations(np.unique(own), 2)
+            }
+            said = [text for _, text in distinct]
+            read = self._read_pairs([(talk, said[i], said[j]) for (i, j), talk in apart.items()])
+            of_pairs = dict(zip(apart, read, strict=True))
         return Embedded(Features(responses, of_prompts), rows, np.array(asked, np.int64), of_pairs)
 
     def pairs_of(
@@ -335,9 +337,10 @@ class PreferenceModel(ModelHubMixin):
         numbers = np.zeros((len(response_a), self.numbers_of_pairs))
         if columns is not None:
             numbers[:, : columns.shape[1]] = columns
-        for n, (a, b) in enumerate(zip(response_a.tolist(), response_b.tolist(), strict=True)):
-            if own and a != b:
-                numbers[n, -own:] = found.of_pairs[a, b] if a < b else -found.of_pairs[b, a]
+        if own:
+            for n, (a, b) in enumerate(zip(response_a.tolist(), response_b.tolist(), strict=True)):
+                if a != b:
+                    numbers[n, -own:] = found.of_pairs[a, b] if a < b else -found.of_pairs[b, a]
         return Pairs(response_a, response_b, prompt, numbers)
 
     def compare(self, features: Features, pairs: Pairs) -> Matrix:
@@ -426,14 +429,13 @@ class PreferenceModel(ModelHubMixin):
         return {block.kind: known}
 
     def _read_pairs(self, texts: Sequence[PairText]) -> np.ndarray:
-        """What the block of pairs says of conversations with two responses each, float64 [N, m]; [N, 0] without one.
+        """What the block of pairs says of conversations with two responses each, float64 [N, m].
 
         Raises:
             ConfigError: If they are more than its ``max_pairs``.
         """
         block = self.reduction.of_pairs
-        if block is None:
-            return np.empty((len(texts), 0))
+        assert block is not None
         require_few(len(texts), block.max_pairs, "what is to be compared")
         parts = [np.empty((0, self.reduction.pair_dim))]
         for start in range(0, len(texts), CHUNK):

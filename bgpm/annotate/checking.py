@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -134,7 +134,7 @@ class Checking:
         batch: str,
         pairs: Sequence[str],
         before: int,
-        given: Sequence[Annotation],
+        given: Mapping[str, Annotation],
         human: Human,
         texts: PoolTexts,
     ) -> list[Question]:
@@ -143,12 +143,12 @@ class Checking:
         Args:
             pairs: To be shown next, in this order.
             before: How many pairs of the batch this person has annotated.
-            given: What this person annotated, pair by pair, the oldest first.
+            given: What this person annotated, by pair, the oldest first.
         """
         shares, items, taken = self.shares(human), list[Question](), set[str]()
         if not any(shares):
             return [Question("pool", pair) for pair in pairs]
-        done = self.done(annotator)
+        done, earlier = self.done(annotator), list(given.values())
         number = before + sum(check.batch == batch for check in done)
         for count, pair in enumerate(pairs):
             while (kind := self._slot(annotator, batch, number, shares)) != "pool":
@@ -156,7 +156,7 @@ class Checking:
                 left = self._gold_left(annotator, answered) if kind == "gold" else None
                 if kind == "repeat":
                     left = self._repeat_left(
-                        annotator, given, answered, len(given) + count - human.repeats.after, texts
+                        annotator, earlier, answered, len(given) + count - human.repeats.after, texts
                     )
                 if left is None:
                     break
@@ -182,19 +182,23 @@ class Checking:
         )
         return min(left, key=lambda pair: self._draw("repeat", annotator, pair), default=None)
 
-    def expected(self, annotator: str, batch: str, pairs: int, given: int, human: Human) -> int:
+    def expected(self, annotator: str, batch: str, pairs: int, given: Set[str], mine: Set[str], human: Human) -> int:
         """How many checks somebody gets who annotates all pairs of a batch, as far as the supply goes.
 
         Args:
             pairs: Of the batch.
-            given: How many pairs this person annotated in other batches.
+            given: Pairs that this person annotated.
+            mine: Those of the batch that this person annotated.
         """
-        shares, done = self.shares(human), self.done(annotator)
+        shares = self.shares(human)
+        if not any(shares):
+            return 0
+        done, others = self.done(annotator), len(given - mine)
         elsewhere = [check.kind for check in done if check.batch != batch]
         supply = {"gold": len(self.gold) - elsewhere.count("gold"), "repeat": -elsewhere.count("repeat")}
-        key = annotator, batch, pairs, given, shares, *supply.values(), human.repeats.after
+        key = annotator, batch, pairs, others, shares, *supply.values(), human.repeats.after
         if key not in self._planned:
-            self._planned[key] = self._count(annotator, batch, pairs, shares, supply, given - human.repeats.after)
+            self._planned[key] = self._count(annotator, batch, pairs, shares, supply, others - human.repeats.after)
         return self._planned[key]
 
     def _count(

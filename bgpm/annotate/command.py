@@ -124,15 +124,11 @@ def _waiting() -> list[OpenBatch]:
 
 def _now() -> tuple[dict[str, Any], Human]:
     """params.yaml as it is now, with the settings of people: rounds are added while the page is open."""
-    try:
-        status = Path("params.yaml").stat()
-    except FileNotFoundError:
-        return _read(())  # says so
-    return _read((status.st_mtime_ns, status.st_size, status.st_ino))
+    return _read(version(Path("params.yaml")))  # which says so where there is none
 
 
 @lru_cache(maxsize=1)
-def _read(_: tuple[int, ...]) -> tuple[dict[str, Any], Human]:
+def _read(_: tuple[int, ...] | None) -> tuple[dict[str, Any], Human]:
     params = read_params()
     settings = build(Oracle, "human", setting(params, "oracles.human"), "oracles")
     assert isinstance(settings, Human)

@@ -12,11 +12,12 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from bgpm.annotate.batches import OpenBatch, PoolTexts, ShownPair, reserve
+from bgpm.annotate.batches import OpenBatch, PoolTexts, ShownPair, reserve, version
 from bgpm.annotate.checking import Checking, Question
 from bgpm.annotations.agreement import cohen, fleiss
 from bgpm.annotations.checks import Check
 from bgpm.annotations.names import spelling
+from bgpm.annotations.quality import side_of
 from bgpm.annotations.store import Annotation, CheckKind, Flag, LabelStore, Strength, folder_by_pair, now
 from bgpm.errors import DataError, StateError
 from bgpm.oracles.human import Human
@@ -63,8 +64,7 @@ def label_of(choice: Choice, order: str) -> float | None:
 
 def labels(said: Mapping[str, Annotation]) -> dict[str, float]:
     """The labels that people gave one pair as 1 (A), 0.5 (tie) or 0 (B), without those who skipped it."""
-    given = {name: a.label for name, a in said.items() if a.label is not None}
-    return {name: 0.5 if label == 0.5 else float(label > 0.5) for name, label in given.items()}
+    return {name: side for name, a in said.items() if (side := side_of(a.label)) is not None}
 
 
 class Progress:
@@ -215,12 +215,9 @@ class Desk:
             queue = self._hand_out(annotator, (p for p in progress.open if p not in mine), others)
             finished = len(progress.count) - len(progress.open)
             given, human = self._given.get(annotator, {}), self.settings
-            old = list(given.values())
-            items = self.checking.queue(annotator, batch.title, queue, len(mine), old, human, self.texts)[:AHEAD]
+            items = self.checking.queue(annotator, batch.title, queue, len(mine), given, human, self.texts)[:AHEAD]
             checked = len(self.checking.done(annotator, batch.title))
-            expected = self.checking.expected(
-                annotator, batch.title, len(progress.count), len(given.keys() - mine), human
-            )
+            expected = self.checking.expected(annotator, batch.title, len(progress.count), given.keys(), mine, human)
             total = len(progress.count)
             if expected or checked:  # gold pairs and repeats count like pairs: no number tells that there was one
                 people = progress.people
@@ -440,8 +437,7 @@ class Desk:
             self._asked |= self._offered
 
     def _fingerprint(self) -> object:
-        files = sorted(self.store.path.parent.glob("*.jsonl"))
-        return [(path.name, (status := path.stat()).st_size, status.st_mtime_ns, status.st_ino) for path in files]
+        return [(path.name, version(path)) for path in sorted(self.store.path.parent.glob("*.jsonl"))]
 
     def _hand_out(self, annotator: str, needed: Iterable[str], extra: Sequence[str]) -> list[str]:
         """The next pairs for this person: what is needed first, and of it what nobody else has in hand."""

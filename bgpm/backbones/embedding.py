@@ -554,20 +554,18 @@ def embed(
 
     rank = 0 if group is None else dist.get_rank(group)
     items = _tokenised(backbone, texts, names or [f"row {row}" for row in range(len(texts))], title)
-    training = backbone.model.training
-    backbone.model.eval()
-    work = _work(backbone, batch_tokens, title, group)
-    for rows, pooled, numbers in work.over(items):
-        assert out is not None
-        out[rows] = pooled
-        if likelihood is not None:
-            likelihood[rows, :-1] = numbers
-    if backbone.lm_head is not None and (rank or likelihood is not None):
-        apart = [without_prompt(backbone, item) for item in items]
-        for rows, _, numbers in replace(work, title=f"{title} without prompts", states=False).over(apart):
-            assert likelihood is not None
-            likelihood[rows, -1] = likelihood[rows, 0] - numbers[:, 0]
-    backbone.model.train(training)
+    with _evaluating(backbone.model):
+        work = _work(backbone, batch_tokens, title, group)
+        for rows, pooled, numbers in work.over(items):
+            assert out is not None
+            out[rows] = pooled
+            if likelihood is not None:
+                likelihood[rows, :-1] = numbers
+        if backbone.lm_head is not None and (rank or likelihood is not None):
+            apart = [without_prompt(backbone, item) for item in items]
+            for rows, _, numbers in replace(work, title=f"{title} without prompts", states=False).over(apart):
+                assert likelihood is not None
+                likelihood[rows, -1] = likelihood[rows, 0] - numbers[:, 0]
     return counted(items, title, backbone, said=rank == 0)
 
 
@@ -576,10 +574,19 @@ def batched(
 ) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
     """Rows of texts and their pooled states [n, layers, width], batch by batch on the first process, as `embed` reads
     them; the model is in evaluation mode meanwhile."""
-    training = backbone.model.training
-    backbone.model.eval()
-    yield from _work(backbone, batch_tokens, title, group).over(items)
-    backbone.model.train(training)
+    with _evaluating(backbone.model):
+        yield from _work(backbone, batch_tokens, title, group).over(items)
+
+
+@contextmanager
+def _evaluating(model: Any) -> Iterator[None]:
+    """The model in evaluation mode, and as it was afterwards."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
 
 
 def _work(backbone: Backbone, batch_tokens: int, title: str, group: Any) -> _Work:
