@@ -6,6 +6,7 @@ ours on the features `states_statistics` of the study's pools, `START` uniform s
 `random` has it, fitted on the labels that a strategy asked for; so only the choice of pairs differs. scikit-activeml
 chooses by its own logistic regression (benchmarks/peer_scripts/activeml.py), ours by that Bradley-Terry's Laplace
 posterior. The gain over uniform draws has a 95% interval over seeds and held-out prompts, both with the same draws.
+Seconds are CPU seconds of the whole loop of a seed, choice of C or prior, fits and choices of pairs together.
 
 ``--times`` writes reports/peers_batch.csv instead: CPU seconds to choose a batch of `CHOSEN` among 10,000 and 100,000
 pairs of made-up features, given a fitted model. Each is a process of its own with one thread; what takes over `LIMIT`
@@ -22,6 +23,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,14 +31,16 @@ from typing import Any
 import numpy as np
 
 from benchmarks import peers
+from benchmarks.peer_scripts.cell import peak_mib
 from benchmarks.peers import ROOT, WORK, Data, chosen
 from bgpm.data.sheets import csv_text
 from bgpm.errors import BgpmError, StateError
-from bgpm.evaluation.accuracy import correct
-from bgpm.evaluation.savings import Trials, aulc_difference, resample
+from bgpm.evaluation.savings import aulc_difference, resample
 from bgpm.fingerprints import code_fingerprint
-from bgpm.loop.evaluate import by_prompt
 from bgpm.loop.loop import Loop
+from bgpm.loop.pool import Pool, with_features
+from bgpm.loop.score import score
+from bgpm.loop.select import select
 from bgpm.loop.start import start
 from bgpm.loop.train import train
 from bgpm.registry import parse
@@ -44,6 +48,9 @@ from bgpm.selection import StartSettings
 from bgpm.stage import REPORTS, generator, read_params, write_json, write_text
 from bgpm.study import PARAMS, ArmPlan, read_plan
 from bgpm.study.arm import Components
+from bgpm.study.feature_sets import along, trials
+from bgpm.study.seeds import of_all
+from bgpm.types import Features, Pairs
 
 READS = "states_statistics"
 START, BATCH, BUDGET = 32, 32, 320
@@ -61,27 +68,26 @@ COLUMNS = ("pool", "tool", "strategy", "labels", "seeds", "accuracy", "gain", "g
 TIME_COLUMNS = ("tool", "strategy", "pairs", "features", "batch", "seconds", "peak_mib")
 
 
+def components(strategy: str) -> Components:
+    """One of `OURS`, built."""
+    return Components.of(parse(ArmPlan, OURS[strategy], "arm", __name__))
+
+
 def our_picks(strategy: str, data: Data, seed: int) -> tuple[np.ndarray, float]:
     """Rows of the pool's table in the order of acquisition, and the CPU seconds of the loop."""
-    import time
-
-    plan = parse(ArmPlan, OURS[strategy], "arm", __name__)
+    parts, initial = components(strategy), StartSettings(labels=START)
     pool = data.pool_of(READS)
-    loop = Loop(
-        pool, lambda rows: data.label[rows], **vars(Components.of(plan)), start=StartSettings(labels=START),
-        batch_size=BATCH, seed=seed,
-    )  # fmt: skip
+    loop = Loop(pool, lambda rows: data.label[rows], **vars(parts), start=initial, batch_size=BATCH, seed=seed)
     began = time.process_time()
     rows = np.concatenate([done.rows for done in loop.rounds(BUDGET)])
     return rows, time.process_time() - began
 
 
 def their_picks(strategy: str, data: Data, seeds: Sequence[int], work: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the pool in the order of acquisition, [seeds, budget], and CPU seconds of the choices, [seeds]."""
-    opened = data.pool.open
-    pool = data.pool_of(READS)
-    first = np.stack([start(StartSettings(labels=START), pool, generator=generator("start", s)) for s in seeds])
-    pairs = pool.pairs.take(opened)
+    """Rows of the pool in the order of acquisition, [seeds, budget], and CPU seconds of the loops, [seeds]."""
+    opened, initial = data.pool.open, StartSettings(labels=START)
+    first = np.stack([start(initial, data.pool, generator=generator("start", seed)) for seed in seeds])
+    pairs = data.pool.pairs.take(opened)
     arrays = {
         "pairs": np.column_stack([pairs.response_a, pairs.response_b, pairs.prompt]),
         "labels": data.label[opened],
@@ -108,17 +114,13 @@ def run_peer(
             return dict(file)
 
 
-def accuracies(data: Data, rows: np.ndarray, seed: int) -> list[dict[str, Any]]:
+def measured(data: Data, rows: np.ndarray, seed: int) -> dict[str, list[Any]]:
     """Right responses by held-out prompt of a Bradley-Terry of the first labels, after every batch."""
-    parts = Components.of(parse(ArmPlan, OURS["random"], "arm", __name__))
-    pool, out = data.pool_of(READS), []
-    for n in range(START, BUDGET + 1, BATCH):
-        labels = {"pair": rows[:n], "label": data.label[rows[:n]], "margin": np.full(n, np.nan)}
-        fitted = train(parts.posterior, parts.model, pool, labels, seed=seed)
-        mean = fitted.moments(data.features[READS], data.heldout.pairs).mean.numpy()
-        found = by_prompt(data.heldout.pairs.prompt, correct(mean, data.heldout.label, tie=0.5))
-        out.append({name: column.tolist() for name, column in found.items()})
-    return out
+    parts, heldout = components("random"), with_features(data.heldout, data.features[READS])
+    truth = {"label": data.label, "margin": np.full(len(data.label), np.nan)}
+    counts = range(START, BUDGET + 1, BATCH)
+    found = along(parts.model, parts.posterior, data.pool_of(READS), truth, heldout, rows, counts, seed=seed)
+    return {name: column.tolist() for name, column in found.items()}
 
 
 def run_strategy(
@@ -134,7 +136,7 @@ def run_strategy(
         picked = list(zip(*their_picks(strategy, data, missing, work / "acquisition"), strict=True))
     for n, seed in enumerate(missing):
         rows, seconds = picked[n]
-        curve = accuracies(data, rows, seed)
+        curve = measured(data, rows, seed)
         home.mkdir(parents=True, exist_ok=True)
         write_json(home / f"{seed}.json", {"key": made_of, "curve": curve, "seconds": float(seconds)})
     found = {seed: peers.read_cell(home / f"{seed}.json", made_of) for seed in seeds}
@@ -152,12 +154,13 @@ def key(tool: str, strategy: str, data: Data) -> str:
     return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
 
 
-def rows_of(
+def lines_of(
     pool: str, tool: str, strategy: str, found: Mapping[int, dict[str, Any]], base: Mapping[int, dict[str, Any]]
 ) -> list[list[object]]:
     """Lines of one strategy, one after each batch, and one for the area under the curve (labels ``mean``)."""
     seeds = sorted(set(found) & set(base))
-    own, uniform = (_trials([cells[seed]["curve"] for seed in seeds]) for cells in (found, base))
+    tables = ([as_table(cells[seed]["curve"]) for seed in seeds] for cells in (found, base))
+    own, uniform = (trials(of_all(seeds, some)) for some in tables)
     curves = resample(own, uniform, peers.DRAWS, generator("peers acquisition", pool, tool, strategy))
     seconds = f"{np.mean([found[seed]['seconds'] for seed in seeds]):.2f}"
     out: list[list[object]] = []
@@ -172,10 +175,8 @@ def rows_of(
     return out
 
 
-def _trials(curves: Sequence[Sequence[Mapping[str, Sequence[float]]]]) -> Trials:
-    labels = np.arange(START, BUDGET + 1, BATCH, dtype=np.float64)
-    right = np.array([[point["right"] for point in curve] for curve in curves])
-    return Trials(labels, right, np.array(curves[0][0]["pairs"]))
+def as_table(curve: Mapping[str, Sequence[float]]) -> dict[str, np.ndarray]:
+    return {name: np.array(column) for name, column in curve.items()}
 
 
 def compare(options: argparse.Namespace) -> None:
@@ -193,7 +194,7 @@ def compare(options: argparse.Namespace) -> None:
             for strategy in strategies:
                 print(f"{pool} {tool} {strategy}", file=sys.stderr, flush=True)
                 found = run_strategy(tool, strategy, pool, data, seeds, WORK)
-                lines += rows_of(pool, tool, strategy, found, base)
+                lines += lines_of(pool, tool, strategy, found, base)
         write_text(ROOT / REPORTS / "peers_acquisition.csv", csv_text(COLUMNS, lines))
 
 
@@ -238,28 +239,17 @@ def made_up(pairs: int) -> dict[str, np.ndarray]:
 
 def our_time(strategy: str, n: int) -> str:
     """CPU seconds and MiB of one choice of ours, the model fitted before."""
-    import time
-
-    from bgpm.loop.pool import Pool
-    from bgpm.loop.score import score
-    from bgpm.loop.select import select
-    from bgpm.types import Features, Pairs
-
     arrays = made_up(n)
     prompts = np.zeros((int(arrays["pairs"][-1, 2]) + 1, WIDTH), np.float32)
     pool = Pool.of(Features(arrays["responses"], prompts), Pairs(*arrays["pairs"].T))
     rows = np.flatnonzero(~np.isnan(arrays["labels"]))
-    parts = Components.of(parse(ArmPlan, OURS[strategy], "arm", __name__))
+    parts = components(strategy)
     labels = {"pair": rows, "label": arrays["labels"][rows], "margin": np.full(len(rows), np.nan)}
     model = train(parts.posterior, parts.model, pool, labels, seed=0)
     began = time.process_time()
     scores = score(parts.acquisition, model, pool, rows, generator=generator("score"))
     select(parts.selection, pool, scores, lambda: model, CHOSEN, generator=generator("select"))
-    spent = time.process_time() - began
-    sys.path.insert(0, str(peers.SCRIPTS))
-    from cell import peak_mib
-
-    return f"{spent:.2f} {peak_mib():.0f}"
+    return f"{time.process_time() - began:.2f} {peak_mib():.0f}"
 
 
 def main() -> None:

@@ -306,14 +306,14 @@ def test_a_line_says_what_a_strategy_gains_over_uniform_draws_and_uniform_draws_
     run = peers_acquisition.run_strategy
     base = run("bgpm", "random", "ukp", data, [0, 1], tmp_path)
     theirs = run("scikit-activeml", "entropy", "ukp", data, [0, 1], tmp_path)
-    lines = peers_acquisition.rows_of("ukp", "scikit-activeml", "entropy", theirs, base)
+    lines = peers_acquisition.lines_of("ukp", "scikit-activeml", "entropy", theirs, base)
     assert [line[3] for line in lines] == [8, 16, 24, "mean"]
     assert lines[0][6] == "0.0000"  # the seed labels are the same
     assert all(len(line) == len(peers_acquisition.COLUMNS) for line in lines)
     accuracy = np.mean([float(str(line[5])) for line in lines[:3]])
     assert float(str(lines[3][5])) == pytest.approx(accuracy, abs=1e-4)
     assert float(str(lines[3][7])) <= float(str(lines[3][6])) <= float(str(lines[3][8]))
-    own = peers_acquisition.rows_of("ukp", "bgpm", "random", base, base)
+    own = peers_acquisition.lines_of("ukp", "bgpm", "random", base, base)
     assert {line[6] for line in own} == {"0.0000"}
 
 

@@ -1,11 +1,12 @@
 """scikit-activeml's strategies in a loop of their own: which pairs each would have labelled, in which order.
 
 Its classifier is scikit-learn's logistic regression without an intercept on what two responses differ by, each pair in
-both orders, C by cross-validation in every round, as in `logistic`. settings.json: strategies, start, batch, budget.
-task.npz holds the whole pool; a label is looked at once its pair was asked for. ``picks`` [strategies, S, budget] are
-rows of ``pairs``, ``seconds`` [strategies, S] the CPU seconds of all choices, without the fits.
+both orders, C by cross-validation in every round, as in `logistic`. settings.json: strategies, batch, budget. task.npz
+holds the whole pool; a label is looked at once its pair was asked for. ``picks`` [strategies, S, budget] are rows of
+``pairs``, ``seconds`` [strategies, S] the CPU seconds of the whole loops.
 
-With ``times`` in the settings there is no loop: the seconds of one choice among all pairs, ``seconds`` [strategies, 1].
+With ``times`` in the settings there is no loop: ``seconds`` [strategies, 1] are those of one choice among all pairs,
+the model fitted before.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from cell import Task, peak_mib
@@ -22,67 +25,59 @@ from skactiveml.pool import Badge, Clue, CoreSet, Falcun, QueryByCommittee, Typi
 from sklearn.ensemble import BaggingClassifier
 from sklearn.linear_model import LogisticRegression
 
-Query = Callable[[np.ndarray, np.ndarray, float, int], np.ndarray]  # x, y with NaN, C, how many: rows
 
+@dataclass(frozen=True)
+class Strategy:
+    """A strategy of scikit-activeml.
 
-def classifier(x: np.ndarray, y: np.ndarray, c: float) -> SklearnClassifier:
-    """Fitted on the labelled pairs in both orders."""
-    known = ~np.isnan(y)
-    model = SklearnClassifier(LogisticRegression(C=c, fit_intercept=False, max_iter=1000), classes=[0, 1])
-    return model.fit(np.concatenate([x[known], -x[known]]), np.concatenate([y[known], 1 - y[known]]))
+    Attributes:
+        chooser: The strategy itself.
+        reads: What its argument for a fitted model is called; "" where it reads only where the pairs lie.
+        members: Logistic regressions on bootstrap samples that the model has; 0 for one on all labels.
+    """
 
+    chooser: Any
+    reads: str = ""
+    members: int = 0
 
-def of_model(strategy: object, name: str = "clf") -> Query:
-    """A strategy that reads a fitted classifier, by this name of its argument."""
-
-    def query(x: np.ndarray, y: np.ndarray, c: float, size: int) -> np.ndarray:
-        return strategy.query(x, y, **{name: classifier(x, y, c), f"fit_{name}": False}, batch_size=size)
-
-    return query
-
-
-def of_space(strategy: object) -> Query:
-    """A strategy that reads only where the pairs lie."""
-    return lambda x, y, c, size: strategy.query(x, y, batch_size=size)
-
-
-def of_committee(seed: int) -> Query:
-    """Disagreement of ten logistic regressions on bootstrap samples."""
-
-    def query(x: np.ndarray, y: np.ndarray, c: float, size: int) -> np.ndarray:
-        members = BaggingClassifier(LogisticRegression(C=c, fit_intercept=False, max_iter=1000), 10, random_state=seed)
-        committee = SklearnClassifier(members, classes=[0, 1])
+    def fit(self, x: np.ndarray, y: np.ndarray, c: float) -> SklearnClassifier | None:
+        """The model that it reads, fitted on the labelled pairs (y is NaN elsewhere) in both orders."""
+        if not self.reads:
+            return None
+        one = LogisticRegression(C=c, fit_intercept=False, max_iter=1000)
+        model = BaggingClassifier(one, self.members, random_state=self.chooser.random_state) if self.members else one
         known = ~np.isnan(y)
-        committee.fit(np.concatenate([x[known], -x[known]]), np.concatenate([y[known], 1 - y[known]]))
-        chooser = QueryByCommittee(method="KL_divergence", random_state=seed)
-        return chooser.query(x, y, ensemble=committee, fit_ensemble=False, batch_size=size)
+        return SklearnClassifier(model, classes=[0, 1]).fit(
+            np.concatenate([x[known], -x[known]]), np.concatenate([y[known], 1 - y[known]])
+        )
 
-    return query
+    def choose(self, x: np.ndarray, y: np.ndarray, model: SklearnClassifier | None, size: int) -> np.ndarray:
+        """Rows to be labelled next."""
+        given = {self.reads: model, f"fit_{self.reads}": False} if self.reads else {}
+        return np.asarray(self.chooser.query(x, y, **given, batch_size=size))
 
 
-STRATEGIES: dict[str, Callable[[int], Query]] = {
-    "entropy": lambda seed: of_model(UncertaintySampling(method="entropy", random_state=seed)),
-    "committee": of_committee,
-    "badge": lambda seed: of_model(Badge(random_state=seed)),
-    "clue": lambda seed: of_model(Clue(random_state=seed), "estimator"),
-    "falcun": lambda seed: of_model(Falcun(random_state=seed)),
-    "coreset": lambda seed: of_space(CoreSet(random_state=seed)),
-    "typiclust": lambda seed: of_space(TypiClust(random_state=seed)),
+STRATEGIES: dict[str, Callable[[int], Strategy]] = {
+    "entropy": lambda seed: Strategy(UncertaintySampling(method="entropy", random_state=seed), "clf"),
+    "committee": lambda seed: Strategy(QueryByCommittee(method="KL_divergence", random_state=seed), "ensemble", 10),
+    "badge": lambda seed: Strategy(Badge(random_state=seed), "clf"),
+    "clue": lambda seed: Strategy(Clue(cluster_algo_dict={"random_state": seed}, random_state=seed), "estimator"),
+    "falcun": lambda seed: Strategy(Falcun(random_state=seed), "clf"),
+    "coreset": lambda seed: Strategy(CoreSet(random_state=seed)),
+    "typiclust": lambda seed: Strategy(TypiClust(random_state=seed)),
 }
 
 
-def one_loop(query: Query, x: np.ndarray, task: Task, start: np.ndarray) -> tuple[np.ndarray, float]:
-    """Rows in the order of acquisition, and the CPU seconds of all choices."""
-    rows, spent = start.tolist(), 0.0
+def one_loop(strategy: Strategy, x: np.ndarray, task: Task, start: np.ndarray) -> tuple[np.ndarray, float]:
+    """Rows in the order of acquisition, and the CPU seconds that took."""
+    rows, began = start.tolist(), time.process_time()
     while len(rows) < task.settings["budget"]:
         y = np.full(len(x), np.nan)
         y[rows] = task["labels"][rows]
-        c = fitted(x[rows], y[rows], task["pairs"][rows, 2]).best_params_["C"]
-        began = time.process_time()
-        chosen = query(x, y, c, min(task.settings["batch"], task.settings["budget"] - len(rows)))
-        spent += time.process_time() - began
-        rows += np.asarray(chosen).tolist()
-    return np.array(rows), spent
+        c = fitted(x[rows], y[rows], task["pairs"][rows, 2]).best_params_["C"] if strategy.reads else 1.0
+        size = min(task.settings["batch"], task.settings["budget"] - len(rows))
+        rows += strategy.choose(x, y, strategy.fit(x, y, c), size).tolist()
+    return np.array(rows), time.process_time() - began
 
 
 def main() -> None:
@@ -92,9 +87,11 @@ def main() -> None:
     picks, seconds = [], []
     for name in task.settings["strategies"]:
         if task.settings.get("times"):
-            y = task["labels"]  # NaN where unknown
+            y, strategy = task["labels"], STRATEGIES[name](0)  # NaN where unknown
+            known = ~np.isnan(y)
+            model = strategy.fit(x, y, fitted(x[known], y[known], task["pairs"][known, 2]).best_params_["C"])
             began = time.process_time()
-            STRATEGIES[name](0)(x, y, 0.01, task.settings["batch"])
+            strategy.choose(x, y, model, task.settings["batch"])
             seconds.append([time.process_time() - began])
             continue
         seeds = zip(task["seeds"].tolist(), task["rows"], strict=True)

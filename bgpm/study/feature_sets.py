@@ -45,9 +45,24 @@ def accuracies(
     """
     counts = [n for n in counts if n <= len(pool.open)]
     drawn = start(StartSettings(labels=counts[-1]), pool, generator=generator("start", seed))
+    return along(model, posterior, pool, truth, heldout, drawn, counts, seed=seed)
+
+
+def along(
+    model: Model,
+    posterior: Posterior,
+    pool: Pool,
+    truth: Table,
+    heldout: LabelledSplit,
+    acquired: np.ndarray,
+    counts: Sequence[int],
+    *,
+    seed: int,
+) -> Table:
+    """As `accuracies`, of the first labels of rows of the pool in the order of their acquisition."""
     out = []
     for n in counts:
-        rows = drawn[:n]
+        rows = acquired[:n]
         labels = {"pair": rows} | {name: truth[name][rows] for name in ("label", "margin")}
         fitted = train(posterior, model, pool, labels, seed=seed)
         score = fitted.moments(heldout.features, heldout.pairs).mean.numpy()
@@ -58,7 +73,11 @@ def accuracies(
 
 def read_accuracies(path: Path) -> Trials:
     """What `accuracies` gave for every seed, with a column seed, as a file has it."""
-    table = read_table(path, ["seed", "labels", "prompt", "pairs", "right"])
+    return trials(read_table(path, ["seed", "labels", "prompt", "pairs", "right"]))
+
+
+def trials(table: Table) -> Trials:
+    """What `accuracies` or `along` gave for every seed, with a column seed."""
     seeds, counts, prompts = (np.unique(table[name]) for name in ("seed", "labels", "prompt"))
     right = np.empty((len(seeds), len(counts), len(prompts)))
     cells = (seeds, "seed"), (counts, "labels"), (prompts, "prompt")
@@ -73,10 +92,10 @@ def rows(plan: StudyPlan, folder: Path) -> Iterator[dict[str, object]]:
     """Lines of ``features.csv``: accuracy and what it gains over the first set, each with its 95% BCa interval."""
     study = plan.feature_sets
     for pool in study.pools:
-        trials = {name: read_accuracies(folder / pool / name / "prompts.parquet") for name in study.sets}
-        first = trials[study.sets[0]]
+        found = {name: read_accuracies(folder / pool / name / "prompts.parquet") for name in study.sets}
+        first = found[study.sets[0]]
         for name in study.sets:
-            curves = resample(trials[name], first, plan.resamples, generator("study", pool))
+            curves = resample(found[name], first, plan.resamples, generator("study", pool))
             for t, labels in enumerate(first.labels):
                 value, gain = curves.arm[t], curves.arm[t] - curves.baseline[t]
                 own, beside = _intervals(curves, t)
@@ -89,7 +108,7 @@ def rows(plan: StudyPlan, folder: Path) -> Iterator[dict[str, object]]:
                     **_ends("", own),
                     "gain": f"{gain:.4f}",
                     **_ends("gain_", beside if name != study.sets[0] else None),
-                    "seeds": len(trials[name].right),
+                    "seeds": len(found[name].right),
                     "default": study.plans[name] == plan.features,
                 }
 
