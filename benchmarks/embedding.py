@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks._table import peak_mib
 from bgpm.backbones import BackboneSettings
 from bgpm.backbones.embedding import Backbone, collate, embed, load_backbone, pool, tokens
 from bgpm.data.readers import read_rows
@@ -148,10 +148,6 @@ def measure(case: str) -> dict[str, Any]:
         "peak": peak,
         "difference": difference,
     }
-
-
-def peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def main() -> None:

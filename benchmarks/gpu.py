@@ -39,7 +39,8 @@ import numpy as np
 import torch
 import yaml
 
-from benchmarks.embedding import PAIRS, llama, made_up, peak_mib
+from benchmarks._table import peak_mib
+from benchmarks.embedding import PAIRS, llama, made_up
 from bgpm.backbones.embedding import embed, tokens
 from bgpm.stage import read_params
 

@@ -158,6 +158,12 @@ def recorded(folder: Path, error: float) -> Judge:
         truth[texts[response_a], texts[response_b]] = label_of[pair_id]
         truth[texts[response_b], texts[response_a]] = 1 - label_of[pair_id]
 
+    return judge_by(truth, error)
+
+
+def judge_by(truth: Mapping[tuple[str, str], float], error: float) -> Judge:
+    """People who know the labels of pairs by their responses, and say the opposite of a share of the pairs."""
+
     def judge(person: str, left: str, right: str) -> float:
         return 1 - truth[left, right] if mistaken(person, left, right, error) else truth[left, right]
 

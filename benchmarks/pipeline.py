@@ -27,8 +27,8 @@ COMMANDS = {
 }
 
 
-def copy_of_the_tree(folder: Path) -> None:
-    """Files that git tracks or would track, without what the pipeline made, as a repository with one commit."""
+def copy_tracked(folder: Path, without: tuple[str, ...] = ()) -> None:
+    """Files that git tracks or would track; none whose path begins so."""
     listing = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -37,9 +37,14 @@ def copy_of_the_tree(folder: Path) -> None:
         check=True,
     ).stdout
     for name in filter(None, listing.split("\0")):
-        if (ROOT / name).is_file() and name != "dvc.lock":
+        if (ROOT / name).is_file() and not name.startswith(without):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
+
+
+def copy_of_the_tree(folder: Path) -> None:
+    """`copy_tracked`, without what the pipeline made, as a repository with one commit."""
+    copy_tracked(folder, ("dvc.lock",))
     identity = ["-c", "user.name=bench", "-c", "user.email=bench@bench.invalid"]
     for command in (["init", "-q"], ["add", "-A"], [*identity, "commit", "-qm", "bench"]):
         subprocess.run(["git", *command], cwd=folder, check=True)

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from benchmarks.human_campaign import PATIENCE, Judge, chromium, mistaken, pair_on_page, server, sign_in
+from benchmarks.human_campaign import PATIENCE, Judge, chromium, judge_by, pair_on_page, server, sign_in
 from benchmarks.pipeline import ROOT, copy_of_the_tree
 from bgpm.data.corpus import all_pairs, as_rows, read_annotators, read_corpus
 from bgpm.data.tables import read_table
@@ -100,15 +100,10 @@ def small_pool(prompts: int) -> tuple[Rows, Rows]:
     return pool, [by_prompt[prompt][0] for prompt in others]
 
 
-def judge_of(pool: Rows, error: float) -> Judge:
-    """People who know the corpus's labels, and say the opposite of a share of the pairs."""
+def truth_of(pool: Rows) -> dict[tuple[str, str], float]:
+    """The corpus's label of each pair by its responses, in both orders."""
     truth = {(row["response_a"], row["response_b"]): row["label"] for row in pool}
-    truth |= {(b, a): 1 - label for (a, b), label in truth.items()}
-
-    def judge(person: str, left: str, right: str) -> float:
-        return 1 - truth[left, right] if mistaken(person, left, right, error) else truth[left, right]
-
-    return judge
+    return truth | {(b, a): 1 - label for (a, b), label in truth.items()}
 
 
 def reading_time(words_a_second: float, seed: int) -> Callable[[str], float]:
@@ -200,8 +195,7 @@ def waits(people: Sequence[Person]) -> list[dict[str, Any]]:
 
 def share_right(folder: Path, pool: Rows, last: int) -> float:
     """Of the labels of a round's pool, those that the corpus has too."""
-    truth = {(row["response_a"], row["response_b"]): row["label"] for row in pool}
-    truth |= {(b, a): 1 - label for (a, b), label in truth.items()}
+    truth = truth_of(pool)
     texts = read_table(folder / "data/pool/responses.parquet", ["text"])["text"]
     pairs = read_table(folder / "data/pool/pairs.parquet", ["response_a", "response_b"])
     labels = read_table(folder / f"data/auto/round-{last}/pool_labels.parquet", ["pair", "label"])
@@ -227,7 +221,7 @@ def main() -> None:
         environment = os.environ | {"PYTHONPATH": str(folder)}
         pool, others = small_pool(given.prompts)
         prepare(folder, environment, pool, others, given.target)
-        judge = judge_of(pool, given.error)
+        judge = judge_by(truth_of(pool), given.error)
         people = [Person(who, judge, reading_time(given.words, n)) for n, who in enumerate(given.people)]
         if given.pictures:
             given.pictures.mkdir(parents=True, exist_ok=True)

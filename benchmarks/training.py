@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.embedding import CASES, Pair, peak_mib
+from benchmarks._table import peak_mib
+from benchmarks.embedding import CASES, Pair
 from bgpm.backbones import packing
 from bgpm.backbones.embedding import Backbone, embed, is_causal
 from bgpm.data.texts import TextSet

@@ -25,6 +25,8 @@ from browser import browser  # noqa: F401, a fixture of the tests of pages
 from filelock import FileLock
 from pools import make_pool  # noqa: F401, a fixture of the tests of acquisition and selection
 
+from benchmarks.pipeline import copy_tracked
+
 ROOT = Path(__file__).resolve().parents[1]
 SUBJECTS = ["river", "clock", "bread", "engine", "garden", "letter", "winter", "copper", "market", "violin"]
 QUALITIES = {"good": "clear useful kind exact helpful", "bad": "vague rude wrong broken useless"}
@@ -183,16 +185,7 @@ class Project:
 
 
 def make_project(folder: Path) -> Project:
-    listing = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        check=True,
-    )
-    for name in listing.stdout.decode().split("\0"):
-        if name and (ROOT / name).is_file() and not name.startswith(("reports/", "tests/")) and name != "dvc.lock":
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
+    copy_tracked(folder, ("reports/", "tests/", "dvc.lock"))
     project = Project(folder)
     write_jsonl(folder / "tiny" / "pool.jsonl", tiny_pool())
     write_jsonl(folder / "tiny" / "benchmark.jsonl", tiny_benchmark())

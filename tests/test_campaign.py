@@ -19,6 +19,7 @@ import yaml
 from conftest import QUALITIES, ROOT, ran, tiny_pool, write_jsonl, write_tiny_bert
 from dvc.repo import Repo
 
+from benchmarks.pipeline import copy_tracked
 from bgpm import campaign, installed
 from bgpm.cli import main
 from bgpm.data.tables import read_table
@@ -193,16 +194,7 @@ def python_sources() -> set[str]:
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An environment with the built wheel and the libraries of this one, where this repository cannot be imported."""
     folder = tmp_path_factory.mktemp("environment")
-    listing = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        check=True,
-    )
-    for name in listing.stdout.decode().split("\0"):
-        if name and (ROOT / name).is_file() and not name.startswith(("tests/", "reports/")):
-            (folder / "source" / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / "source" / name)
+    copy_tracked(folder / "source", ("tests/", "reports/"))
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     wheel = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder / "wheel"), str(folder / "source")]
     subprocess.run([*pip, *wheel], check=True)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from exchanged import AT, KNOWN, QUESTIONS, facts
 
 from bgpm.annotations.argilla import user_of
 from bgpm.annotations.store import Annotation, LabelStore
@@ -21,11 +22,6 @@ from bgpm.data.tables import write_table
 from bgpm.errors import DataError
 from bgpm.labels import export_annotations, import_annotations
 
-AT = "2026-11-24T12:00:00+00:00"
-KNOWN = {"p", "q", "r"}
-QUESTIONS = [
-    {"pair_id": name, "prompt": f"say {name}", "response_a": f"{name}, one", "response_b": "2"} for name in "pqr"
-]
 ANNOTATIONS = [
     Annotation("p", 1.0, "ada", AT, seconds=3.5),
     Annotation("p", 0.0, "bo@example.org", AT, strength="clear"),
@@ -44,10 +40,6 @@ def write(path: Path, content: Any) -> Path:
     text = "".join(json.dumps(row) + "\n" for row in content) if lines else content
     path.write_text(text if isinstance(text, str) else json.dumps(text), encoding="utf-8")
     return path
-
-
-def facts(annotations: list[Annotation]) -> set[tuple[object, ...]]:
-    return {(a.pair_id, a.label, a.strength, a.flags, a.annotator, a.at, a.seconds) for a in annotations}
 
 
 @pytest.mark.parametrize(("shape", "suffix"), [("csv", "csv"), ("jsonl", "jsonl")])

@@ -13,16 +13,12 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from exchanged import AT, KNOWN, QUESTIONS, facts
 
 from bgpm.annotations.choices import WORDS
 from bgpm.annotations.store import Annotation, LabelStore
 from bgpm.labels import export_annotations, import_annotations
 
-AT = "2026-11-24T12:00:00+00:00"
-KNOWN = {"p", "q", "r"}
-QUESTIONS = [
-    {"pair_id": name, "prompt": f"say {name}", "response_a": f"{name}, one", "response_b": "2"} for name in "pqr"
-]
 SAID = [
     Annotation("p", 1.0, "ada", AT, seconds=3.5),
     Annotation("p", 0.0, "bo@example.org", AT, strength="clear"),
@@ -37,10 +33,6 @@ SAID = [
 def write(path: Path, text: str) -> Path:
     path.write_text(text, encoding="utf-8")
     return path
-
-
-def facts(annotations: list[Annotation]) -> set[tuple[object, ...]]:
-    return {(a.pair_id, a.label, a.strength, a.flags, a.annotator, a.at, a.seconds) for a in annotations}
 
 
 def neighbour(name: str, *words: object) -> None:
