@@ -59,7 +59,7 @@ README = """# {name}
 A campaign of bgpm: `dvc repro` runs it, `bgpm annotate --run` asks people for labels, params.yaml has its settings.
 """
 ABOUT_SOURCE = "Files of pairs that `pool.path` and `benchmark.path` in params.yaml name. Git keeps them.\n"
-ROUNDS, START, BATCH = 8, 16, 32  # of the repository's params.yaml
+ROUNDS, START, BATCH = 5, 16, 48  # of the repository's params.yaml
 FEW = 4  # labels for which no round shall run: a round takes half a minute
 
 Splits = Mapping[str, Mapping[str, Any]]  # what the stage prepare counts of each split

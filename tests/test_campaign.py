@@ -90,12 +90,14 @@ def test_a_campaign_without_pairs_says_where_they_go(tmp_path: Path, capsys: pyt
 @pytest.mark.parametrize("size", [2, 3, 5, 11, 40, 96, 300, 527, 5000])
 def test_a_small_pool_gets_a_budget_that_it_has(size: int) -> None:
     found = {key: yaml.safe_load(value) for key, value in campaign._sizes({"goal": "model"}, size).items()}
-    rounds = len(found.get("rounds", range(8)))
+    rounds = len(found.get("rounds", range(campaign.ROUNDS)))
     planned = found["start.labels"] + found["batch_size"] * rounds
     assert 2 <= planned <= max(size // 2, 5, 2) or size < 11
     assert planned <= size
     if size == 5000:
-        assert (found["start.labels"], found["batch_size"], rounds) == (16, 32, 8)
+        own = read_params(ROOT / "params.yaml")
+        defaults = (own["start"]["labels"], own["batch_size"], len(own["rounds"]))
+        assert (found["start.labels"], found["batch_size"], rounds) == defaults
 
 
 def test_a_campaign_within_another_repository_is_a_part_of_it(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ class FeatureSettings(Settings):
         settings: Settings of kinds, by kind; of those that are not among the blocks too.
     """
 
-    blocks: list[str] = Field(default=["states", "statistics"], min_length=1)
+    blocks: list[str] = Field(default=["states", "rich"], min_length=1)
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
     @property
