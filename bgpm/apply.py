@@ -86,7 +86,7 @@ def add_export(parser: argparse.ArgumentParser) -> None:
     _common(parser, "prompt, responses: a prompt and its responses", pool=True)
     parser.add_argument(
         "--pool", type=Path, metavar="FOLDER",
-        help="in place of FILE and --model: the labelled pool of a round (data/entropy/round-5), or of an arm's last",
+        help="in place of FILE and --model: the labelled pool of a round (data/auto/round-5), or of an arm's last",
     )  # fmt: skip
     parser.add_argument(
         "--format", choices=get_args(Format), required=True,
@@ -113,7 +113,7 @@ def _common(parser: argparse.ArgumentParser, rows: str, *, pool: bool = False) -
     help_of_file = f"JSONL, CSV or parquet (.gz too), or a folder of these or of `datasets`; rows with {rows}"
     parser.add_argument("file", type=Path, metavar="FILE", nargs="?" if pool else None, help=help_of_file)
     parser.add_argument(
-        "--model", type=Path, required=not pool, metavar="FOLDER", help="of a round: data/entropy/round-5/model"
+        "--model", type=Path, required=not pool, metavar="FOLDER", help="of a round: data/auto/round-5/model"
     )
     parser.add_argument("--seed", type=int, default=0, help="which replication's model; default: %(default)s")
     parser.add_argument(

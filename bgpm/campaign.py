@@ -223,7 +223,7 @@ def _defaults(settings: Mapping[str, str]) -> dict[str, str]:
     if settings["goal"] == "pool":
         found = {"acquisition": "auto", "pool.heldout": "0.0", "start.labels": "0.05", "batch_size": "0.05"}
     if settings["oracle"] != "recorded":
-        arm = settings.get("acquisition", found.get("acquisition", "entropy"))
+        arm = settings.get("acquisition", found.get("acquisition", "auto"))
         found |= {"seeds": "[0]", "acquisition": arm, "baseline": arm}
     return found
 

@@ -2,7 +2,7 @@
 
 ::
 
-    model = PreferenceModel.load("data/entropy/round-5/model")
+    model = PreferenceModel.load("data/auto/round-5/model")
     mean, variance, probability = model.matrix("Why is the sky blue?", ["Rayleigh scattering.", "Because.", "No."])
 
 Each distinct response to a prompt goes through the backbone once, however many others it is compared with: K responses
@@ -213,7 +213,7 @@ class PreferenceModel(ModelHubMixin):
         model was trained on, so that another backbone of the same size is refused.
 
         Args:
-            folder: A model folder, such as ``data/entropy/round-5/model``; relative to ``root``.
+            folder: A model folder, such as ``data/auto/round-5/model``; relative to ``root``.
             seed: The replication.
             root: The project's folder, with params.yaml and data.
 

@@ -82,7 +82,7 @@ def folder_of(place: Path) -> Path:
         return place
     if not rounds:
         raise StateError(
-            f"{place}: no {LABELS} there, and in no round-K below; name a round such as data/entropy/round-5"
+            f"{place}: no {LABELS} there, and in no round-K below; name a round such as data/auto/round-5"
         )
     return max(rounds, key=lambda path: int(re.sub(r"\D", "", path.name) or -1))
 

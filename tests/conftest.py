@@ -191,6 +191,7 @@ def make_project(folder: Path) -> Project:
     write_jsonl(folder / "tiny" / "benchmark.jsonl", tiny_benchmark())
     write_tiny_bert(folder / "tiny" / "backbone")
     project.params(
+        acquisition="entropy",
         pool__path="tiny/pool.jsonl",
         pool__seed=0,  # as the study splits its pools
         benchmark__path="tiny/benchmark.jsonl",

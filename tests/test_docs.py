@@ -238,7 +238,7 @@ def test_code_and_commands_of_the_pages_run_on_a_trained_model(finished_project:
     project = finished_project.clone(tmp_path / "project")
     assert len(programs()) >= 2
     for page, text in programs():
-        program = text.replace("round-5", "round-2")
+        program = text.replace("round-5", "round-2").replace("data/auto", "data/entropy")
         done = project.run("python", "-c", program, check=False)
         assert done.returncode == 0, f"{page}: {done.stderr[-2000:]}"
     pair = {"prompt": "Which?", "response_a": "clear kind exact", "response_b": "vague rude wrong"}
