@@ -16,6 +16,7 @@ from small_model import PROMPTS, RESPONSES, trained
 
 from bgpm import cli
 from bgpm.data.tables import write_table
+from bgpm.dataset_folder import Origin, write_dataset
 from bgpm.errors import ConfigError, DataError
 from bgpm.inference import PreferenceModel, ResponseSet
 from bgpm.integrations.trl import GroupReward, pairwise_judge
@@ -231,18 +232,27 @@ def labelled_pool(tmp_path: Path, chat: bool) -> Path:
 
 @needs_trl
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "chat"), [("dpo", False), ("dpo", True), ("reward", False), ("kto", False)])
+@pytest.mark.parametrize(
+    ("kind", "chat", "form"),
+    [("dpo", False, "file"), ("dpo", True, "file"), ("dpo", False, "folder"), ("reward", False, "file"),
+     ("kto", False, "file")],
+)  # fmt: skip
 def test_trainers_train_with_an_exported_pool(
-    kind: str, chat: bool, labelled_pool: Path, policy: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, chat: bool, form: str, labelled_pool: Path, policy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import trl
     from datasets import load_dataset
 
     monkeypatch.setattr("bgpm.apply.remarks", lambda *_: [])  # what is certified needs a whole arm
-    file = labelled_pool / "out.jsonl"
-    command = ["export", "--pool", "data/margin", "--root", str(labelled_pool), "--format", kind, "--out", str(file)]
-    cli.main(command)
-    data = load_dataset("json", data_files=str(file), split="train", cache_dir=str(labelled_pool / "cache"))
+    file, cache = labelled_pool / "out.jsonl", str(labelled_pool / "cache")
+    cli.main(["export", "--pool", "data/margin", "--root", str(labelled_pool), "--format", kind, "--out", str(file)])
+    if form == "file":
+        data = load_dataset("json", data_files=str(file), split="train", cache_dir=cache)
+    else:
+        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        folder = labelled_pool / "set"
+        write_dataset(folder, rows, "dpo", Origin("the pool", [], [], [], machine=True))
+        data = load_dataset(str(folder), split="train", cache_dir=cache)
     if kind != "kto":
         assert len(data) == 23  # 24 pairs, one of them a tie
         audited = data.filter(lambda row: "again 2" in str(row["prompt"]))[1]
