@@ -81,9 +81,7 @@ def folder_of(place: Path) -> Path:
     if (place / LABELS).is_file():
         return place
     if not rounds:
-        raise StateError(
-            f"{place}: no {LABELS} there, and in no round-K below; name a round such as data/auto/round-5"
-        )
+        raise StateError(f"{place}: no {LABELS} there, and in no round-K below; name a round such as data/auto/round-5")
     return max(rounds, key=lambda path: int(re.sub(r"\D", "", path.name) or -1))
 
 
