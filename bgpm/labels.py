@@ -1,7 +1,7 @@
 """Labels to and from other tools, for the command line::
 
     bgpm labels export data/annotations/ada.jsonl --shape csv > ada.csv
-    bgpm labels export --batch data/entropy/round-0/batch.parquet --shape label-studio > tasks.json
+    bgpm labels export --batch data/auto/round-0/batch.parquet --shape label-studio > tasks.json
     bgpm labels import export.json --shape label-studio data/annotations/studio.jsonl
 
 Shapes are csv, jsonl, argilla and label-studio (see `bgpm.annotations.exchange`). Labels are imported for pairs of the

@@ -2,7 +2,7 @@
 
 For the command line::
 
-    bgpm batch data/entropy/round-0/batch.parquet > todo.jsonl
+    bgpm batch data/auto/round-0/batch.parquet > todo.jsonl
 
 ``label`` 1 says that ``response_a`` is better. Labels go to ``data/annotations/`` (see the README there).
 """
@@ -26,7 +26,7 @@ def main(batch: str) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``bgpm batch``."""
-    parser.add_argument("batch", metavar="BATCH.parquet", help="of a round: data/entropy/round-0/batch.parquet")
+    parser.add_argument("batch", metavar="BATCH.parquet", help="of a round: data/auto/round-0/batch.parquet")
 
 
 def run(given: argparse.Namespace) -> None:
