@@ -54,7 +54,7 @@ def peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def main(module: str, doc: str, cases: Mapping[str, Case]) -> None:
+def main(module: str, doc: str | None, cases: Mapping[str, Case]) -> None:
     """Print a table of all cases, or one case as JSON."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=sorted(cases), help="measure one case in this process, as JSON")

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from benchmarks._table import Line, main, peak_mib, seconds
-from bgpm.fitting.gaussian import GaussianModel
+from bgpm.fitting import Fitted
 from bgpm.models.bt import Bt
 from bgpm.posteriors.laplace import Laplace
 from bgpm.types import Comparisons, Features, Pairs
@@ -58,7 +58,7 @@ def sparse_fit(features: Features, data: Comparisons, precision: float, variance
     return theta
 
 
-def use(model: GaussianModel, features: Features, pairs: Pairs) -> None:
+def use(model: Fitted, features: Features, pairs: Pairs) -> None:
     """Moments of all pairs, and rows of their kernel."""
     model.moments(features, pairs)
     kernel = model.kernel(features, pairs)

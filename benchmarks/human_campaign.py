@@ -148,7 +148,7 @@ def recorded(folder: Path, error: float) -> Judge:
     from bgpm.data.tables import read_table
 
     pairs = read_table(folder / "data/pool/pairs.parquet", ["pair_id", "response_a", "response_b"])
-    texts = read_table(folder / "data/pool/responses.parquet", ["text"])["text"]
+    texts: list[str] = read_table(folder / "data/pool/responses.parquet", ["text"])["text"].tolist()
     truth: dict[tuple[str, str], float] = {}
     label_of = {}
     for split in ("pool", "heldout"):

@@ -26,7 +26,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -107,7 +107,7 @@ def run_peer(
     work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=work) as place:
         task = Path(place)
-        np.savez(task / "task.npz", **arrays)
+        np.savez(task / "task.npz", **cast("Mapping[str, Any]", arrays))
         write_json(task / "settings.json", settings)
         peers.run_script("activeml", task, work / "logs" / log, limit)
         with np.load(task / "picks.npz") as file:
@@ -130,6 +130,7 @@ def run_strategy(
     made_of = key(tool, strategy, data)
     home = work / "acquisition" / pool / tool / strategy
     missing = [seed for seed in seeds if peers.read_cell(home / f"{seed}.json", made_of) is None]
+    picked = []
     if missing and tool == "bgpm":
         picked = [our_picks(strategy, data, seed) for seed in missing]
     elif missing:

@@ -146,7 +146,7 @@ def dvc(folder: Path, environment: Mapping[str, str], *words: str) -> subprocess
 
 def watch(browser: Any, url: str, pictures: Path | None, limit: float) -> None:
     """Look at the tab Campaign until it says to stop; a picture of it once it has a bound, and at the end."""
-    end, before = time.monotonic() + limit, ""
+    end, before, text = time.monotonic() + limit, "", ""
     while time.monotonic() < end:
         browser.get(url + "campaign")
         text = browser.find_element("tag name", "main").text
@@ -196,7 +196,7 @@ def waits(people: Sequence[Person]) -> list[dict[str, Any]]:
 def share_right(folder: Path, pool: Rows, last: int) -> float:
     """Of the labels of a round's pool, those that the corpus has too."""
     truth = truth_of(pool)
-    texts = read_table(folder / "data/pool/responses.parquet", ["text"])["text"]
+    texts: list[str] = read_table(folder / "data/pool/responses.parquet", ["text"])["text"].tolist()
     pairs = read_table(folder / "data/pool/pairs.parquet", ["response_a", "response_b"])
     labels = read_table(folder / f"data/auto/round-{last}/pool_labels.parquet", ["pair", "label"])
     known = [truth[texts[pairs["response_a"][row]], texts[pairs["response_b"][row]]] for row in labels["pair"]]

@@ -78,7 +78,7 @@ def plain_cluster(c: Candidates, k: int) -> None:
     from sklearn.cluster import KMeans
 
     x = c.features.responses[c.pairs.response_a] - c.features.responses[c.pairs.response_b]
-    KMeans(k, n_init=1, random_state=0).fit(np.abs(x))
+    KMeans(k, random_state=0).set_params(n_init=1).fit(np.abs(x))
 
 
 def plain_conditional_bald(c: Candidates, k: int) -> None:
@@ -86,7 +86,9 @@ def plain_conditional_bald(c: Candidates, k: int) -> None:
 
     from bgpm import functional as F
 
-    x, mean = c.kernel().x, torch.tensor(c.mean)
+    kernel = c.kernel()
+    assert isinstance(kernel, LinearKernel)
+    x, mean = kernel.x, torch.tensor(c.mean)
     weight = F.fisher_weight(mean, torch.tensor(c.variance))
     precision = torch.eye(x.shape[1], dtype=x.dtype)
     for _ in range(k):

@@ -51,14 +51,19 @@ def tables(pairs: list[Pair]) -> tuple[TextSet, Comparisons]:
         np.array([response for _, response in said], object),
     )
     sides = [np.array([row[json.dumps(pair[side][0]), str(pair[side][1])] for pair in pairs]) for side in (0, 1)]
-    return texts, Comparisons(Pairs(*sides, texts.prompt[sides[0]]), np.ones(len(pairs)), None)
+    a, b = sides
+    return texts, Comparisons(Pairs(a, b, texts.prompt[a]), np.ones(len(pairs)), None)
 
 
 def model_of(backbone: Backbone, texts: TextSet, data: Comparisons) -> PreferenceNetwork:
     """The backbone with a Bradley-Terry head that starts from frozen features, as training builds it."""
     states = np.empty((len(texts.response_texts), backbone.layers, backbone.width), np.float32)
     embed(backbone, texts.responses(), states)
-    reduction = Reduction.fit(FeatureSettings(layers="all", pca=16), states, list(texts.response_texts))
+    reduction = Reduction.fit(
+        FeatureSettings(blocks=["states"], settings={"states": {"layers": "all", "pca": 16}}),
+        states,
+        list(texts.response_texts),
+    )
     features = Features(
         reduction(states, list(texts.response_texts)), np.zeros((len(texts.conversations), 16), np.float32)
     )

@@ -530,9 +530,10 @@ class PreferenceModel(ModelHubMixin):
         if not (stored.is_file() and table.is_file()):
             return
         pair = where(read_table(table, ["prompt", "response_a", "response_b"]), np.arange(1))
-        asked = read_table(root / POOL / "prompts.parquet", ["messages"])["messages"][pair["prompt"][0]]
+        prompt, a, b = (int(pair[name][0]) for name in ("prompt", "response_a", "response_b"))
+        asked = read_table(root / POOL / "prompts.parquet", ["messages"])["messages"][prompt]
         expected = read_array(stored, mapped=True)[0, -self.reduction.pair_dim :]
-        got = self._read_pairs([(json.loads(asked), *(texts[pair[name][0]] for name in ("response_a", "response_b")))])
+        got = self._read_pairs([(json.loads(asked), texts[a], texts[b])])
         if not np.linalg.norm(got[0] - expected) <= hub.ALIKE * np.linalg.norm(expected):
             raise StateError(
                 f"{model}: the backbone gives other states of the pool's first pair than those it was trained on "

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from tqdm import tqdm
@@ -32,6 +32,7 @@ from bgpm.launch import local_rank_world
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedModel
 
     from bgpm.backbones.packing import Pack, Packing
 
@@ -210,11 +211,12 @@ class ModelSource:
         auto = AutoModelForCausalLM if language_model else AutoModel
         _refuse_pickles(Path(self.folder))
         with _loading(self.settings.path):
-            model, loading = auto.from_pretrained(
+            found = auto.from_pretrained(
                 self.folder, dtype=getattr(torch, dtype), attn_implementation=self.attention, output_loading_info=True,
                 use_safetensors=True,
                 **_place(self.settings, self.folder), **options,
             )  # fmt: skip
+        model, loading = cast("tuple[PreTrainedModel, dict[str, set[str]]]", found)  # so with output_loading_info
         random = sorted(name for name in loading["missing_keys"] if "pooler" not in name)  # a pooler is never read
         if random:
             raise WeightsError(
@@ -661,8 +663,9 @@ class _Work:
                 found: list[Any] = [None]
                 if first + rank < len(chunks):
                     with torch.inference_mode():
-                        found = [self._batch(items, chunks[first + rank])]
-                    _check_finite(*found[0][:2], self.title)
+                        rows, pooled, numbers = self._batch(items, chunks[first + rank])
+                    _check_finite(rows, pooled, self.title)
+                    found = [(rows, pooled, numbers)]
                 if group is not None:
                     every: list[Any] | None = [None] * world if rank == 0 else None
                     dist.gather_object(found[0], every, group=group, group_dst=0)

@@ -14,8 +14,12 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from bgpm.errors import WeightsError
+
+if TYPE_CHECKING:
+    from transformers.quantizers.base import HfQuantizer
 
 log = logging.getLogger("bgpm")
 
@@ -94,7 +98,7 @@ def _convert(file: Path, folder: Path) -> None:
         tokenizer = AutoTokenizer.from_pretrained(**where)
     except (OSError, ValueError, RuntimeError, ImportError, KeyError) as error:
         raise WeightsError(f"{file}: cannot be read as GGUF: {' '.join(str(error).split())}") from error
-    model.hf_quantizer.remove_quantization_config(model)  # the weights are numbers now
+    cast("HfQuantizer", model.hf_quantizer).remove_quantization_config(model)  # the weights are numbers now
     model.config._name_or_path = ""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

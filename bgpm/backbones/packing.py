@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -242,7 +243,7 @@ def own_attention(model: Any) -> Iterator[Callable[..., Tensor] | None]:
     AttentionInterface.register(NAME, attend)
     before, varlen = model.config._attn_implementation, None
     if "flash" in before:
-        from flash_attn import flash_attn_varlen_func as varlen
+        varlen = import_module("flash_attn").flash_attn_varlen_func  # an extra, which few have
     model.set_attn_implementation(NAME)
     try:
         yield varlen

@@ -67,9 +67,10 @@ class Frame:
         ids: list[int] = []
         start = stop = 0
         for part in self.parts:
+            said = kept[part] if isinstance(part, str) else part
             if part == "response_b":
-                start, stop = len(ids), len(ids) + max(len(kept[part]), 1)
-            ids += kept[part] if isinstance(part, str) else part
+                start, stop = len(ids), len(ids) + max(len(said), 1)
+            ids += said
         cut = {name: len(whole[name]) - len(kept[name]) for name in FIELDS}
         start = min(start, len(ids) - 1)  # of an empty response the token after it speaks
         return Tokens(ids, start, min(stop, len(ids)), cut["prompt"], cut["response_a"] + cut["response_b"])

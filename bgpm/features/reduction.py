@@ -73,9 +73,10 @@ class Reduction:
             ConfigError: If a block reads prompts or numbers and there are none.
         """
         taken = sample(settings, states, np.arange(len(states)) if rows is None else rows)
-        asked = None if prompts is None else [prompts[row] for row in taken]
+        chosen: list[int] = taken.tolist()
+        asked = None if prompts is None else [prompts[row] for row in chosen]
         some = {kind: found[taken] for kind, found in (numbers or {}).items()}
-        return cls.fit_on(settings, read_states(states, taken), [texts[row] for row in taken], asked, taken, some)
+        return cls.fit_on(settings, read_states(states, taken), [texts[row] for row in chosen], asked, taken, some)
 
     @classmethod
     def fit_on(
@@ -270,7 +271,7 @@ def _digest(arrays: Arrays) -> str:
     digest = sha256()
     for name in sorted(arrays):
         digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}\n".encode())
-        digest.update(np.ascontiguousarray(arrays[name]))
+        digest.update(np.ascontiguousarray(arrays[name]).data)
     return digest.hexdigest()
 
 
@@ -330,13 +331,13 @@ def _checked(parts: dict[str, Block], count: int, numbers: Numbers | None) -> Nu
     for kind, block in parts.items():
         if not block.given:
             continue
-        shape = np.shape((numbers or {}).get(kind))
-        if shape != (count, len(block.given)):
+        own = (numbers or {}).get(kind)
+        if own is None or own.shape != (count, len(block.given)):
             raise ConfigError(
                 f"features.blocks: {kind} reads {', '.join(block.given)} of each response; pass numbers of shape "
-                f"[{count}, {len(block.given)}] for it, got {list(shape) if shape else 'none'}"
+                f"[{count}, {len(block.given)}] for it, got {'none' if own is None else list(own.shape)}"
             )
-        found[kind] = (numbers or {})[kind]
+        found[kind] = own
     return found
 
 

@@ -17,6 +17,7 @@ from bgpm.errors import ConfigError, NumericsError
 from bgpm.fitting import Fitted, saved
 from bgpm.fitting.tensors import LabelledTensors, each_pair, labelled, prompt_features, response_features
 from bgpm.models import Model
+from bgpm.models.gpm import Gpm
 from bgpm.networks import GeneralPreference
 from bgpm.types import Comparisons, Features, Pairs, ScoreMoments
 
@@ -60,14 +61,15 @@ class AmortizedModel(Fitted):
 
     def __init__(
         self,
-        model: Model,
+        model: Gpm,
         module: GeneralPreference,
         log_variance: LogVariance,
         in_features: int,
         tau: float,
         summary: dict[str, float | int | str],
     ) -> None:
-        self.model, self.module = model, module.requires_grad_(False)
+        self.model: Gpm = model
+        self.module = module.requires_grad_(False)
         self.log_variance, self.in_features = log_variance.requires_grad_(False), in_features
         self.tau, self._summary = tau, summary
 
@@ -110,6 +112,8 @@ class AmortizedModel(Fitted):
     def restore(cls, stem: Path, description: dict[str, Any]) -> AmortizedModel:
         groups = saved.read(stem)
         model, module = saved.restore_model(stem, description["head"], groups["head"])
+        assert isinstance(model, Gpm)
+        assert isinstance(module, GeneralPreference)
         in_features = description["head"]["in_features"]
         log_variance = LogVariance(in_features, len(module.weight), generator=torch.Generator())
         log_variance.load_state_dict(groups["log_variance"])
@@ -191,6 +195,7 @@ def fit_amortized(
         NumericsError: If training diverges.
     """
     settings.check(model)
+    assert isinstance(model, Gpm)  # no other kind has free embeddings
     if data.weight is not None:
         raise ConfigError("posterior: amortized counts every label once: give labels no weight, or use laplace")
     if data.pairs.numbers is not None:
@@ -203,6 +208,7 @@ def fit_amortized(
     trained = [*module.requires_grad_().parameters(), *log_variance.requires_grad_().parameters()]
     optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     size = min(settings.batch_size, len(seen))
+    order, loss = torch.empty(0, dtype=torch.int64), torch.full((), math.nan)  # until the first step
     for step in range(settings.steps):
         if step * size % len(seen) < size:
             order = torch.randperm(len(seen), generator=generator)

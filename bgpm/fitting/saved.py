@@ -119,7 +119,7 @@ def restore_model(
         StateError: If the weights do not fit the description.
     """
     settings = dict(description["settings"])
-    kind = settings.pop("kind")
+    kind: str = settings.pop("kind")
     if kind in RENAMED:
         log.warning("%s: an older run wrote it; model %s is read as %s", stem, kind, RENAMED[kind])
     model = build(Model, RENAMED.get(kind, kind), settings, "models")

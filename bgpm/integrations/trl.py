@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,9 +19,6 @@ import torch
 from bgpm.data.conversations import response_text, turns_of
 from bgpm.errors import ConfigError, DataError
 from bgpm.inference import Embedded, PreferenceModel, Prompt, ResponseSet
-
-if TYPE_CHECKING:
-    from trl.experimental.judges import BasePairwiseJudge
 
 CompletionText = str | Sequence[Mapping[str, Any]]  # of a completion: text, or messages
 
@@ -102,7 +100,17 @@ class GroupReward:
         return rates.std(0, ddof=1)
 
 
-def pairwise_judge(model: PreferenceModel) -> BasePairwiseJudge:
+class PairwiseJudge(Protocol):
+    """What TRL's trainers ask of a judge."""
+
+    def judge(
+        self, prompts: Sequence[Prompt], completions: Sequence[Sequence[CompletionText]], shuffle_order: bool = True
+    ) -> list[int]:
+        """0 where the first completion of a pair is the better one, 1 where the second is."""
+        ...
+
+
+def pairwise_judge(model: PreferenceModel) -> PairwiseJudge:
     """A judge for TRL's OnlineDPOTrainer, NashMDTrainer and XPOTrainer (``judge=``).
 
     It names the completion that wins with probability above one half, the first one where they are equal. Its word
@@ -112,14 +120,14 @@ def pairwise_judge(model: PreferenceModel) -> BasePairwiseJudge:
         ConfigError: If TRL is not installed, or has no judges.
     """
     try:
-        from trl.experimental.judges import BasePairwiseJudge
-    except ImportError as error:
+        base = import_module("trl.experimental.judges").BasePairwiseJudge
+    except (ImportError, AttributeError) as error:
         raise ConfigError(
             f"TRL's pairwise judges cannot be imported ({error}): releases after 1.0 have none; pass GroupReward as "
             "reward_funcs of OnlineDPOTrainer, or `pip install trl==1.0.0`"
         ) from error
 
-    class Judge(BasePairwiseJudge):
+    class Judge(base):
         """The model's word on pairs of completions."""
 
         def judge(

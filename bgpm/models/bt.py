@@ -9,7 +9,7 @@ from bgpm.models import Model
 if TYPE_CHECKING:
     import torch
 
-    from bgpm.networks import ScoreModule
+    from bgpm.networks import GeneralPreference
 
 
 class Bt(Model):
@@ -21,7 +21,7 @@ class Bt(Model):
     def contains_bt(self) -> bool:
         return True
 
-    def build(self, in_features: int, *, generator: torch.Generator, blocks: int | None = None) -> ScoreModule:
+    def build(self, in_features: int, *, generator: torch.Generator, blocks: int | None = None) -> GeneralPreference:
         from bgpm.networks import GeneralPreference
 
         return GeneralPreference(in_features, blocks=0, generator=generator)

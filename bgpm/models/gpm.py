@@ -16,7 +16,7 @@ from bgpm.models import Model
 if TYPE_CHECKING:
     import torch
 
-    from bgpm.networks import ScoreModule
+    from bgpm.networks import GeneralPreference
 
 
 class Gpm(Model):
@@ -58,7 +58,7 @@ class Gpm(Model):
     def contains_bt(self) -> bool:
         return self.bt_block
 
-    def build(self, in_features: int, *, generator: torch.Generator, blocks: int | None = None) -> ScoreModule:
+    def build(self, in_features: int, *, generator: torch.Generator, blocks: int | None = None) -> GeneralPreference:
         from bgpm.networks import GeneralPreference
 
         return GeneralPreference(

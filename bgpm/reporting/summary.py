@@ -62,8 +62,9 @@ def metrics(result: Result) -> dict[str, float | int | None]:
         return None if curve is None else number(curve[:, -1].mean())
 
     def area(arm: Arm | None) -> float | None:
-        known = arm is not None and arm.measured
-        return number(float(aulc(arm.trials.labels, arm.trials.curves.mean(0)))) if known else None
+        if arm is None or not arm.measured:
+            return None
+        return number(float(aulc(arm.trials.labels, arm.trials.curves.mean(0))))
 
     return {
         "label_savings": number(c.saving) if c else None,

@@ -56,9 +56,9 @@ def _clusters(points: np.ndarray, count: int, seed: int) -> np.ndarray:
         init="k-means++",
         batch_size=_BATCH,
         max_iter=math.ceil(_STEPS * min(_BATCH, len(points)) / len(points)),
-        max_no_improvement=None,  # stopping early hangs on sums whose rounding depends on the number of threads
         random_state=seed,
     )
+    model.set_params(max_no_improvement=None)  # stopping early hangs on sums whose rounding depends on the threads
     return model.fit_predict(points)
 
 

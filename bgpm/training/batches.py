@@ -55,7 +55,7 @@ class Collator:
         self.pad, self.pooling, self.data, self.packed = backbone.pad, backbone.pooling, data, packed
         self.prompts, self.statistics, self.margins, self.spoken = prompts, statistics, margins, spoken
         self.noise_dim, self.seed = noise_dim, seed
-        rows = np.unique(np.concatenate([data.pairs.response_a, data.pairs.response_b])).tolist()
+        rows: list[int] = np.unique(np.concatenate([data.pairs.response_a, data.pairs.response_b])).tolist()
         self.of_response = {
             row: tokens(backbone, texts.conversations[texts.prompt[row]], texts.response_texts[row]) for row in rows
         }

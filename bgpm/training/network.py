@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -27,11 +27,15 @@ from bgpm.fitting.map import LEARNT_TAU, PairLoss
 from bgpm.fitting.tensors import LabelledTensors
 from bgpm.launch import is_launched
 from bgpm.models import Model
+from bgpm.networks import GeneralPreference
 from bgpm.posteriors import Fitted, MapSettings, Posterior
 from bgpm.posteriors.amortized import Amortized
 from bgpm.posteriors.point import Point
 from bgpm.training import LoraSettings, RegulariserSettings, TrainingSettings
 from bgpm.types import Comparisons, Features
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 log = logging.getLogger("bgpm")
 
@@ -94,6 +98,8 @@ class ScoreHead(nn.Module):
         but for ``amortized``."""
         module, start, loss = self.module.double(), self.start, self.loss
         if self.log_variance is not None:
+            assert isinstance(start, AmortizedModel)
+            assert isinstance(module, GeneralPreference)
             return AmortizedModel(start.model, module, self.log_variance.double(), start.in_features, loss.tau, summary)
         return GaussianModel(
             "point", start.model, module, start.in_features, loss.tau, loss.error_rate, None, None, summary
@@ -116,7 +122,7 @@ class PreferenceNetwork(nn.Module):
 
     def __init__(
         self,
-        net: nn.Module,
+        net: PreTrainedModel,
         backbone: nn.Module,
         reduction: Reduction,
         head: ScoreHead,
@@ -304,7 +310,7 @@ def prepare(model: PreferenceNetwork, settings: TrainingSettings) -> Any:
     lora = settings.lora
     config = LoraConfig(
         r=lora.rank,
-        lora_alpha=lora.alpha,
+        lora_alpha=cast("int", lora.alpha),  # PEFT only divides it by the rank
         lora_dropout=lora.dropout,
         target_modules=[f"{prefix}.{name}" for name in names],
     )

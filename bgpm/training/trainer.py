@@ -8,19 +8,20 @@ everything that goes into the run, so that another run never starts from it.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
 from accelerate.utils import gather_object
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
-from transformers.integrations import is_deepspeed_zero3_enabled
+from torch.utils.data import Dataset
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from bgpm.errors import LaunchError, NumericsError
 from bgpm.fitting.embeddings import warmed_up
@@ -103,10 +104,10 @@ def fit(
         model=model,
         args=arguments,
         data_collator=collator,
-        train_dataset=examples,
-        eval_dataset=heldout or None,
+        train_dataset=cast("Dataset[Example]", examples),  # a list has all that is read of one
+        eval_dataset=cast("Dataset[Example]", heldout) if heldout else None,
         # Of each label once. The Trainer's own mean counts those twice that make up the last batch of many processes.
-        compute_metrics=lambda found: {"nats": float(found.predictions.mean())},
+        compute_metrics=lambda found: {"nats": float(np.mean(found.predictions))},
         callbacks=[_Patience(patience)] if patience is not None else [],
     )
     ways = sorted(set(gather_object([repr(collator.packed)])))
@@ -118,18 +119,17 @@ def fit(
     trainer.posterior, trainer.model_accepts_loss_kwargs = posterior, False
     trainer.remove_callback(PrinterCallback)
     found = latest(folder)
-    state = {} if found is None else json.loads((found / "trainer_state.json").read_text(encoding="utf-8"))
-    done = state.get("global_step", 0)
-    if found is None or not (done >= steps or _stalled(done, state.get("best_global_step"), patience)):
+    state = TrainerState() if found is None else TrainerState.load_from_json(str(found / "trainer_state.json"))
+    if state.global_step < steps and not _stalled(state, patience):
         if found is not None:
-            log.info("resuming at update %d of %d from %s", done, steps, found)
+            log.info("resuming at update %d of %d from %s", state.global_step, steps, found)
         trainer.train(resume_from_checkpoint=None if found is None else str(found))
-        done, state = trainer.state.global_step, {"best_global_step": trainer.state.best_global_step}
-        state["best_metric"] = trainer.state.best_metric
-    chosen = (state.get("best_global_step") or done) if heldout else done
+        state = trainer.state
+    done = state.global_step
+    chosen = (state.best_global_step or done) if heldout else done
     summary: dict[str, float | int | str] = {"mode": settings.mode, "updates": done, "updates_kept": chosen}
-    if heldout:
-        summary["stopping_loss"] = float(state["best_metric"])
+    if state.best_metric is not None:  # measured on held-out labels
+        summary["stopping_loss"] = state.best_metric
     if rank_world()[0] != 0:
         return {}, summary
     weights = load_file(folder / f"checkpoint-{chosen}" / WEIGHTS)
@@ -160,6 +160,18 @@ class PreferenceTrainer(Trainer):
     posterior: Posterior
     loss_is_scaled_for_ga = False  # it is a batch's mean
 
+    @property
+    def folder(self) -> Path:
+        """Where its checkpoints lie."""
+        assert self.args.output_dir is not None
+        return Path(self.args.output_dir)
+
+    @property
+    def trained(self) -> nn.Module:
+        """The model, without the engine around it."""
+        assert isinstance(self.model, nn.Module)
+        return self.model
+
     def compute_loss(
         self,
         model: nn.Module,
@@ -186,21 +198,21 @@ class PreferenceTrainer(Trainer):
         return loss.detach(), out["nats"].detach(), inputs["label"]
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        folder = Path(output_dir or self.args.output_dir)
-        weights = trainable(self.model, keep=self.args.should_save)
+        folder = self.folder if output_dir is None else Path(output_dir)
+        weights = trainable(self.trained, keep=self.args.should_save)
         if self.args.should_save:
             folder.mkdir(parents=True, exist_ok=True)
             save_file(weights, folder / WEIGHTS)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        load_trainable(model or self.model, load_file(Path(resume_from_checkpoint) / WEIGHTS))
+        load_trainable(model or self.trained, load_file(Path(resume_from_checkpoint) / WEIGHTS))
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
         if not self.args.should_save:
             return
-        folder, step = Path(self.args.output_dir), self.state.global_step
+        folder, step = self.folder, self.state.global_step
         (folder / f"checkpoint-{step}" / MARKER).touch()
         needed = {f"checkpoint-{step}", f"checkpoint-{self.state.best_global_step}"}
         for old in folder.glob("checkpoint-*"):
@@ -215,13 +227,14 @@ class _Patience(TrainerCallback):
     def __init__(self, updates: int) -> None:
         self.updates = updates
 
-    def on_save(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        if _stalled(state.global_step, state.best_global_step, self.updates):
+    def on_save(self, args: Any, state: TrainerState, control: Any, **rest: Any) -> None:
+        if _stalled(state, self.updates):
             control.should_training_stop = True
 
 
-def _stalled(step: int, best: int | None, patience: int | None) -> bool:
-    return patience is not None and best is not None and step - best >= patience
+def _stalled(state: TrainerState, patience: int | None) -> bool:
+    best = state.best_global_step
+    return patience is not None and best is not None and state.global_step - best >= patience
 
 
 def latest(folder: Path) -> Path | None:

@@ -103,7 +103,8 @@ def _uncentred(standard: np.ndarray, kept: int) -> np.ndarray:
     if not standard.any():  # every pair reads the same in both orders
         return np.zeros((standard.shape[1], 1))
     svd = TruncatedSVD(min(kept, *standard.shape), random_state=0).fit(standard)
-    return svd.components_[svd.singular_values_ > 1e-6 * svd.singular_values_[0]].T
+    spread = np.asarray(svd.singular_values_)
+    return np.asarray(svd.components_)[spread > 1e-6 * spread[0]].T
 
 
 def _project(standard: np.ndarray, components: np.ndarray) -> np.ndarray:

@@ -93,7 +93,7 @@ def _principal(standard: np.ndarray, kept: int, whiten: bool) -> np.ndarray:
     pca = PCA(min(kept, *standard.shape), random_state=0).fit(standard)
     spread = np.sqrt(pca.explained_variance_)
     real = spread > 1e-6 * spread[0]
-    directions = pca.components_[real].T
+    directions = np.asarray(pca.components_)[real].T
     return directions / spread[real] if whiten else directions
 
 
