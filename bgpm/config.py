@@ -26,6 +26,7 @@ from bgpm.oracles.human import Human
 from bgpm.posteriors import Posterior
 from bgpm.registry import Component, Settings, build, kinds, parse
 from bgpm.reporting import ReportSettings
+from bgpm.sections import RoundSettings
 from bgpm.selection import Selection, StartSettings
 from bgpm.sizes import Size
 from bgpm.stage import ANNOTATIONS
@@ -42,18 +43,6 @@ FAMILIES: dict[str, tuple[type[Component], tuple[str, ...]]] = {
     "posteriors": (Posterior, ("posterior",)),
     "oracles": (Oracle, ("oracle",)),
 }
-
-
-class RoundSettings(Settings):
-    """One acquisition round.
-
-    Attributes:
-        k: The model whose scores choose the batch, from 0.
-        next: The model that learns from it, k + 1.
-    """
-
-    k: int = Field(ge=0)
-    next: int = Field(ge=1)
 
 
 class Params(Settings):

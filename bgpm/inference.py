@@ -39,7 +39,7 @@ from bgpm.features import FeatureSettings
 from bgpm.features.blocks.columns import PoolColumns
 from bgpm.features.reduction import Reduction
 from bgpm.posteriors import Fitted, load
-from bgpm.registry import parse
+from bgpm.sections import section
 from bgpm.stage import COLUMNS, EMBEDDINGS, FEATURES, POOL, features_dir, read_params, seeds_of, setting
 from bgpm.types import LIKELIHOODS, Features, Pairs
 from bgpm.values import read_json
@@ -230,7 +230,7 @@ class PreferenceModel(ModelHubMixin):
             raise StateError(f"{model}: no seed {seed}; it has {', '.join(map(str, seeds))}")
         stem = model / f"seed-{seed}"
         fitted = load(stem)
-        base = parse(BackboneSettings, setting(params := read_params(root / "params.yaml"), "backbone"), "backbone")
+        base = section(params := read_params(root / "params.yaml"), "backbone", BackboneSettings)
         if (root / base.path).is_dir():
             base = base.model_copy(update={"path": str(root / base.path)})
         trained = stem / "backbone"
@@ -240,7 +240,7 @@ class PreferenceModel(ModelHubMixin):
             whole = restore_backbone(trained, base)
             backbone, reduction = whole.backbone, whole.reduction
         else:
-            settings = parse(FeatureSettings, setting(params, "features"), "features")
+            settings = section(params, "features", FeatureSettings)
             reduction = Reduction.load(settings, root / FEATURES / "pool" / "reduction.safetensors")
             backbone = load_backbone(base, likelihood="likelihood" in reduction.parts, letters=reduction.reads_letters)
         read_as = {"template_date": backbone.template_date, "system_turns": backbone.system_turns}

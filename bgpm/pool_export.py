@@ -24,8 +24,8 @@ from bgpm.evaluation.arm import read_arm
 from bgpm.evaluation.audit import ACQUIRED, AUDIT, INFERRED
 from bgpm.evaluation.certificate import certificate
 from bgpm.evaluation.plan import looks_of
-from bgpm.oracles import oracle_of
-from bgpm.registry import parse
+from bgpm.oracles import Oracle
+from bgpm.sections import section
 from bgpm.stage import POOL, read_params, setting
 
 Format = Literal["dpo", "reward", "kto"]
@@ -194,9 +194,11 @@ class RoundAudits:
 
 def audits_of_round(folder: Path, seed: int, params: Mapping[str, Any]) -> RoundAudits | None:
     """What the audits of a round say, also where every label is acquired; None where nothing is known."""
-    audit = parse(AuditSettings, setting(params, "audit"), "audit")
+    audit = section(params, "audit", AuditSettings)
     arm = read_arm(folder.parent.name, folder)
-    found = certificate(arm, audit, looks_of(audit, len(setting(params, "rounds")), paid=oracle_of(params).paid))
+    found = certificate(
+        arm, audit, looks_of(audit, len(setting(params, "rounds")), paid=section(params, "oracle", Oracle).paid)
+    )
     at = arm.seeds.tolist().index(seed)
     if found is None or (not found.audited[at, -1] and found.bound[at, -1] < audit.target):
         return None

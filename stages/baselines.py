@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pydantic import Field
+
 from bgpm.data.tables import read_table
 from bgpm.evaluation.baselines import TextSplit, baselines
 from bgpm.evaluation.labelled_pairs import read_split
-from bgpm.stage import BENCHMARK, DATA, POOL, TRUTH, read_params, run, setting, write_json
+from bgpm.sections import Sections
+from bgpm.stage import BENCHMARK, DATA, POOL, TRUTH, run, write_json
+
+
+class Baselines(Sections):
+    xstest: str = Field(alias="benchmark.xstest_weights")
 
 
 def main() -> None:
-    xstest = setting(read_params(), "benchmark.xstest_weights")
+    settings = Baselines.read()
     splits = [_split(POOL, "pool"), _split(POOL, "heldout"), _split(BENCHMARK, "benchmark")]
-    write_json(DATA / "baselines.json", baselines(*splits, xstest=xstest))
+    write_json(DATA / "baselines.json", baselines(*splits, xstest=settings.xstest))
 
 
 def _split(folder: Path, name: str) -> TextSplit:

@@ -15,43 +15,45 @@ from bgpm.data.texts import TextSet
 from bgpm.errors import LaunchError
 from bgpm.features import FeatureSettings
 from bgpm.launch import LauncherSettings, end_with_stage, launch, must_launch, own_cores, process_group, refuse_launched
-from bgpm.registry import parse
-from bgpm.stage import DATA, EMBEDDINGS, LIKELIHOOD, read_params, run, setting, whole_folder, write_json
+from bgpm.sections import Sections
+from bgpm.stage import DATA, EMBEDDINGS, LIKELIHOOD, run, whole_folder, write_json
 from bgpm.types import LIKELIHOODS
 from bgpm.values import read_json
 
 
+class Embed(Sections):
+    backbone: BackboneSettings
+    # No dependencies: where the work is done, and a limit on it; data/likelihood.json has what of the features counts.
+    launcher: LauncherSettings
+    features: FeatureSettings
+
+
 def main(which: str, folder: str | None = None) -> None:
     """``python -m stages.embed pool``; processes that a launcher starts are given the folder to write into."""
-    params = read_params()
+    settings = Embed.read()
     if folder is not None:
         end_with_stage()
-        return work(params, which, Path(folder))
-    launcher = parse(LauncherSettings, setting(params, "launcher"), "launcher")
+        return work(settings.backbone, which, Path(folder))
+    launcher = settings.launcher
     refuse_launched()
-    refuse_many_pairs(params, which)
+    refuse_many_pairs(settings.features, which)
     with whole_folder(EMBEDDINGS / which) as part:
         if not must_launch(launcher):
-            return work(params, which, part)
-        parse(BackboneSettings, setting(params, "backbone"), "backbone")  # one error, not one a process
+            return work(settings.backbone, which, part)
         launch(launcher, f"{__package__}.embed", [which, str(part)])
         if not (part / "summary.json").exists():  # written last
             raise LaunchError(f"launcher: {launcher.kind} ended well but {part} is not complete; see what it printed")
     return None
 
 
-def work(params: dict, which: str, folder: Path) -> None:
+def work(settings: BackboneSettings, which: str, folder: Path) -> None:
     """Embed, alone or as one of several processes, of which the first writes."""
     import torch
 
     torch.set_num_threads(own_cores())
     asked_for = read_json(LIKELIHOOD, "run `dvc repro check`")
     likely, of_pairs = bool(asked_for.get("asked")), asked_for.get("pair_states")
-    backbone = load_backbone(
-        parse(BackboneSettings, setting(params, "backbone"), "backbone"),
-        likelihood=likely,
-        letters=bool(of_pairs and of_pairs["letters"]),
-    )
+    backbone = load_backbone(settings, likelihood=likely, letters=bool(of_pairs and of_pairs["letters"]))
     texts = TextSet.read(DATA / which)
     with process_group() as group:
         first = group is None or group.rank() == 0
@@ -91,9 +93,9 @@ def work(params: dict, which: str, folder: Path) -> None:
             write_json(folder / "summary.json", counts | dated(backbone))
 
 
-def refuse_many_pairs(params: dict, which: str) -> None:
+def refuse_many_pairs(settings: FeatureSettings, which: str) -> None:
     """ConfigError before any work if pairs are to be read and there are more than `features.pair_states.max_pairs`."""
-    reading = parse(FeatureSettings, setting(params, "features"), "features").pair_reading
+    reading = settings.pair_reading
     if reading is not None:
         pairs = len(read_table(DATA / which / "pairs.parquet", ["prompt"])["prompt"])
         require_few(pairs, reading.max_pairs, f"the {which}")

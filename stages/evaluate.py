@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 
 import numpy as np
+from pydantic import Field
 
 from bgpm.data.feature_blocks import read_pair_numbers
 from bgpm.data.sheets import csv_rows, csv_text
@@ -19,16 +20,15 @@ from bgpm.evaluation.pool_labels import audited_rows, pool_rows
 from bgpm.loop.evaluate import label_pool, measure
 from bgpm.loop.pool import Pool, Table, read_labelled
 from bgpm.posteriors import load
+from bgpm.sections import Sections
 from bgpm.stage import (
     BENCHMARK,
     POOL,
     TRUTH,
     features_dir,
-    read_params,
     round_dir,
     run,
     seeds_of,
-    setting,
     whole_folder,
     write_json,
 )
@@ -39,11 +39,15 @@ COLUMNS = ["seed", "round", "labels", "split", "section", "metric", "value"]
 FIGURES = ["seed", "figure", "series", "x", "y", "count"]
 
 
+class Evaluate(Sections):
+    oracle: str
+    xstest: str = Field(alias="benchmark.xstest_weights")
+
+
 def main(arm: str, k: str = "0") -> None:
-    params = read_params()
-    xstest = setting(params, "benchmark.xstest_weights")
+    settings = Evaluate.read()
     # Of people and judges nobody knows what they would have said of pairs that they were not shown.
-    known = setting(params, "oracle") == "recorded"
+    known = settings.oracle == "recorded"
     here, number = round_dir(arm, k), int(k)
     words = np.array([len(text.split()) for text in read_table(POOL / "responses.parquet", ["text"])["text"]])
     table = read_table(POOL / "pairs.parquet")
@@ -59,7 +63,7 @@ def main(arm: str, k: str = "0") -> None:
         benchmark = read_labelled(BENCHMARK, TRUTH / "benchmark.parquet", on)
         mine = where(labels, labels["seed"] == seed)
         model = load(here / "model" / f"seed-{seed}")
-        point = measure(model, heldout, benchmark, xstest=xstest)
+        point = measure(model, heldout, benchmark, xstest=settings.xstest)
         rows = list(point.rows)
         if heldout.decided:
             by_length = length_rule(gap[mine["pair"]], mine["label"], gap[heldout.rows], heldout.label)

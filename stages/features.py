@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from hashlib import sha256
 
 import numpy as np
+from pydantic import Field
 
 from bgpm.data.feature_blocks import write_blocks, write_pair_numbers
 from bgpm.data.pair_columns import read_pair_columns
@@ -15,7 +16,7 @@ from bgpm.features import FeatureSettings
 from bgpm.features.blocks import built
 from bgpm.features.blocks.columns import PoolColumns
 from bgpm.features.reduction import Numbers, Reduction, read_states, sample
-from bgpm.registry import parse
+from bgpm.sections import Sections
 from bgpm.stage import (
     COLUMNS,
     DATA,
@@ -23,17 +24,20 @@ from bgpm.stage import (
     FEATURES,
     POOL,
     TEXTS,
-    read_params,
     run,
-    setting,
     whole_folder,
     write_json,
 )
 
 
+class Features(Sections):
+    features: FeatureSettings
+    mode: str = Field(alias="training.mode")
+
+
 def main() -> None:
-    params = read_params()
-    settings = parse(FeatureSettings, setting(params, "features"), "features")
+    read = Features.read()
+    settings = read.features
     numbers = {which: response_numbers(which, settings) for which in ("pool", "benchmark")}
     reduction = fitted(settings, numbers["pool"])
     for which in ("pool", "benchmark"):
@@ -52,7 +56,7 @@ def main() -> None:
                 reduction.save(folder / "reduction.safetensors")
     # Only a trained backbone reads the benchmark's texts while it trains: another benchmark is to re-run that, and no
     # training on frozen features.
-    frozen = setting(params, "training.mode") == "frozen"
+    frozen = read.mode == "frozen"
     tables = [DATA / "benchmark" / f"{name}.parquet" for name in ("responses", "prompts")]
     write_json(TEXTS, None if frozen else {path.stem: sha256(path.read_bytes()).hexdigest() for path in tables})
 

@@ -11,7 +11,8 @@ from bgpm.errors import LabelsPendingError
 from bgpm.loop import audits
 from bgpm.loop.label import KEPT, label
 from bgpm.loop.pool import Table
-from bgpm.oracles import OracleFiles, oracle_of
+from bgpm.oracles import Oracle, OracleFiles
+from bgpm.sections import Sections
 from bgpm.stage import (
     ANNOTATIONS,
     ASKED,
@@ -22,7 +23,6 @@ from bgpm.stage import (
     TRUTH,
     WAITING,
     generator,
-    read_params,
     round_dir,
     run,
     write_json,
@@ -33,9 +33,12 @@ from bgpm.values import read_json
 SCORED = ["seed", "probability"]  # what tells how many labels the model expects to be right
 
 
+class Label(Sections):
+    oracle: Oracle
+
+
 def main(arm: str, k: str = "0") -> None:
-    params = read_params()
-    oracle = oracle_of(params)
+    oracle = Label.read().oracle
     here, first = round_dir(arm, k), arm == "start"
     there, number = (START, 0) if first else (round_dir(arm, int(k) + 1), int(k) + 1)
     batch = read_table(here / "batch.parquet", ["seed", *KEPT])

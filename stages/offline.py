@@ -6,7 +6,12 @@ import numpy as np
 
 from bgpm.data.tables import concatenate, read_table, rows_of, where, write_table
 from bgpm.errors import DataError
-from bgpm.stage import OFFLINE, POOL, TRUTH, read_params, run, setting
+from bgpm.sections import Sections
+from bgpm.stage import OFFLINE, POOL, TRUTH, run
+
+
+class Offline(Sections):
+    seeds: list[int]
 
 
 def main() -> None:
@@ -23,7 +28,7 @@ def main() -> None:
             "pair": rows,
             **known,
         }
-        for seed in setting(read_params(), "seeds")
+        for seed in Offline.read().seeds
     ]
     write_table(OFFLINE / "labels.parquet", concatenate(labels))
 

@@ -5,22 +5,31 @@ from __future__ import annotations
 from bgpm.data.tables import read_table
 from bgpm.evaluation import AuditSettings
 from bgpm.evaluation.plan import are_audited, audits_of, begin_of, check_enough
-from bgpm.oracles import oracle_of
-from bgpm.registry import parse
+from bgpm.oracles import Oracle
+from bgpm.registry import member
+from bgpm.sections import RoundSettings, Sections
 from bgpm.selection import StartSettings
-from bgpm.sizes import pairs_of
-from bgpm.stage import PLAN, POOL, read_params, run, setting, write_json
+from bgpm.sizes import Size, pairs_of
+from bgpm.stage import PLAN, POOL, run, write_json
+
+
+class Plan(Sections):
+    goal: str
+    oracle: str
+    audit: AuditSettings
+    batch_size: Size
+    rounds: list[RoundSettings]
+    start: StartSettings
 
 
 def main() -> None:
-    params = read_params()
-    audit = parse(AuditSettings, setting(params, "audit"), "audit")
-    goal, paid = setting(params, "goal"), oracle_of(params).paid
+    settings = Plan.read()
+    audit, goal, paid = settings.audit, settings.goal, member(Oracle, settings.oracle, "oracle").paid
     pool = int((read_table(POOL / "pairs.parquet", ["split"])["split"] == "pool").sum())
     if paid and goal == "pool":
-        start = parse(StartSettings, setting(params, "start"), "start").labels
-        batch, rounds = pairs_of(setting(params, "batch_size"), pool), len(setting(params, "rounds"))
-        check_enough(audit, [pairs_of(start, pool) + batch * k for k in range(rounds + 1)], pool, paid=paid)
+        start, batch = pairs_of(settings.start.labels, pool), pairs_of(settings.batch_size, pool)
+        acquired = [start + batch * k for k in range(len(settings.rounds) + 1)]
+        check_enough(audit, acquired, pool, paid=paid)
     # Only what labelling depends on: one more round, or another target, asks nobody anew.
     size = audits_of(audit, pool) if are_audited(audit, goal, paid=paid) else 0
     write_json(PLAN, {"audits": size, "begin": begin_of(audit)})

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import logging
 
+from pydantic import Field
+
 from bgpm.annotations.store import check_pairs, read_folder
 from bgpm.data.prepare import prepare
 from bgpm.data.schema import BenchmarkSettings, PoolSettings
 from bgpm.data.tables import write_table
-from bgpm.oracles import Oracle
 from bgpm.oracles.human import Human
-from bgpm.registry import build, parse
+from bgpm.sections import Sections
 from bgpm.stage import (
     BENCHMARK,
     COLUMNS,
     HELDOUT_ANNOTATIONS,
     POOL,
     TRUTH,
-    read_params,
     run,
-    setting,
     whole_folder,
     write_json,
 )
@@ -27,17 +26,17 @@ from bgpm.stage import (
 log = logging.getLogger("bgpm")
 
 
+class Prepare(Sections):
+    pool: PoolSettings
+    benchmark: BenchmarkSettings
+    oracle: str
+    human: Human = Field(alias="oracles.human")
+
+
 def main() -> None:
-    params = read_params()
-    human = build(Oracle, "human", setting(params, "oracles.human"), "oracles")
-    assert isinstance(human, Human)
-    labels, few = human.answered(HELDOUT_ANNOTATIONS)
-    prepared = prepare(
-        parse(PoolSettings, setting(params, "pool"), "pool"),
-        parse(BenchmarkSettings, setting(params, "benchmark"), "benchmark"),
-        labels,
-        recorded=setting(params, "oracle") == "recorded",
-    )
+    settings = Prepare.read()
+    labels, few = settings.human.answered(HELDOUT_ANNOTATIONS)
+    prepared = prepare(settings.pool, settings.benchmark, labels, recorded=settings.oracle == "recorded")
     check_pairs(read_folder(HELDOUT_ANNOTATIONS, "human"), set(prepared.pool["pairs"]["pair_id"]), "the pool")
     if labels or few:
         prepared.summary["held-out answers"] = {"pairs": len(labels) + len(few), "too few people": few}
@@ -47,7 +46,7 @@ def main() -> None:
             HELDOUT_ANNOTATIONS,
             len(few),
             len(labels) + len(few),
-            human.annotators_per_pair,
+            settings.human.annotators_per_pair,
             few[0],
         )
     for path, tables in ((POOL, prepared.pool), (BENCHMARK, prepared.benchmark)):

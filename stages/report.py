@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from bgpm.errors import StateError
 from bgpm.evaluation import AuditSettings
 from bgpm.evaluation.arm import Arm, read_arm, read_optional
@@ -14,8 +16,7 @@ from bgpm.evaluation.benchmark import rule_in_words
 from bgpm.evaluation.outlook import outlook
 from bgpm.evaluation.plan import are_audited, looks_of
 from bgpm.evaluation.result import pool_result, study
-from bgpm.oracles import oracle_of
-from bgpm.registry import parse
+from bgpm.oracles import Oracle
 from bgpm.reporting import ReportSettings
 from bgpm.reporting.acquired import read_pool_tables
 from bgpm.reporting.costs import read_costs
@@ -23,6 +24,7 @@ from bgpm.reporting.figure import draw
 from bgpm.reporting.page import costs_page, page
 from bgpm.reporting.pool import draw_pool
 from bgpm.reporting.summary import as_csv, metrics, plot_csv, report_json, report_markdown
+from bgpm.sections import RoundSettings, Sections
 from bgpm.stage import (
     ARMS,
     DATA,
@@ -34,7 +36,6 @@ from bgpm.stage import (
     read_params,
     round_dir,
     run,
-    setting,
     whole_folder,
     write_json,
     write_text,
@@ -42,13 +43,23 @@ from bgpm.stage import (
 from bgpm.values import read_json
 
 
+class Report(Sections):
+    goal: str
+    acquisition: str
+    baseline: str
+    rounds: list[RoundSettings]
+    oracle: Oracle
+    audit: AuditSettings
+    report: ReportSettings
+    xstest: str = Field(alias="benchmark.xstest_weights")
+
+
 def main() -> None:
-    params = read_params()
-    settings = parse(ReportSettings, setting(params, "report"), "report")
-    names = [setting(params, "acquisition"), setting(params, "baseline")]
-    last = setting(params, "rounds")[-1]["next"]
+    settings = Report.read()
+    names = [settings.acquisition, settings.baseline]
+    last = settings.rounds[-1].next
     arms = {name: read_arm(name, round_dir(name, last)) for name in names}
-    goal, texts = setting(params, "goal"), read_pool_tables(POOL)
+    goal, texts = settings.goal, read_pool_tables(POOL)
     if goal == "model" and not arms[names[0]].measured:
         raise StateError(
             f"{round_dir(names[0], last)}: no held-out labels yet, so there is no curve to report on; label some with "
@@ -57,17 +68,17 @@ def main() -> None:
     result = study(
         arms[names[0]],
         arms[names[1]] if len(arms) > 1 else None,
-        target=settings.target,
-        resamples=settings.resamples,
+        target=settings.report.target,
+        resamples=settings.report.resamples,
         rng=generator("report"),
     )
-    audit, paid = parse(AuditSettings, setting(params, "audit"), "audit"), oracle_of(params).paid
+    audit, paid = settings.audit, settings.oracle.paid
     second = pool_result(
         result.arms,
         int((texts.pairs["split"] == "pool").sum()),
-        audit=audit if are_audited(audit, setting(params, "goal"), paid=paid) else None,
-        looks=looks_of(audit, len(setting(params, "rounds")), paid=paid),
-        resamples=settings.resamples,
+        audit=audit if are_audited(audit, goal, paid=paid) else None,
+        looks=looks_of(audit, len(settings.rounds), paid=paid),
+        resamples=settings.report.resamples,
         rng=generator("report", "pool"),
     )
     stands = {name: read_json(ARMS / f"{name}.json")["acquisition"] for name in arms if name == "auto"}
@@ -79,7 +90,7 @@ def main() -> None:
     }
     summary = read_optional(TRUTH / "summary.json")
     benchmark = summary.get("benchmark", {})
-    rule = _rule(arms[names[0]], benchmark, setting(params, "benchmark.xstest_weights"))
+    rule = _rule(arms[names[0]], benchmark, settings.xstest)
     write_text(REPORTS / "label_efficiency.csv", as_csv(arms.values()))
     write_json(REPORTS / "label_efficiency.json", report_json(result, to_come, rule))
     write_text(REPORTS / "label_efficiency.md", report_markdown(result, to_come, benchmark, rule))
@@ -94,7 +105,7 @@ def main() -> None:
         texts,
         summary=summary.get("pool", {}),
         baselines=read_optional(DATA / "baselines.json"),
-        params=params,
+        params=read_params(),
         params_text=Path("params.yaml").read_text(encoding="utf-8"),
         outlook=to_come,
         benchmark=benchmark,

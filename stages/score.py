@@ -21,21 +21,25 @@ from bgpm.launch import (
 from bgpm.loop.pool import Pool, read_pool
 from bgpm.loop.score import score, shared_moments
 from bgpm.posteriors import Fitted, load
-from bgpm.registry import build, parse
-from bgpm.stage import ARMS, POOL, features_dir, generator, read_params, round_dir, run, seeds_of, setting
+from bgpm.registry import build
+from bgpm.sections import Sections
+from bgpm.stage import ARMS, POOL, features_dir, generator, round_dir, run, seeds_of
 from bgpm.types import ScoreMoments
 from bgpm.values import read_json
 
 
+class Score(Sections):
+    launcher: LauncherSettings  # no dependency: it says where the work is done
+
+
 def main(arm: str, k: str, out: str | None = None) -> None:
     """``python -m stages.score entropy 3``; processes that a launcher starts are given the file to write."""
-    params = read_params()
     stands = read_json(ARMS / f"{arm}.json")  # `auto` stands for another function
     acquisition = build(Acquisition, stands["acquisition"], stands["settings"], "acquisitions")
     if out is not None:
         end_with_stage()
         return work(acquisition, arm, k, Path(out))
-    launcher = parse(LauncherSettings, setting(params, "launcher"), "launcher")
+    launcher = Score.read().launcher
     refuse_launched()
     path = round_dir(arm, k) / "scores.parquet"
     pairs = int((read_table(POOL / "pairs.parquet", ["split"])["split"] == "pool").sum())

@@ -7,18 +7,22 @@ import numpy as np
 from bgpm.data.tables import concatenate, write_table
 from bgpm.loop.pool import read_pool
 from bgpm.loop.start import seed_batch
-from bgpm.registry import parse
+from bgpm.sections import Sections
 from bgpm.selection import StartSettings
-from bgpm.stage import FEATURES, POOL, START, generator, read_params, run, setting
+from bgpm.stage import FEATURES, POOL, START, generator, run
+
+
+class Start(Sections):
+    start: StartSettings
+    seeds: list[int]
 
 
 def main() -> None:
-    params = read_params()
-    settings = parse(StartSettings, setting(params, "start"), "start")
+    settings = Start.read()
     pool = read_pool(POOL, FEATURES / "pool")
     batches = []
-    for seed in setting(params, "seeds"):
-        batch = seed_batch(settings, pool, generator=generator("start", seed))
+    for seed in settings.seeds:
+        batch = seed_batch(settings.start, pool, generator=generator("start", seed))
         batches.append({"seed": np.full(len(batch["pair"]), seed), **batch})
     write_table(START / "batch.parquet", concatenate(batches))
 

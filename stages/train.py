@@ -13,16 +13,14 @@ from bgpm.loop.pool import read_pool
 from bgpm.loop.train import train
 from bgpm.models import Model
 from bgpm.posteriors import Posterior, load
-from bgpm.registry import build, parse
+from bgpm.sections import RoundSettings, Sections
 from bgpm.stage import (
     BENCHMARK,
     FEATURES,
     POOL,
     features_dir,
-    read_params,
     round_dir,
     run,
-    setting,
     whole_folder,
     write_json,
 )
@@ -30,18 +28,24 @@ from bgpm.training import Task, TrainingSettings, drop_weights, forget, work
 from bgpm.values import read_json
 
 
+class Train(Sections):
+    goal: str
+    model: Model
+    posterior: Posterior
+    # No dependencies: data/training.json has what of them counts, and `keep` below says which weights stay.
+    training: TrainingSettings
+    backbone: BackboneSettings
+    features: FeatureSettings
+    launcher: LauncherSettings
+    rounds: list[RoundSettings]
+
+
 def main(arm: str, k: str = "0") -> None:
-    params = read_params()
-    model = build(Model, setting(params, "model"), setting(params, f"models.{setting(params, 'model')}"), "models")
-    kind = setting(params, "posterior")
-    goal = "model" if arm == "offline" else setting(params, "goal")
-    posterior = build(Posterior, kind, setting(params, f"posteriors.{kind}"), "posteriors").for_goal(goal)
-    training = parse(TrainingSettings, setting(params, "training"), "training")
-    backbone = parse(BackboneSettings, setting(params, "backbone"), "backbone")
-    reduction = parse(FeatureSettings, setting(params, "features"), "features")
-    launcher = parse(LauncherSettings, setting(params, "launcher"), "launcher")
+    settings = Train.read()
+    model, training = settings.model, settings.training
+    posterior = settings.posterior.for_goal("model" if arm == "offline" else settings.goal)
     # A shorter run does not bring back weights that a longer one did not keep: `dvc repro -f -s` of its last `train`.
-    last = arm == "offline" or int(k) == setting(params, "rounds")[-1]["next"]
+    last = arm == "offline" or int(k) == settings.rounds[-1].next
     here = round_dir(arm, k)
     labels = read_table(here / "labels.parquet")
     with whole_folder(here / "model") as folder:
@@ -54,13 +58,13 @@ def main(arm: str, k: str = "0") -> None:
                     name=f"{arm}-{k}-{seed}", labels=str(here / "labels.parquet"), seed=seed, out=str(own),
                     pool=str(POOL), benchmark=str(BENCHMARK), features=str(FEATURES / "pool"),
                     model=model.model_dump(), posterior=posterior.model_dump(),
-                    training=training, backbone=backbone, reduction=reduction,
+                    training=training, backbone=settings.backbone, reduction=settings.features,
                 )  # fmt: skip
-                work(task, launcher, folder)
+                work(task, settings.launcher, folder)
                 if training.mode == "full" and training.keep == "last" and not last:
                     drop_weights(own / "backbone")
                 learnt = {"backbone": read_json(own / "backbone" / "head.json")["summary"]}
-            if learnt and kind == "amortized":  # both of its networks were trained with the backbone
+            if learnt and posterior.kind == "amortized":  # both of its networks were trained with the backbone
                 fitted = load(own / "backbone" / "head")
             else:
                 fitted = train(posterior, model, read_pool(POOL, features_dir(folder, seed, "pool")), mine, seed=seed)

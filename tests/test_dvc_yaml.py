@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from dvc.api import params_show
+from dvc.dependency.param import ParamsDependency
 from dvc.dvcfile import ProjectFile
 from dvc.repo import Repo
 
 from bgpm.annotate.rounds import plan
+from bgpm.registry import Component
+from bgpm.sections import Sections
 from bgpm.stage import read_params
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,6 +52,47 @@ def test_every_stage_depends_on_the_fingerprint_of_its_own_code_and_on_no_code_b
             assert code == {Path("bgpm"), Path("stages")}
         else:
             assert code == {Path("data/code", script_of(stage).stem)}, name
+
+
+# What a stage reads of params.yaml without a dependency on it: where work is done, limits, and what comes to it
+# by another way (data/training.json, data/likelihood.json, its arguments).
+READS_BESIDES = {
+    "embed": {"launcher", "features"},
+    "score": {"launcher"},
+    "train": {"training", "backbone", "features", "launcher", "rounds"},
+    "offline:offline-train": {"goal"},
+}
+
+
+def keys_of(script: Path, params: dict[str, Any]) -> set[str]:
+    """Keys of params.yaml that a stage reads: of a family the choice, and the section that it names."""
+    module = importlib.import_module(".".join(script.with_suffix("").parts))
+    own = [v for v in vars(module).values() if isinstance(v, type) and v.__module__ == module.__name__]
+    found: set[str] = set()
+    for key, kind in (item for v in own if issubclass(v, Sections) for item in v.keys().items()):
+        found.add(key)
+        if isinstance(kind, type) and issubclass(kind, Component) and "." not in key:
+            found.add(f"{key}s.{params[key]}")
+    return found
+
+
+def overlap(one: str, other: str) -> bool:
+    return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
+
+
+def test_every_stage_reads_the_sections_that_it_declares_and_no_others(stages: dict[str, Any]) -> None:
+    params = read_params(ROOT / "params.yaml")
+    seen = 0
+    for name, stage in stages.items():
+        if name.startswith("study:") or script_of(stage).stem in ("check", "report"):  # they depend on the whole file
+            continue
+        declared = {key for dep in stage.deps if isinstance(dep, ParamsDependency) for key in dep.params}
+        read = keys_of(script_of(stage), params)
+        besides = READS_BESIDES.get(name, set()) | READS_BESIDES.get(script_of(stage).stem, set())
+        assert not [key for key in declared if not any(overlap(key, own) for own in read)], name
+        assert {key for key in read if not any(overlap(key, own) for own in declared)} == besides, name
+        seen += bool(read)
+    assert seen > 10
 
 
 def test_stage_scripts_params_and_paths_exist(stages: dict[str, Any]) -> None:

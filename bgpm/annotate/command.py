@@ -25,10 +25,9 @@ from bgpm.annotate.server import Server, access, read_guidelines, serve
 from bgpm.annotations.checks import Check
 from bgpm.annotations.store import LabelStore, folder_by_pair
 from bgpm.errors import ConfigError
-from bgpm.oracles import Oracle
 from bgpm.oracles.human import Human
-from bgpm.registry import build
-from bgpm.stage import ANNOTATIONS, HELDOUT_ANNOTATIONS, POOL, read_params, setting
+from bgpm.sections import section
+from bgpm.stage import ANNOTATIONS, HELDOUT_ANNOTATIONS, POOL, read_params
 
 RESERVE = 64
 
@@ -130,6 +129,4 @@ def _now() -> tuple[dict[str, Any], Human]:
 @lru_cache(maxsize=1)
 def _read(_: tuple[int, ...] | None) -> tuple[dict[str, Any], Human]:
     params = read_params()
-    settings = build(Oracle, "human", setting(params, "oracles.human"), "oracles")
-    assert isinstance(settings, Human)
-    return params, settings
+    return params, section(params, "oracles.human", Human)

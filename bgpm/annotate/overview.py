@@ -28,10 +28,10 @@ from bgpm.evaluation.certificate import certificate
 from bgpm.evaluation.outlook import outlook
 from bgpm.evaluation.plan import looks_of
 from bgpm.evaluation.savings import band
-from bgpm.registry import parse
 from bgpm.reporting.certified import bound_words, stop_words
 from bgpm.reporting.charts import Series, line_chart
 from bgpm.reporting.expectations import kept_words, reach_cells, round_cells
+from bgpm.sections import section
 from bgpm.stage import ANNOTATIONS, FROZEN, HELDOUT_ANNOTATIONS, START, generator, round_dir, setting
 
 Said = Mapping[str, Mapping[str, Annotation]]
@@ -340,7 +340,7 @@ def _certified(params: Mapping[str, Any], batches: Sequence[OpenBatch]) -> str:
     if setting(params, "goal") != "pool":
         return ""
     title = "Right labels of the pool, certified"
-    audit = parse(AuditSettings, setting(params, "audit"), "audit")
+    audit = section(params, "audit", AuditSettings)
     looks = looks_of(audit, len(setting(params, "rounds")), paid=True)
     try:
         found = [(arm, certificate(arm, audit, looks)) for arm in _measured(params, batches)]

@@ -110,9 +110,3 @@ class Oracle(Component):
             LabelsPendingError: If people or a service have not answered yet; what they did answer is kept.
         """
         raise NotImplementedError
-
-
-def oracle_of(params: Mapping[str, Any]) -> Oracle:
-    """The oracle that params.yaml names, built with its settings there."""
-    kind = setting(params, "oracle")
-    return build(Oracle, kind, setting(params, f"oracles.{kind}"), "oracles")

@@ -36,6 +36,7 @@ from bgpm.features import FeatureSettings
 from bgpm.fingerprints import code_fingerprint
 from bgpm.launch import LauncherSettings, launch, must_launch, world_size
 from bgpm.registry import Settings, parse
+from bgpm.sections import section
 
 SIDE = Path(".checkpoints")  # DVC does not know it
 WORKER = "bgpm.training.run"
@@ -227,7 +228,7 @@ def in_effect(params: Mapping[str, Any], root: Path) -> dict[str, Any]:
     While the backbone is frozen that is its mode alone, so that other settings of ``training``, and its code, re-run
     nothing. What says where to compute and not what (`WHERE`, the launcher) never counts.
     """
-    training = parse(TrainingSettings, params["training"], "training")
+    training = section(params, "training", TrainingSettings)
     if training.mode == "frozen":
         return {"mode": "frozen"}
     return {
