@@ -110,17 +110,18 @@ def test_the_index_of_a_round_in_a_stage_name_is_its_number(stages: dict[str, An
 
 def test_the_page_names_the_stages_as_dvc_does_and_cuts_them_before_each_batch(stages: dict[str, Any]) -> None:
     pipeline = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
-    parts = plan(pipeline, read_params(ROOT / "params.yaml"))
+    params = read_params(ROOT / "params.yaml")
+    parts, one, other = plan(pipeline, params), params["acquisition"], params["baseline"]
     names = [[step.name for step in part] for part in parts]
     assert sorted(name for part in names for name in part) == sorted(name for name in stages if ":" not in name)
     assert names[0][0] == "check"
     assert names[1][:2] == ["start-label", "start-train"]
-    assert names[2][:3] == ["label@entropy-round0", "label@random-round0", "train@entropy-round0"]
+    assert names[2][:3] == [f"label@{one}-round0", f"label@{other}-round0", f"train@{one}-round0"]
     assert names[2][-4:] == [
-        "score@entropy-round1",
-        "score@random-round1",
-        "select@entropy-round1",
-        "select@random-round1",
+        f"score@{one}-round1",
+        f"score@{other}-round1",
+        f"select@{one}-round1",
+        f"select@{other}-round1",
     ]
     assert names[-1][-2:] == ["baselines", "report"]
 
