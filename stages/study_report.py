@@ -7,7 +7,7 @@ import numpy as np
 from bgpm.data.sheets import csv_text
 from bgpm.data.tables import concatenate, read_table, write_table
 from bgpm.stage import REPORTS, STUDY, read_params, run, write_text
-from bgpm.study import LABELLED, PARAMS, StudyPlan, feature_sets, read_plan
+from bgpm.study import LABELLED, PARAMS, StudyPlan, feature_sets, priors, read_plan
 from bgpm.study.labelled_page import draw_shares, draw_whole, whole_markdown
 from bgpm.study.labelled_table import COLUMNS as WHOLE_COLUMNS
 from bgpm.study.labelled_table import rows as whole_rows
@@ -38,10 +38,13 @@ def main() -> None:
 
 
 def report_features(plan: StudyPlan) -> None:
-    """What features are worth: a table and a page."""
+    """What features are worth, and what the choice of a prior on them costs: two tables and a page."""
     lines = list(feature_sets.rows(plan, STUDY / "feature_sets"))
     write_text(OUT / "features.csv", csv_text(feature_sets.COLUMNS, (line.values() for line in lines)))
-    write_text(OUT / "features.md", "\n".join(feature_sets.markdown(plan, lines)))
+    chosen = list(priors.rows(plan, STUDY / "priors"))
+    write_text(OUT / "priors.csv", csv_text(priors.COLUMNS, (line.values() for line in chosen)))
+    page = [*feature_sets.markdown(plan, lines), *priors.markdown(chosen)]
+    write_text(OUT / "features.md", "\n".join(page))
 
 
 def report_labelled(plan: StudyPlan) -> None:

@@ -154,6 +154,20 @@ class LabelledPools(Settings):
             raise ConfigError(f"{PARAMS}: labelled.until: {self.until} is below the highest target of {self.targets}")
 
 
+class Priors(Settings):
+    """Section ``feature_sets.priors``: ways to choose the prior precision beside fixed ones.
+
+    Attributes:
+        features: The set, a name among ``plans``.
+        choices: Values of the posterior's ``prior_precision`` that choose it from the labels.
+        fixed: Precisions among which hindsight takes the best on held-out prompts.
+    """
+
+    features: str
+    choices: list[str] = Field(min_length=1)
+    fixed: list[float] = Field(min_length=1)
+
+
 class FeatureSets(Settings):
     """Section ``feature_sets``: accuracy on unseen prompts by features, under uniform draws.
 
@@ -164,6 +178,7 @@ class FeatureSets(Settings):
         labels: Label counts; a draw of more labels goes on where one of fewer ended.
         model, posterior: Kinds.
         settings: Of these kinds by choice, as in `ArmPlan`.
+        priors: How well the prior precision is chosen, on one of the sets.
     """
 
     pools: list[str] = Field(min_length=1)
@@ -173,10 +188,11 @@ class FeatureSets(Settings):
     model: str = "bt"
     posterior: str = "laplace"
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    priors: Priors
 
     def check(self) -> None:
         """Raises ConfigError for an unknown set or labels that do not increase."""
-        for name in self.sets:
+        for name in [*self.sets, self.priors.features]:
             if name not in self.plans:
                 raise ConfigError(
                     f"{PARAMS}: feature_sets.plans: nothing for {name!r}; there are {', '.join(self.plans)}"

@@ -7,24 +7,55 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from bgpm.data.tables import concatenate, read_table, where
 from bgpm.evaluation.accuracy import correct
+from bgpm.evaluation.labelled_pairs import read_split
 from bgpm.evaluation.savings import Interval, Resamples, Trials, bca, resample
+from bgpm.features import FeatureSettings
 from bgpm.loop.evaluate import by_prompt
-from bgpm.loop.pool import LabelledSplit, Pool, Table
+from bgpm.loop.pool import LabelledSplit, Pool, Table, with_features
 from bgpm.loop.start import start
 from bgpm.loop.train import train
 from bgpm.models import Model
+from bgpm.oracles.recorded import Recorded
 from bgpm.posteriors import Posterior
 from bgpm.selection import StartSettings
-from bgpm.stage import generator
+from bgpm.stage import STUDY, generator
 from bgpm.study import StudyPlan
+from bgpm.study.arm import oracle_labels
+from bgpm.study.pools import features_of, fit_reduction, pool_numbers, states_of
+from bgpm.study.seeds import of_all
 
 COLUMNS = (
     "pool", "features", "model", "labels", "accuracy", "low", "high", "gain", "gain_low", "gain_high", "seeds",
     "default",
 )  # fmt: skip
+
+
+def read_set(pool: str, features: FeatureSettings) -> tuple[Pool, LabelledSplit]:
+    """A pool of the study and its held-out pairs, with features fitted on the pool's unlabelled texts."""
+    folder = STUDY / "tables" / pool
+    tables = {kind: read_table(folder / f"{kind}.parquet") for kind in ("responses", "prompts")}
+    states = states_of(STUDY / "embeddings", folder)
+    numbers = pool_numbers(features, STUDY / "columns" / f"{pool}.parquet")
+    found = features_of(fit_reduction(features, tables, states, numbers), tables, states, numbers)
+    split = read_split(folder, folder / "truth-heldout.parquet")
+    return Pool(read_table(folder / "pairs.parquet"), found), with_features(split, found)
+
+
+def all_seeds(
+    plan: StudyPlan, name: str, model: Model, posterior: Posterior, pool: Pool, heldout: LabelledSplit
+) -> Table:
+    """`accuracies` of every seed of the plan, with a column seed; ``name`` is the pool's."""
+    folder, counts = STUDY / "tables" / name, plan.feature_sets.labels
+    seeds = range(plan.first_seed, plan.first_seed + plan.seeds)
+    found = [
+        accuracies(model, posterior, pool, oracle_labels(folder, pool, Recorded(), seed), heldout, counts, seed=seed)
+        for seed in tqdm(seeds, name, unit="seed", disable=None)
+    ]
+    return of_all(seeds, found)
 
 
 def accuracies(
@@ -98,22 +129,22 @@ def rows(plan: StudyPlan, folder: Path) -> Iterator[dict[str, object]]:
             curves = resample(found[name], first, plan.resamples, generator("study", pool))
             for t, labels in enumerate(first.labels):
                 value, gain = curves.arm[t], curves.arm[t] - curves.baseline[t]
-                own, beside = _intervals(curves, t)
+                own, beside = intervals(curves, t)
                 yield {
                     "pool": pool,
                     "features": name,
                     "model": study.model,
                     "labels": int(labels),
                     "accuracy": f"{value:.4f}",
-                    **_ends("", own),
+                    **named_ends("", own),
                     "gain": f"{gain:.4f}",
-                    **_ends("gain_", beside if name != study.sets[0] else None),
+                    **named_ends("gain_", beside if name != study.sets[0] else None),
                     "seeds": len(found[name].right),
                     "default": study.plans[name] == plan.features,
                 }
 
 
-def _intervals(curves: Resamples, t: int) -> tuple[Interval, Interval]:
+def intervals(curves: Resamples, t: int) -> tuple[Interval, Interval]:
     """Of the accuracy at one label count, and of its difference from the first set's."""
     assert curves.draws is not None  # a plan has two seeds or more
     arm, first = (draws[:, t] for draws in curves.draws)
@@ -122,7 +153,8 @@ def _intervals(curves: Resamples, t: int) -> tuple[Interval, Interval]:
     return own, bca(float(curves.arm[t] - curves.baseline[t]), arm - first, [a - b for a, b in left])
 
 
-def _ends(prefix: str, interval: Interval | None) -> dict[str, str]:
+def named_ends(prefix: str, interval: Interval | None) -> dict[str, str]:
+    """Cells ``low`` and ``high`` of a line, empty where there is no interval."""
     low, high = (interval.low, interval.high) if interval else (math.nan, math.nan)
     return {f"{prefix}{name}": "" if math.isnan(v) else f"{v:.4f}" for name, v in (("low", low), ("high", high))}
 

@@ -292,7 +292,13 @@ def tiny_plan() -> dict[str, Any]:
         backbone={"path": "tiny/backbone", "sha256": None},
         features={"pca": 16},
         processes=1,
-        feature_sets=plan()["feature_sets"] | {"pools": ["tiny"], "sets": ["states", "states_rich"], "labels": [8, 14]},
+        feature_sets=plan()["feature_sets"]
+        | {
+            "pools": ["tiny"],
+            "sets": ["states", "states_rich"],
+            "labels": [8, 14],
+            "priors": {"features": "states", "choices": ["heldout"], "fixed": [10.0]},
+        },
         labelled=plan()["labelled"]
         | {
             "pools": ["tiny"],
