@@ -7,7 +7,7 @@ import numpy as np
 from bgpm.data.sheets import csv_text
 from bgpm.data.tables import concatenate, read_table, write_table
 from bgpm.stage import REPORTS, STUDY, read_params, run, write_text
-from bgpm.study import LABELLED, PARAMS, StudyPlan, feature_sets, priors, read_plan
+from bgpm.study import LABELLED, PARAMS, StudyPlan, feature_sets, fits, read_plan
 from bgpm.study.labelled_page import draw_shares, draw_whole, whole_markdown
 from bgpm.study.labelled_table import COLUMNS as WHOLE_COLUMNS
 from bgpm.study.labelled_table import rows as whole_rows
@@ -38,12 +38,12 @@ def main() -> None:
 
 
 def report_features(plan: StudyPlan) -> None:
-    """What features are worth, and what the choice of a prior on them costs: two tables and a page."""
+    """What features are worth, and how models on them are best fitted: two tables and a page."""
     lines = list(feature_sets.rows(plan, STUDY / "feature_sets"))
     write_text(OUT / "features.csv", csv_text(feature_sets.COLUMNS, (line.values() for line in lines)))
-    chosen = list(priors.rows(plan, STUDY / "priors"))
-    write_text(OUT / "priors.csv", csv_text(priors.COLUMNS, (line.values() for line in chosen)))
-    page = [*feature_sets.markdown(plan, lines), *priors.markdown(chosen)]
+    ways = list(fits.rows(plan, STUDY / "fits"))
+    write_text(OUT / "fits.csv", csv_text(fits.COLUMNS, (line.values() for line in ways)))
+    page = [*feature_sets.markdown(plan, lines), *fits.markdown(plan, ways)]
     write_text(OUT / "features.md", "\n".join(page))
 
 

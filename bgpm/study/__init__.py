@@ -154,18 +154,21 @@ class LabelledPools(Settings):
             raise ConfigError(f"{PARAMS}: labelled.until: {self.until} is below the highest target of {self.targets}")
 
 
-class Priors(Settings):
-    """Section ``feature_sets.priors``: ways to choose the prior precision beside fixed ones.
+class Fits(Settings):
+    """Section ``feature_sets.fits``: models of the same labels and features, fitted in several ways.
 
     Attributes:
         features: The set, a name among ``plans``.
-        choices: Values of the posterior's ``prior_precision`` that choose it from the labels.
+        choices: Values of the posterior's ``prior_precision`` that choose it from the labels; the others are compared
+            with the first.
         fixed: Precisions among which hindsight takes the best on held-out prompts.
+        models: Settings of other models, by kind; their precision is chosen in the first way.
     """
 
     features: str
     choices: list[str] = Field(min_length=1)
     fixed: list[float] = Field(min_length=1)
+    models: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
 
 class FeatureSets(Settings):
@@ -178,7 +181,7 @@ class FeatureSets(Settings):
         labels: Label counts; a draw of more labels goes on where one of fewer ended.
         model, posterior: Kinds.
         settings: Of these kinds by choice, as in `ArmPlan`.
-        priors: How well the prior precision is chosen, on one of the sets.
+        fits: Other ways to fit, on one of the sets.
     """
 
     pools: list[str] = Field(min_length=1)
@@ -188,11 +191,11 @@ class FeatureSets(Settings):
     model: str = "bt"
     posterior: str = "laplace"
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    priors: Priors
+    fits: Fits
 
     def check(self) -> None:
         """Raises ConfigError for an unknown set or labels that do not increase."""
-        for name in [*self.sets, self.priors.features]:
+        for name in [*self.sets, self.fits.features]:
             if name not in self.plans:
                 raise ConfigError(
                     f"{PARAMS}: feature_sets.plans: nothing for {name!r}; there are {', '.join(self.plans)}"

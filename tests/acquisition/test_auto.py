@@ -22,9 +22,9 @@ def params(**changes: object) -> dict[str, object]:
 
 def test_auto_is_the_margin_for_a_pool_and_the_default_function_for_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    shipped = read_params(ROOT / "params.yaml")["acquisition"]
+    assert read_params(ROOT / "params.yaml")["acquisition"] == "auto"
     assert arm(check(params(goal="pool")), "auto") == {"acquisition": "margin", "settings": {}}
-    assert arm(check(params(goal="model")), "auto") == {"acquisition": shipped, "settings": {}}
+    assert arm(check(params(goal="model")), "auto") == {"acquisition": "entropy", "settings": {}}
 
 
 def test_an_arm_with_a_name_of_its_own_does_not_depend_on_the_goal(monkeypatch: pytest.MonkeyPatch) -> None:

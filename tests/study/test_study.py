@@ -297,7 +297,7 @@ def tiny_plan() -> dict[str, Any]:
             "pools": ["tiny"],
             "sets": ["states", "states_rich"],
             "labels": [8, 14],
-            "priors": {"features": "states", "choices": ["heldout"], "fixed": [10.0]},
+            "fits": {"features": "states", "choices": ["heldout"], "fixed": [10.0], "models": {"gpm": {"dim": 2}}},
         },
         labelled=plan()["labelled"]
         | {

@@ -1,4 +1,4 @@
-"""Stage of the study: accuracy on held-out prompts by how the prior precision is chosen, for every seed of one pool."""
+"""Stage of the study: accuracy on held-out prompts by how the same labels are fitted, for every seed of one pool."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from bgpm.registry import build
 from bgpm.stage import STUDY, read_params, run, whole_folder
 from bgpm.study import PARAMS, read_plan
 from bgpm.study.feature_sets import all_seeds, read_set
-from bgpm.study.priors import choices
+from bgpm.study.fits import ways
 
 
 def main(name: str) -> None:
     plan = read_plan(read_params(PARAMS))
     study = plan.feature_sets
-    model = build(Model, study.model, study.settings.get("model"), "model", str(PARAMS))
-    pool, heldout = read_set(name, study.plans[study.priors.features])
+    pool, heldout = read_set(name, study.plans[study.fits.features])
     found = []
-    for choice, value in choices(plan).items():
-        given = (study.settings.get("posterior") or {}) | {"prior_precision": value}
+    for fit, (kind, settings, precision) in ways(plan).items():
+        model = build(Model, kind, settings, "model", str(PARAMS))
+        given = (study.settings.get("posterior") or {}) | {"prior_precision": precision}
         posterior = build(Posterior, study.posterior, given, "posterior", str(PARAMS))
         table = all_seeds(plan, name, model, posterior, pool, heldout)
-        found.append({"choice": np.full(len(table["seed"]), choice, object)} | table)
-    with whole_folder(STUDY / "priors" / name) as out:
+        found.append({"fit": np.full(len(table["seed"]), fit, object)} | table)
+    with whole_folder(STUDY / "fits" / name) as out:
         write_table(out / "prompts.parquet", concatenate(found))
 
 
