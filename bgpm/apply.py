@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-import yaml
 from tqdm import tqdm
 
 from bgpm.data.conversations import Turn, response_text
@@ -308,7 +307,7 @@ def _settings(given: argparse.Namespace, block: PoolColumns | None, params: Mapp
         text = getattr(given, name)
         if text is not None:
             try:
-                said[name] = parse_yaml(text, yaml.SafeLoader)
+                said[name] = parse_yaml(text)
             except ValueError as error:
                 raise ConfigError(f"--{name.replace('_', '-')}: is not YAML: {error}") from None
     if block and "response_columns" not in said:

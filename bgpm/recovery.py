@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import yaml
 
 from bgpm.errors import StateError
 from bgpm.values import parse_json, parse_yaml
@@ -83,7 +82,7 @@ def _lock_is_whole(path: Path) -> bool:
 
 def _loaded(path: Path) -> Any:
     try:
-        return parse_yaml(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        return parse_yaml(path.read_bytes())
     except ValueError:
         return None
 

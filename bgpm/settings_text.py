@@ -29,10 +29,10 @@ def with_settings(text: str, settings: Mapping[str, str], file: str = "params.ya
     edits = []
     for key, value in settings.items():
         try:
-            one_line = isinstance(parse_yaml(f"[{value}]", yaml.SafeLoader), list) and "\n" not in value
+            found = parse_yaml(f"[{value}]")
         except ValueError:
-            one_line = False
-        if not one_line or len(yaml.safe_load(f"[{value}]")) != 1:
+            found = None
+        if "\n" in value or not isinstance(found, list) or len(found) != 1:
             raise ConfigError(f"{file}: {key}: expected a value in YAML, on one line, got {value!r}")
         node = _found(root, key, file)
         edits.append((node.start_mark.index, _end(node), value))

@@ -34,7 +34,6 @@ import hashlib
 import json
 import logging
 import os
-import re
 import resource
 import shutil
 import sys
@@ -45,7 +44,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
-import yaml
 
 from bgpm.errors import BgpmError, ConfigError, StateError, visible
 from bgpm.values import parse_yaml
@@ -89,23 +87,6 @@ def features_dir(model: Path, seed: int, which: str) -> Path:
     return own if own.is_dir() else FEATURES / which
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 as PyYAML reads it, with the YAML 1.2 rule for floats (``1e-5`` is a number), as DVC has."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(
-        r"""^(?:[-+]?(?:[0-9][0-9_]*)\.[0-9_]*(?:[eE][-+]?[0-9]+)?
-        |[-+]?(?:[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)
-        |[-+]?\.[0-9][0-9_]*(?:[eE][-+][0-9]+)?
-        |[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$""",
-        re.X,
-    ),
-    list("-+0123456789."),
-)
-
-
 def read_params(path: Path = Path("params.yaml")) -> dict[str, Any]:
     """params.yaml as plain values, read as DVC reads it.
 
@@ -113,7 +94,7 @@ def read_params(path: Path = Path("params.yaml")) -> dict[str, Any]:
         ConfigError: If the file is absent or is not a YAML mapping, or has a key twice; names the line.
     """
     try:
-        params = parse_yaml(path.read_text(encoding="utf-8"), _Loader)
+        params = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: not found; run stages from the repository's root") from None
     except ValueError as error:

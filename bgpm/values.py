@@ -1,7 +1,7 @@
 """Text to values: JSON and YAML that anybody may have written or damaged.
 
 Python's readers recurse, and a text of brackets alone ends them with a RecursionError, libyaml's composer with the
-process. They also take the last of two equal keys without a word. Here both are a `ValueError`.
+process; that of JSON also takes the last of two equal keys without a word. Here both are a `ValueError`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml.constructor import DuplicateKeyError
 
 from bgpm.errors import StateError
 
@@ -29,16 +31,19 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError("nested too deeply") from None
 
 
-def parse_yaml(text: str | bytes, loader: Any) -> Any:
-    """As `yaml.load`.
+def parse_yaml(text: str | bytes) -> Any:
+    """YAML 1.2 as plain values, by the reader that DVC has: ``1e-5`` is a number, ``yes`` a word.
 
     Raises:
         ValueError: If it is not YAML, is nested more than `DEEPEST` levels, or a mapping has a key twice; says where.
     """
     try:
         _check_depth(text)
-        return yaml.load(text, Loader=type("Once", (_KeysOnce, loader), {}))
-    except (yaml.YAMLError, RecursionError, UnicodeDecodeError) as error:
+        return YAML(typ="safe").load(text)
+    except DuplicateKeyError as error:  # its whole text tells how to have no such check
+        what, _, _ = error.problem.partition(" with value")
+        raise ValueError(f"{what}, at line {error.problem_mark.line + 1}") from None
+    except (yaml.YAMLError, YAMLError, RecursionError, UnicodeDecodeError) as error:
         raise ValueError(" ".join(str(error).split())) from None
 
 
@@ -75,21 +80,3 @@ def _check_depth(text: str | bytes) -> None:
             depth -= 1
         if depth > DEEPEST:
             raise ValueError(f"nested more than {DEEPEST} levels, at line {event.start_mark.line + 1}")
-
-
-class _KeysOnce:
-    """A loader that refuses a mapping in which a key stands twice."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        if isinstance(node, yaml.MappingNode):
-            seen: dict[str, Any] = {}
-            for key, _ in node.value:
-                if key.tag == "tag:yaml.org,2002:merge":
-                    continue
-                name = str(key.value)
-                if name in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"the key {name!r} stands twice in one mapping", key.start_mark
-                    )
-                seen[name] = key
-        return super().construct_mapping(node, deep=deep)  # type: ignore[misc]

@@ -29,7 +29,7 @@ def read(folder: Path, text: str) -> dict:
 
 NUMBERS = """
     1e-5 1E5 1e5 +1e3 -2e-3 6.02e23 1.e-3 1.5e3 .5 -.5 +.5 1. 0.5 12e03 1_000 1_0.5 0x1F .inf -.inf .nan 1e e5 .5e1
-    a-1e5 1.2.3 true False null ~ 7 -7 '1e5'
+    a-1e5 1.2.3 true False null ~ 7 -7 '1e5' yes No on off 012 0o17 1:30 2026-01-01
 """
 
 
@@ -41,7 +41,7 @@ def test_a_number_is_read_as_dvc_reads_it(tmp_path: Path, written: str) -> None:
 
 def test_a_bare_exponent_is_a_number_here_and_only_here(tmp_path: Path) -> None:
     assert read(tmp_path, "prior: 1e-5")["prior"] == 1e-5
-    assert yaml.safe_load("prior: 1e-5")["prior"] == "1e-5"  # PyYAML's own loader is left as it was
+    assert yaml.safe_load("prior: 1e-5")["prior"] == "1e-5"  # as PyYAML reads it
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from bgpm.annotate.batches import version
 from bgpm.annotations.lock import only_one
 from bgpm.errors import BgpmError, StateError, visible
@@ -234,7 +232,7 @@ class Rounds:
 
     def _run(self) -> None:
         self._settings = version(Path("params.yaml"))
-        parts = plan(parse_yaml(Path("dvc.yaml").read_text(encoding="utf-8"), yaml.SafeLoader), read_params())
+        parts = plan(parse_yaml(Path("dvc.yaml").read_text(encoding="utf-8")), read_params())
         self._set(RoundState("running", "Look for what changed"))
         before, began = set(self.notes()), time.monotonic()
         with LOG.open("wb") as out:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
-import yaml
 from pydantic import AfterValidator, Field
 
 from bgpm.data.files import json_lines
@@ -111,7 +110,7 @@ def read_annotators(folder: Path) -> AnnotatorSettings:
     """Settings of the simulated annotators beside the texts."""
     path = folder / "annotators.yaml"
     try:
-        raw = parse_yaml(path.read_text(encoding="utf-8"), yaml.SafeLoader)
+        raw = parse_yaml(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
     return parse(AnnotatorSettings, raw, "", str(path))

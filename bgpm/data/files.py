@@ -357,14 +357,13 @@ def _configured(path: Path, split: str, config: str | None) -> list[Path] | None
 
 def _configs(path: Path) -> dict[str, list[dict[str, Any]]]:
     """Files by configuration, from the head of a data set card."""
-    import yaml
 
     card = path / "README.md"
     if not card.is_file():
         return {}
     head = re.match(r"\A---\n(.*?)\n---\s*(\n|\Z)", card.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
     try:
-        listed = (parse_yaml(head[1], yaml.SafeLoader) if head else None) or {}
+        listed = (parse_yaml(head[1]) if head else None) or {}
     except ValueError as error:
         raise DataError(f"{card}: the head between --- lines is not YAML: {' '.join(str(error).split())}") from None
     configs: dict[str, list[dict[str, Any]]] = {}
