@@ -58,7 +58,7 @@ def main() -> None:
     settings = Report.read()
     names = [settings.acquisition, settings.baseline]
     last = settings.rounds[-1].next
-    arms = {name: read_arm(name, round_dir(name, last)) for name in names}
+    arms = {name: arm_of(name, last) for name in names}
     goal, texts = settings.goal, read_pool_tables(POOL)
     if goal == "model" and not arms[names[0]].measured:
         raise StateError(
@@ -81,8 +81,7 @@ def main() -> None:
         resamples=settings.report.resamples,
         rng=generator("report", "pool"),
     )
-    stands = {name: read_json(ARMS / f"{name}.json")["acquisition"] for name in arms if name == "auto"}
-    result = replace(result, pool=second, goal=goal, stands=stands)
+    result = replace(result, pool=second, goal=goal)
     to_come = {
         arm.name: outlook(arm.labels, arm.trials.curves, generator("report", "outlook", arm.name))
         for arm in arms.values()
@@ -114,6 +113,12 @@ def main() -> None:
     write_text(REPORTS / "index.html", html)
     # DVC does not know this page: no two runs take the same time.
     write_text(REPORTS / "costs.html", costs_page(read_costs(TIMINGS, names, last)))
+
+
+def arm_of(name: str, last: int) -> Arm:
+    """What was measured along an arm up to its last round."""
+    arm = read_arm(name, round_dir(name, last))
+    return replace(arm, stands=read_json(ARMS / f"{name}.json")["acquisition"]) if name == "auto" else arm
 
 
 def _rule(arm: Arm, benchmark: Mapping[str, Any], xstest: str) -> str:

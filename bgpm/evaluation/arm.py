@@ -59,6 +59,7 @@ class Arm:
         heldout: Held-out responses by prompt; None where no held-out pair has a label.
         acquired: Table of labels: seed, round, pair, label, value, mean, variance and so on.
         figures: Reliability, coverage and best of n of the last round; empty where nobody measured them.
+        stands: Which acquisition function `auto` stands for; empty where the name is the function.
     """
 
     name: str
@@ -70,6 +71,12 @@ class Arm:
     heldout: Trials | None
     acquired: Mapping[str, np.ndarray]
     figures: tuple[Figure, ...] = ()
+    stands: str = ""
+
+    @property
+    def title(self) -> str:
+        """The name as a reader sees it: ``entropy``, or ``auto (entropy)``."""
+        return f"{self.name} ({self.stands})" if self.stands else self.name
 
     def curve(self, split: str, section: str, metric: str) -> np.ndarray | None:
         """Values [S, T], or None where any is missing."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -44,7 +43,6 @@ class Result:
         saturated: Whether the baseline stops climbing before its last labels.
         pool: Results on the labelled pool; None where its true labels are not known and nothing was audited.
         goal: Which goal leads the report: ``model`` or ``pool``.
-        stands: What `auto` stands for, by the arm's name.
     """
 
     arm: Arm
@@ -57,7 +55,6 @@ class Result:
     saturated: bool
     pool: PoolResult | None = None
     goal: str = "model"
-    stands: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def arms(self) -> list[Arm]:

@@ -51,7 +51,7 @@ def section_mix(result: Result, pool: PoolTables) -> str:
     """Sections of what each arm acquired, and of what was on offer, as bars; empty where the pool has one section."""
     on_offer = pool.pairs["section"][pool.pairs["split"] == "pool"]
     found, counts = np.unique(on_offer, return_counts=True)
-    guesses = [(arm.name, arm.surprises()) for arm in result.arms]
+    guesses = [(arm.title, arm.surprises()) for arm in result.arms]
     surprise = "; ".join(
         f"{percent(share)} of the labels that {name} acquired" for name, share in guesses if not math.isnan(share)
     )
@@ -63,7 +63,7 @@ def section_mix(result: Result, pool: PoolTables) -> str:
     rows = [("the pool", shares(on_offer, names), "")]
     for arm in reversed(result.arms):
         section, when = pool.pairs["section"][arm.acquired["pair"]], arm.acquired["round"]
-        rows.append((f"{arm.name}, all", shares(section[when > 0], names), "after"))
+        rows.append((f"{arm.title}, all", shares(section[when > 0], names), "after"))
         if arm is result.arm:
             rounds = np.unique(when[when > 0]).tolist()
             rows += [
@@ -71,7 +71,7 @@ def section_mix(result: Result, pool: PoolTables) -> str:
             ]
     key = _key([*names, *(["other"] if len(found) > len(names) else [])])
     return (
-        f'{title}<p class="soft">Sections of the pairs that {escape(result.arm.name)} asked about, in percent, beside '
+        f'{title}<p class="soft">Sections of the pairs that {escape(result.arm.title)} asked about, in percent, beside '
         f"the pool on offer; all seeds together. {escape(note)}</p>\n{key}\n"
         f'<table class="mix"><tbody>{"".join(_mix_row(*row) for row in rows)}</tbody></table>\n</section>'
     )
@@ -105,7 +105,7 @@ def pair_cards(result: Result, pool: PoolTables) -> str:
         cards.append(_card(arm, pool, int(here[np.argmax(value)]), k))
     drawn = arm.name == "random"
     what = "A pair of each round" if drawn else "The most informative pair of each round"
-    which = "a pair drawn in each round" if drawn else f"the pair that {escape(arm.name)} valued most in each round"
+    which = "a pair drawn in each round" if drawn else f"the pair that {escape(arm.title)} valued most in each round"
     return (
         f'<section>\n<h2>{what}</h2>\n<p class="soft">Seed {arm.seeds[0]}: {which}, what the model believed '
         "before the label came (median and 90% range of its posterior), and the label it got.</p>\n"

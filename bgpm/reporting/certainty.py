@@ -25,7 +25,7 @@ def certainty(result: Result) -> str:
         return ""
     metrics = [(f"error_auroc_{name}", words) for name, words in UNCERTAINTIES.items()]
     found = [
-        f"{arm.name} {curve[:, -1].mean():.2f} by {words}"
+        f"{arm.title} {curve[:, -1].mean():.2f} by {words}"
         for arm in result.arms
         for metric, words in metrics
         if (curve := arm.curve("heldout", "all", metric)) is not None
@@ -48,7 +48,7 @@ def _picks(result: Result) -> str:
     last = [(arm, rows[-1]) for arm in result.arms if (rows := _of(arm, "best_of_n", "model"))]
     if not last:
         return ""
-    words = ", ".join(f"{arm.name} {percent(_mean(arm, 'best_of_n', 'model', r.x))}" for arm, r in last)
+    words = ", ".join(f"{arm.title} {percent(_mean(arm, 'best_of_n', 'model', r.x))}" for arm, r in last)
     return (
         " Best of n: how often the response that the model picks out of n to a prompt wins against the others; "
         f"out of {last[0][1].x:.0f}: {escape(words)} "
@@ -70,7 +70,7 @@ def _lines(result: Result, figure: str, series: str, scale: float) -> list[Serie
     for arm, style in zip(result.arms, STYLES, strict=False):
         x, y = arm.points(figure, series)
         if len(x) > 1:
-            out.append(Series(arm.name, style, scale * x, *band(100 * y)))
+            out.append(Series(arm.title, style, scale * x, *band(100 * y)))
     return out
 
 
@@ -84,7 +84,7 @@ def _reliability(result: Result) -> tuple[str, str] | None:
         points = arm.reliability()
         if len(points) > 1:
             x, y = 100 * points.T
-            lines.append(Series(arm.name, style, x, y, np.full(len(x), np.nan)))
+            lines.append(Series(arm.title, style, x, y, np.full(len(x), np.nan)))
     if lines:
         ends = np.array([min(s.x.min() for s in lines), max(s.x.max() for s in lines)])
         lines.append(Series("as promised", "other", ends, ends, np.full(2, np.nan)))

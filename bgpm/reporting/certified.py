@@ -13,12 +13,12 @@ def bound_words(arm: Arm, c: Certificate) -> str:
     """The bound of the last round in a sentence; the mean over seeds where there are several."""
     audits, wrong = c.audited[:, -1], c.wrong[:, -1]
     if not audits.any():
-        return f"With {count(arm.labels[-1])} labels under {arm.name} nothing is audited yet."
+        return f"With {count(arm.labels[-1])} labels under {arm.title} nothing is audited yet."
     mean = ", mean of the seeds" if len(audits) > 1 else ""
     return (
         f"With {count(arm.labels[-1])} labels and {count(audits.mean())} audits, in {count(wrong.mean())} of which the "
         f"model was wrong, at least {percent(float(c.bound[:, -1].mean()), 1)} of the pool's labels are right under "
-        f"{arm.name}{mean}: with {percent(1 - c.alpha)} confidence in the bounds of all rounds together."
+        f"{arm.title}{mean}: with {percent(1 - c.alpha)} confidence in the bounds of all rounds together."
     )
 
 

@@ -50,7 +50,7 @@ def estimates_markdown(arms: Sequence[Arm]) -> list[str]:
     lines = []
     for arm in arms:
         if cells := estimate_cells(arm):
-            lines += ["", f"| {arm.name}: labels | {' | '.join(HEAD)} |", "|" + "---:|" * 5]
+            lines += ["", f"| {arm.title}: labels | {' | '.join(HEAD)} |", "|" + "---:|" * 5]
             lines += [f"| {' | '.join(some)} |" for some in cells]
     return ["", f"## {TITLE}", "", LEAD, *lines] if lines else []
 
@@ -58,7 +58,7 @@ def estimates_markdown(arms: Sequence[Arm]) -> list[str]:
 def estimates_section(arms: Sequence[Arm]) -> str:
     """The section of the page; empty where no batch was drawn."""
     tables = [
-        table([f'<span class="{style}">{escape(arm.name)}</span>, labels', *HEAD], [row(c[0], c[1:]) for c in cells])
+        table([f'<span class="{style}">{escape(arm.title)}</span>, labels', *HEAD], [row(c[0], c[1:]) for c in cells])
         for arm, style in zip(arms, STYLES, strict=False)
         if (cells := estimate_cells(arm))
     ]

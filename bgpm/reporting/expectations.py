@@ -23,7 +23,7 @@ def expectations(result: Result, outlook: Mapping[str, Any]) -> str:
         return ""
     charts, tables, notes = [], [], []
     for arm, style in shown:
-        found, name = outlook[arm.name], escape(arm.name)
+        found, name = outlook[arm.name], escape(arm.title)
         if "missing" in found:
             notes.append(f"{name}: {escape(found['missing'])}.")
             continue
@@ -48,10 +48,10 @@ def _carried_on(arm: Arm, style: str, found: Mapping[str, Any]) -> str:
     ahead = {name: np.array([r[name] for r in found["rounds"]], float) for name in ("labels", "low", "high")}
     middle, width = 50 * (ahead["high"] + ahead["low"]), 50 * (ahead["high"] - ahead["low"])
     lines = [
-        Series(arm.name, style, arm.labels, mean, half),
+        Series(arm.title, style, arm.labels, mean, half),
         Series("forecast", "other", ahead["labels"], middle, width),
     ]
-    title = f"Held-out accuracy of {arm.name}, %, and 95% intervals to come"
+    title = f"Held-out accuracy of {arm.title}, %, and 95% intervals to come"
     x = np.concatenate([arm.labels, ahead["labels"]])
     chart = line_chart(title, lines, width=360, height=220, x_ticks=x.tolist())
     return f"<figure><h3>{escape(title)}</h3>{chart}</figure>"

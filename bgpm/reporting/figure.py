@@ -92,7 +92,7 @@ def _direct_labels(axis: Axes, ends: list[tuple[Arm, str, float]]) -> None:
     for arm, colour, y in sorted(ends, key=lambda end: end[2]):
         place = max(y, place + gap)
         axis.annotate(
-            arm.name, (1.02, place), xycoords=("axes fraction", "data"), color=colour, va="center", fontweight="bold"
+            arm.title, (1.02, place), xycoords=("axes fraction", "data"), color=colour, va="center", fontweight="bold"
         )  # fmt: skip
 
 
@@ -102,5 +102,5 @@ def _mark_target(axis: Axes, result: Result) -> None:
         return
     axis.axhline(round(100 * c.target, 3), color="#555555", linewidth=0.8, linestyle=":")
     reached = f"{count(c.labels_arm)} against {count(c.labels_baseline)} labels"
-    words = f"{share_words(c.share)} of {result.baseline.name}'s gain: {reached}"
+    words = f"{share_words(c.share)} of {result.baseline.title}'s gain: {reached}"
     axis.annotate(words, (0.99, 0.03), xycoords="axes fraction", ha="right", fontsize=8, color="#333333")

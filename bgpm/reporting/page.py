@@ -110,7 +110,7 @@ def _document(title: str, sections: Sequence[str]) -> str:
 
 
 def _names(result: Result) -> str:
-    return f"{result.arm.name} against {result.baseline.name}" if result.baseline else result.arm.name
+    return f"{result.arm.title} against {result.baseline.title}" if result.baseline else result.arm.title
 
 
 def _answer(result: Result, params: Mapping[str, Any]) -> str:
@@ -152,7 +152,7 @@ def _series(result: Result, split: str, section: str, metric: str, scale: float 
     for arm, style in zip(result.arms, STYLES, strict=False):
         values = arm.curve(split, section, metric)
         if values is not None:
-            out.append(Series(arm.name, style, arm.labels, *band(scale * values)))
+            out.append(Series(arm.title, style, arm.labels, *band(scale * values)))
     return out
 
 
@@ -169,10 +169,10 @@ def _accuracy(result: Result) -> str:
     if c is not None and result.baseline and not math.isnan(c.saving):
         target = 100 * c.target, f"target {percent(c.target, 1)}"
         reached = zip(result.arms, STYLES, (c.labels_arm, c.labels_baseline), strict=True)
-        crossings = [Crossing(x, style, f"{arm.name} {count(x)}") for arm, style, x in reached if math.isfinite(x)]
+        crossings = [Crossing(x, style, f"{arm.title} {count(x)}") for arm, style, x in reached if math.isfinite(x)]
         rings = (
             " Rings: where each curve, smoothed by isotonic regression, reaches the target, "
-            f"{share_words(c.share)} of what {escape(result.baseline.name)} gains."
+            f"{share_words(c.share)} of what {escape(result.baseline.title)} gains."
         )
     charts = "".join(
         line_chart(
@@ -189,7 +189,7 @@ def _accuracy(result: Result) -> str:
     seeds = len(result.arm.seeds)
     bands = f"Bands: 95% t-intervals over {seeds} seeds." if seeds > 1 else "One seed: no bands."
     prompts, pairs = len(result.arm.trials.pairs), int(result.arm.trials.pairs.sum())
-    base = escape((result.baseline or result.arm).name)
+    base = escape((result.baseline or result.arm).title)
     length = f" Length only: longer or shorter wins, as {base}\u2019s labels say." if rule is not None else ""
     caption = f"{prompts:,} prompts that no model saw, {pairs:,} pairs. {bands}{rings}{length}"
     return block("Held-out accuracy, %", "", f"<figure>{charts}<figcaption>{caption}</figcaption></figure>")
@@ -198,7 +198,7 @@ def _accuracy(result: Result) -> str:
 def _targets(result: Result) -> str:
     if result.baseline is None or not result.comparisons:
         return ""
-    arm, base = escape(result.arm.name), escape(result.baseline.name)
+    arm, base = escape(result.arm.title), escape(result.baseline.title)
     head = [
         "share of gain",
         "accuracy",
@@ -279,7 +279,7 @@ def _without_understanding(result: Result, baselines: Mapping[str, Any]) -> str:
     for arm, style in zip(result.arms, STYLES, strict=False):
         curves = (arm.curve(split, section, "accuracy") for split, section in keys)
         scores = (None if curve is None else float(curve[:, -1].mean()) for curve in curves)
-        name = f"the model, {escape(arm.name)}"
+        name = f"the model, {escape(arm.title)}"
         rows.append(row(name, [count(arm.labels[-1]), *map(_score, scores)], style=style))
     notes = "".join(f" {escape(note[:1].upper() + note[1:])}." for note in baselines.get("notes", []))
     lead = (
@@ -298,7 +298,7 @@ def _model(result: Result) -> str:
     for arm, style in zip(result.arms, STYLES, strict=False):
         found = {metric: values for (split, _, metric), values in arm.values.items() if split == "model"}
         if found:
-            head = [f'<span class="{style}">{escape(arm.name)}</span>, labels', *map(count, arm.labels.tolist())]
+            head = [f'<span class="{style}">{escape(arm.title)}</span>, labels', *map(count, arm.labels.tolist())]
             names = sorted(found, key=lambda name: name not in FINDINGS)  # stable: the named ones first
             rows = [
                 row(escape(FINDINGS.get(name, name.replace("_", " "))), map(_short, _means(found[name])))

@@ -40,20 +40,20 @@ def pool_sentence(arms: Sequence[Arm], pool: PoolResult | None) -> str:
         c = pool.certificates[arm.name]
         return f"{bound_words(arm, c)} {stop_words(arm, c)}"
     last = percent(float(pool.right[arm.name][:, -1].mean()), 1)
-    so_far = f"With {_of_pool(arm.labels[-1], pool)} {last} of the pool's labels are right under {arm.name}"
+    so_far = f"With {_of_pool(arm.labels[-1], pool)} {last} of the pool's labels are right under {arm.title}"
     c = next((c for c in pool.comparisons if c.target == 0.95), None)
     if c is None:
         return f"{so_far}."
     if not math.isfinite(c.labels_arm):
         other = percent(float(pool.right[arms[1].name][:, -1].mean()), 1)
-        return f"{so_far}, {other} under {arms[1].name}; {percent(c.target)} was not reached, so no saving is shown."
+        return f"{so_far}, {other} under {arms[1].title}; {percent(c.target)} was not reached, so no saving is shown."
     floor = "at least " if c.at_least else ""
     base = f"more than {count(arms[1].labels[-1])}" if c.at_least else _of_pool(c.labels_baseline, pool, "")
     amount = f"{percent(abs(c.saving))} {'fewer' if c.saving >= 0 else 'more'}"
     within = "a single seed, so no interval" if c.interval is None else f"95% interval {_ends(c)}"
     return (
-        f"For {percent(c.target)} right labels in the whole pool {arm.name} needed {_of_pool(c.labels_arm, pool)} "
-        f"where {arms[1].name} needed {base}: {floor}{amount} ({within})."
+        f"For {percent(c.target)} right labels in the whole pool {arm.title} needed {_of_pool(c.labels_arm, pool)} "
+        f"where {arms[1].title} needed {base}: {floor}{amount} ({within})."
     )
 
 
@@ -121,7 +121,7 @@ def _ends(c: Comparison) -> str:
 
 def certified_words(arms: Sequence[Arm], pool: PoolResult) -> str:
     """Labels until the target is certified, audits counted; empty where nothing was audited."""
-    known = [(arm.name, pool.certificates[arm.name]) for arm in arms if arm.name in pool.certificates]
+    known = [(arm.title, pool.certificates[arm.name]) for arm in arms if arm.name in pool.certificates]
     if not known:
         return ""
     found = "; ".join(
@@ -157,7 +157,7 @@ def pool_markdown(arms: Sequence[Arm], pool: PoolResult | None) -> list[str]:
     if pool is None:
         return lines
     if pool.comparisons:
-        names = " | ".join(f"labels, {arm.name}" for arm in arms)
+        names = " | ".join(f"labels, {arm.title}" for arm in arms)
         lines += ["", f"| right | {names} | saving | 95% interval | null control, 95% range |", "|" + "---:|" * 6]
         lines += [f"| {percent(c.target)} | {' | '.join(pool_cells(c, pool))} |" for c in pool.comparisons]
     if words := certified_words(arms, pool):
@@ -166,11 +166,11 @@ def pool_markdown(arms: Sequence[Arm], pool: PoolResult | None) -> list[str]:
         for arm in arms:
             if arm.name in pool.certificates:
                 rows = certificate_rows(arm, pool.certificates[arm.name])
-                lines += ["", f"| {arm.name}: {' | '.join(CERTIFICATE)} |", "|" + "---:|" * 4]
+                lines += ["", f"| {arm.title}: {' | '.join(CERTIFICATE)} |", "|" + "---:|" * 4]
                 lines += [f"| {' | '.join(cells)} |" for cells in rows]
         return lines
     for arm in arms:
-        lines += ["", f"| {arm.name}: least probability | share of the pairs | right | stated |", "|" + "---:|" * 4]
+        lines += ["", f"| {arm.title}: least probability | share of the pairs | right | stated |", "|" + "---:|" * 4]
         lines += [f"| {' | '.join(cells)} |" for cells in export_rows(arm)]
     return lines
 
@@ -182,7 +182,7 @@ def pool_section(arms: Sequence[Arm], pool: PoolResult | None) -> str:
     if not pool.right:
         return _certified_section(arms, pool)
     lines = [
-        Series(arm.name, style, arm.labels, *band(100 * pool.right[arm.name]))
+        Series(arm.title, style, arm.labels, *band(100 * pool.right[arm.name]))
         for arm, style in zip(arms, STYLES, strict=False)
     ]
     charts = "".join(
@@ -191,11 +191,11 @@ def pool_section(arms: Sequence[Arm], pool: PoolResult | None) -> str:
     )
     parts = [f"<figure>{charts}</figure>"]
     if pool.comparisons:
-        names = [f'<span class="{style}">{escape(arm.name)}</span>' for arm, style in zip(arms, STYLES, strict=False)]
+        names = [f'<span class="{style}">{escape(arm.title)}</span>' for arm, style in zip(arms, STYLES, strict=False)]
         head = ["right", *names, "saving", "95% interval", "null control"]
         parts.append(table(head, [row(percent(c.target), pool_cells(c, pool)) for c in pool.comparisons]))
     for arm, style in zip(arms, STYLES, strict=False):
-        name = f'<span class="{style}">{escape(arm.name)}</span>, least probability'
+        name = f'<span class="{style}">{escape(arm.title)}</span>, least probability'
         rows = [row(cells[0], cells[1:]) for cells in export_rows(arm)]
         parts.append(table([name, "share of the pairs", "right", "stated"], rows))
     lead = (
@@ -213,14 +213,14 @@ def _certified_section(arms: Sequence[Arm], pool: PoolResult) -> str:
         for arm, style in zip(arms, STYLES, strict=False)
         if arm.name in pool.certificates
     ]
-    lines = [Series(arm.name, style, arm.labels, *band(100 * c.bound)) for arm, style, c in known]
+    lines = [Series(arm.title, style, arm.labels, *band(100 * c.bound)) for arm, style, c in known]
     charts = "".join(
         line_chart("Certified share of right labels, %, against labels acquired", lines, width=w, height=h, style=style)
         for w, h, style in ((960, 420, "wide"), (370, 320, "narrow"))
     )
     parts = [f"<figure>{charts}</figure>"]
     for arm, style, c in known:
-        head = [f'<span class="{style}">{escape(arm.name)}</span>, {CERTIFICATE[0]}', *CERTIFICATE[1:]]
+        head = [f'<span class="{style}">{escape(arm.title)}</span>, {CERTIFICATE[0]}', *CERTIFICATE[1:]]
         parts.append(table(head, [row(cells[0], cells[1:]) for cells in certificate_rows(arm, c)]))
     lead = (
         f"{pool_sentence(arms, pool)} Right is what those who audit would say; ties and abstentions count as wrong. "
@@ -243,7 +243,7 @@ def draw_pool(arms: Sequence[Arm], pool: PoolResult | None, stem: Path) -> None:
                 if found := pool.certificates.get(arm.name):
                     axis.axhline(100 * found.target, color="#555555", linewidth=0.8, linestyle=":")
                     axis.plot(arm.labels, 100 * found.bound.mean(0), color=colour, linestyle=style, linewidth=1.8,
-                              marker="o", markersize=3, label=arm.name)  # fmt: skip
+                              marker="o", markersize=3, label=arm.title)  # fmt: skip
             axis.set_xticks(every(arms[0].labels.tolist(), 6))
             axis.legend(frameon=False, loc="lower right")
         else:
@@ -253,7 +253,7 @@ def draw_pool(arms: Sequence[Arm], pool: PoolResult | None, stem: Path) -> None:
                 mean, half = band_to_draw(100 * pool.right[arm.name])
                 axis.fill_between(arm.labels, mean - half, mean + half, color=colour, alpha=0.15, linewidth=0)
                 axis.plot(arm.labels, mean, color=colour, linestyle=style, linewidth=1.8, marker="o", markersize=3,
-                          label=arm.name)  # fmt: skip
+                          label=arm.title)  # fmt: skip
             axis.set_xticks(every(arms[0].labels.tolist(), 6))
             axis.grid(axis="y", color="#000000", alpha=0.08)
             axis.legend(frameon=False, loc="lower right")

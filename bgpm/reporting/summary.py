@@ -101,7 +101,7 @@ def report_json(result: Result, outlook: Mapping[str, Any], rule: str) -> dict[s
         "aulc_difference": _difference(result.area),
         "baseline_gain": _difference(result.gain),
         "accuracy": {arm.name: _curve(arm) for arm in result.arms if arm.measured},
-        "stands": dict(result.stands),
+        "stands": {arm.name: arm.stands for arm in result.arms if arm.stands},
         "outlook": dict(outlook),
         "benchmark_rule": rule,
         "goal": result.goal,
@@ -187,10 +187,10 @@ def _outlook(result: Result, outlook: Mapping[str, Any]) -> list[str]:
     for arm in result.arms:
         found = outlook.get(arm.name, {"missing": "no forecast was made"})
         if "missing" in found:
-            lines.append(f"{arm.name}: {found['missing']}.")
+            lines.append(f"{arm.title}: {found['missing']}.")
             continue
         lines += [
-            f"{arm.name}: {kept_words(found)}",
+            f"{arm.title}: {kept_words(found)}",
             "",
             "| labels | held-out accuracy | 95% interval |",
             "|---:|---:|---:|",
@@ -208,7 +208,7 @@ def _outlook(result: Result, outlook: Mapping[str, Any]) -> list[str]:
 def report_markdown(result: Result, outlook: Mapping[str, Any], benchmark: Mapping[str, Any], rule: str) -> str:
     """The result, the caveats, labels to each target, the last points of the curves and the forecast."""
     arm, base = result.arm, result.baseline
-    title = f"{arm.name} against {base.name}" if base else arm.name
+    title = f"{arm.title} against {base.title}" if base else arm.title
     lines = [f"# Label efficiency: {title}", ""]
     second = pool_markdown(result.arms, result.pool)
     if result.goal == "pool":
@@ -221,10 +221,10 @@ def report_markdown(result: Result, outlook: Mapping[str, Any], benchmark: Mappi
             "",
             "## Labels to target",
             "",
-            f"Target: held-out accuracy at a share of {base.name}'s own gain. Saving = 1 - labels of {arm.name} / "
-            f"labels of {base.name}; curves are smoothed by isotonic regression, nothing is extrapolated.",
+            f"Target: held-out accuracy at a share of {base.title}'s own gain. Saving = 1 - labels of {arm.title} / "
+            f"labels of {base.title}; curves are smoothed by isotonic regression, nothing is extrapolated.",
             "",
-            f"| share of gain | accuracy | labels, {arm.name} | labels, {base.name} | saving | 95% interval "
+            f"| share of gain | accuracy | labels, {arm.title} | labels, {base.title} | saving | 95% interval "
             "| null control, 95% range |",
             "|---:|---:|---:|---:|---:|---:|---:|",
         ]
@@ -235,7 +235,7 @@ def report_markdown(result: Result, outlook: Mapping[str, Any], benchmark: Mappi
             where = f"{share_words(c.share)} | {percent(c.target, 1)}"
             lines.append(f"| {where} | {labels} | {saving} | {interval_words(c.interval)} | {null} |")
     lines += second
-    names = " | ".join(a.name for a in result.arms)
+    names = " | ".join(a.title for a in result.arms)
     lines += ["", f"## After {count(arm.labels[-1])} labels", "", f"| measure | {names} |"]
     lines.append("|---|" + "---:|" * len(result.arms))
     for name, split, section, metric in _endings(arm):

@@ -42,7 +42,7 @@ def share_words(share: float) -> str:
 
 def sentence(result: Result) -> str:
     """The result in one sentence of plain text, with what the data do not show."""
-    arm, seeds, budget = result.arm.name, len(result.arm.seeds), count(result.arm.labels[-1])
+    arm, seeds, budget = result.arm.title, len(result.arm.seeds), count(result.arm.labels[-1])
     over = f"{seeds} seeds" if seeds > 1 else "one seed"
     c, kind = result.headline, verdict(result)
     if kind == "not_measured":
@@ -53,7 +53,7 @@ def sentence(result: Result) -> str:
             f"Only {arm} was run: it ends at {final} held-out accuracy with {budget} labels (mean over {over}), and "
             "without a baseline there is no saving to state."
         )
-    base = result.baseline.name
+    base = result.baseline.title
     if kind == "no_gain":
         gained = points(result.gain.value) if result.gain else "nothing"
         within = result.gain.interval if result.gain else None
@@ -86,7 +86,9 @@ def sentence(result: Result) -> str:
 
 def stands_words(result: Result) -> list[str]:
     """What `auto` stands for, a sentence for each arm that is called so."""
-    return [f"{name} stands for {kind}, as the goal ({result.goal}) has it." for name, kind in result.stands.items()]
+    return [
+        f"{arm.name} stands for {arm.stands}, as the goal ({result.goal}) has it." for arm in result.arms if arm.stands
+    ]
 
 
 def caveats(result: Result) -> list[str]:
@@ -94,7 +96,7 @@ def caveats(result: Result) -> list[str]:
     c, out = result.headline, stands_words(result)
     if c is None or result.baseline is None:
         return out
-    base, seeds = result.baseline.name, len(result.arm.seeds)
+    base, seeds = result.baseline.title, len(result.arm.seeds)
     if c.null is not None:
         out.append(
             f"Null control: the same estimate for {base} against itself, with other draws of its seeds, has a median "

@@ -248,6 +248,7 @@ def test_page_and_report_say_stop_and_the_models_prize_is_not_measured(campaign:
     assert "Stop here: 90.0% is certified" in text
     assert "**Not measured: no held-out pair has a label" in text
     assert "auto stands for margin, as the goal (pool) has it." in text
+    assert "under auto (margin)" in text
     metrics = json.loads(Path("reports/metrics.json").read_text(encoding="utf-8"))
     assert metrics["pool_certified"] == pytest.approx(made.bound(last), abs=1e-6)
     assert metrics["final_accuracy"] is metrics["aulc"] is None
