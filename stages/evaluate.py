@@ -6,6 +6,8 @@ It is measured on held-out prompts, on the benchmark and, where labels are recor
 from __future__ import annotations
 
 import logging
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -46,14 +48,11 @@ class Evaluate(Sections):
 
 def main(arm: str, k: str = "0") -> None:
     settings = Evaluate.read()
-    # Of people and judges nobody knows what they would have said of pairs that they were not shown.
-    known = settings.oracle == "recorded"
     here, number = round_dir(arm, k), int(k)
-    words = np.array([len(text.split()) for text in read_table(POOL / "responses.parquet", ["text"])["text"]])
     table = read_table(POOL / "pairs.parquet")
-    truth = recorded(table) if known else None
-    pool_pairs = as_pairs(table)
-    gap = words[pool_pairs.response_a] - words[pool_pairs.response_b]
+    # Of people and judges nobody knows what they would have said of pairs that they were not shown.
+    truth = recorded(table) if settings.oracle == "recorded" else None
+    gap = length_gap(table)
     labels = read_table(here / "labels.parquet")
     audits = None if arm == "offline" else read_table(here / "audits.parquet")
     curve, prompts, figures, published, whole = [], [], [], {}, []
@@ -89,22 +88,36 @@ def main(arm: str, k: str = "0") -> None:
         prompts.append({name: np.full(len(of_prompts["prompt"]), value) for name, value in place.items()} | of_prompts)
         figures += [(seed, *row) for row in point.figures]
         published[seed] = published_results(f"bgpm/{arm}-round-{number}-seed-{seed}", point.score, benchmark)
-    with whole_folder(here / "evaluation") as folder:
-        if number > 0:
-            before = round_dir(arm, number - 1) / "evaluation"
-            with (before / "curve.csv").open(encoding="utf-8", newline="") as file:
-                curve = [tuple(row.values()) for row in csv_rows(file)] + curve
-            prompts = [read_table(before / "prompts.parquet"), *prompts]
+    if number > 0:
+        before = round_dir(arm, number - 1) / "evaluation"
+        with (before / "curve.csv").open(encoding="utf-8", newline="") as file:
+            curve = [tuple(row.values()) for row in csv_rows(file)] + curve
+        prompts = [read_table(before / "prompts.parquet"), *prompts]
+    write(here / "evaluation", curve, concatenate(prompts), figures, published)
+    if whole:
+        write_table(here / "pool_labels.parquet", concatenate(whole))
+
+
+def write(
+    path: Path, curve: list[tuple], prompts: Table, figures: list[tuple], published: dict[int, dict[str, Any] | None]
+) -> None:
+    """The learning curve up to this round, accuracies by prompt, the round's figures, and results as published."""
+    with whole_folder(path) as folder:
         with (folder / "curve.csv").open("w", encoding="utf-8", newline="") as file:
             file.write(csv_text(COLUMNS, curve))
-        write_table(folder / "prompts.parquet", concatenate(prompts))
+        write_table(folder / "prompts.parquet", prompts)
         with (folder / "figures.csv").open("w", encoding="utf-8", newline="") as file:
             file.write(csv_text(FIGURES, figures))
         for seed, results in published.items():
             if results is not None:
                 write_json(folder / "rewardbench" / f"seed-{seed}.json", results)
-    if whole:
-        write_table(here / "pool_labels.parquet", concatenate(whole))
+
+
+def length_gap(table: Table) -> np.ndarray:
+    """Words that response_a has more than response_b, of each pair."""
+    words = np.array([len(text.split()) for text in read_table(POOL / "responses.parquet", ["text"])["text"]])
+    pairs = as_pairs(table)
+    return words[pairs.response_a] - words[pairs.response_b]
 
 
 def recorded(table: Table) -> np.ndarray:

@@ -20,11 +20,21 @@ from torch.nn.utils import parameters_to_vector
 
 from bgpm import functional as F
 from bgpm.errors import ConfigError
-from bgpm.fitting.cyclic_blocks import Pair, enough, gate_precision, leading_pairs, module_of, refine, scores, search
+from bgpm.fitting.cyclic_blocks import (
+    FoundBlocks,
+    Pair,
+    enough,
+    gate_precision,
+    leading_pairs,
+    module_of,
+    refine,
+    scores,
+    search,
+)
 from bgpm.fitting.effects import WithEffects
 from bgpm.fitting.incidence import Incidence
 from bgpm.fitting.lbfgs import OnData, minimise
-from bgpm.fitting.mixed import MixedProblem, Search, expected_loss
+from bgpm.fitting.mixed import MixedFit, MixedProblem, Search, expected_loss
 from bgpm.fitting.newton import FoldRows, LinearFit, LinearProblem, derivatives
 from bgpm.fitting.tensors import LabelledTensors, folds
 from bgpm.models import Model
@@ -267,28 +277,10 @@ def _mixed(
         cyclic = found.weight.clone()
         cyclic[0] = 0
         fit = choose(MixedProblem(x, OnData(loss, data), group, incidence, offset=scores(cyclic, data)))
-        rows = found.precision[1:, None].expand(-1, len(group))
-        weight = torch.cat([fit.weight[None], cyclic[1:]])
-        priors = {"weight": torch.cat([fit.precision[group][None], rows])}
-        module = module_of(weight, prompt_gates=getattr(model, "prompt_gates", False))
-        if getattr(module, "gate_weight", None) is not None:
-            priors["gate_weight"] = gate_precision(data)
-        together = WithEffects(module, incidence, fit.effect, fit.variance)
-        minimise(together, data, loss, together.priors(priors))
-        effect = together.effect()
+        module, priors, effect = _with_blocks(model, data, loss, fit, found, group, incidence)
     tau = loss.tau
     if settings.tau == "heldout" and splits:
-        mean, variance = problem.left_out(splits)
-        if found is not None and found.by_fold:
-            variance = torch.full_like(mean, 2 * fit.variance)
-            for weight, (_, held) in zip(found.by_fold, splits, strict=True):
-                mean[held] = scores(weight, data.take(held))
-        tested = torch.cat([held for _, held in splits])
-        losses = [
-            expected_loss(OnData(replace(loss, tau=t), data), mean, variance)[tested].sum()
-            for t in (loss.tau * TAUS).tolist()
-        ]
-        tau = loss.tau * TAUS[int(torch.stack(losses).argmin())].item()
+        tau = _calibrated_left_out(problem, data, loss, splits, found, fit.variance)
     blocks_active = 0 if found is None else found.blocks
     summary: dict[str, float | int | str] = {
         "tau": tau,
@@ -311,6 +303,53 @@ def _mixed(
             why = "labels prefer none" if incidence.recurs else "no response stands in two labels"
             summary["response_effects"] = f"off: {why}"
     return MapFit(module, priors, None, loss, tau, model.cyclic_blocks - blocks_active, summary, effects)
+
+
+def _with_blocks(
+    model: Model,
+    data: LabelledTensors,
+    loss: PairLoss,
+    fit: MixedFit,
+    found: FoundBlocks,
+    group: Tensor,
+    incidence: Incidence,
+) -> tuple[GeneralPreference, dict[str, Tensor], Tensor]:
+    """The weights and effects of ``fit`` and the blocks that were found, minimised together.
+
+    Returns:
+        The module, prior precisions of its parameters, and the effects [R].
+    """
+    rows = found.precision[1:, None].expand(-1, len(group))
+    priors = {"weight": torch.cat([fit.precision[group][None], rows])}
+    weight = torch.cat([fit.weight[None], found.weight[1:]])
+    module = module_of(weight, prompt_gates=getattr(model, "prompt_gates", False))
+    if module.gate_weight is not None:
+        priors["gate_weight"] = gate_precision(data)
+    together = WithEffects(module, incidence, fit.effect, fit.variance)
+    minimise(together, data, loss, together.priors(priors))
+    return module, priors, together.effect()
+
+
+def _calibrated_left_out(
+    problem: MixedProblem,
+    data: LabelledTensors,
+    loss: PairLoss,
+    splits: list[FoldRows],
+    found: FoundBlocks | None,
+    effect_variance: float,
+) -> float:
+    """The temperature under which scores of labels that were left out, with their uncertain effects, lose least."""
+    mean, variance = problem.left_out(splits)
+    if found is not None and found.by_fold:
+        variance = torch.full_like(mean, 2 * effect_variance)
+        for weight, (_, held) in zip(found.by_fold, splits, strict=True):
+            mean[held] = scores(weight, data.take(held))
+    tested = torch.cat([held for _, held in splits])
+    losses = [
+        expected_loss(OnData(replace(loss, tau=tau), data), mean, variance)[tested].sum()
+        for tau in (loss.tau * TAUS).tolist()
+    ]
+    return loss.tau * TAUS[int(torch.stack(losses).argmin())].item()
 
 
 def _free(

@@ -66,8 +66,47 @@ def fit(
     """
     steps = len(examples) // settings.batch_size
     interval = -(-steps // settings.checks)
+    patience = settings.patience * interval if heldout else None
+    arguments = _arguments(settings, folder, steps, interval, checked=bool(heldout), on_gpu=on_gpu, seed=seed)
+    if is_deepspeed_zero3_enabled() and settings.mode != "qlora":
+        _divide(model, arguments)
+    trainer = PreferenceTrainer(
+        model=model,
+        args=arguments,
+        data_collator=collator,
+        train_dataset=cast("Dataset[Example]", examples),  # a list has all that is read of one
+        eval_dataset=cast("Dataset[Example]", heldout) if heldout else None,
+        # Of each label once. The Trainer's own mean counts those twice that make up the last batch of many processes.
+        compute_metrics=lambda found: {"nats": float(np.mean(found.predictions))},
+        callbacks=[_Patience(patience)] if patience is not None else [],
+    )
+    trainer.posterior, trainer.model_accepts_loss_kwargs = posterior, False
+    trainer.remove_callback(PrinterCallback)
+    _require_one_way(collator)
+    state = _updated(trainer, folder, steps, patience)
+    done = state.global_step
+    chosen = (state.best_global_step or done) if heldout else done
+    summary: dict[str, float | int | str] = {"mode": settings.mode, "updates": done, "updates_kept": chosen}
+    if state.best_metric is not None:  # measured on held-out labels
+        summary["stopping_loss"] = state.best_metric
+    if rank_world()[0] != 0:
+        return {}, summary
+    weights = load_file(folder / f"checkpoint-{chosen}" / WEIGHTS)
+    bad = [name for name, value in weights.items() if not torch.isfinite(value).all()]
+    if bad:
+        raise NumericsError(
+            f"training diverged: {bad[0]} is not finite after {done} updates; "
+            f"lower training.learning_rate, now {settings.learning_rate}"
+        )
+    return weights, summary
+
+
+def _arguments(
+    settings: TrainingSettings, folder: Path, steps: int, interval: int, *, checked: bool, on_gpu: bool, seed: int
+) -> TrainingArguments:
+    """What the Trainer is told: so many updates, a checkpoint every ``interval``; ``checked``: with a held-out loss."""
     passes = settings.share(rank_world()[1])
-    arguments = _OneDevice(
+    return _OneDevice(
         output_dir=str(folder),
         per_device_train_batch_size=passes,
         per_device_eval_batch_size=passes,
@@ -87,59 +126,38 @@ def fit(
         seed=seed,
         save_strategy="steps",
         save_steps=interval,
-        eval_strategy="steps" if heldout else "no",
-        eval_steps=interval if heldout else None,
-        metric_for_best_model="nats" if heldout else None,
-        greater_is_better=False if heldout else None,
+        eval_strategy="steps" if checked else "no",
+        eval_steps=interval if checked else None,
+        metric_for_best_model="nats" if checked else None,
+        greater_is_better=False if checked else None,
         logging_strategy="no",
         report_to=[],
         disable_tqdm=not sys.stderr.isatty(),
         remove_unused_columns=False,
         dataloader_pin_memory=on_gpu,
     )
-    if is_deepspeed_zero3_enabled() and settings.mode != "qlora":
-        _divide(model, arguments)
-    patience = settings.patience * interval if heldout else None
-    trainer = PreferenceTrainer(
-        model=model,
-        args=arguments,
-        data_collator=collator,
-        train_dataset=cast("Dataset[Example]", examples),  # a list has all that is read of one
-        eval_dataset=cast("Dataset[Example]", heldout) if heldout else None,
-        # Of each label once. The Trainer's own mean counts those twice that make up the last batch of many processes.
-        compute_metrics=lambda found: {"nats": float(np.mean(found.predictions))},
-        callbacks=[_Patience(patience)] if patience is not None else [],
-    )
+
+
+def _require_one_way(collator: Collator) -> None:
+    """LaunchError where processes read the backbone in different ways: they would deal out the labels differently."""
     ways = sorted(set(gather_object([repr(collator.packed)])))
-    if len(ways) > 1:  # they would deal out the labels differently
+    if len(ways) > 1:
         raise LaunchError(
             f"launcher: processes read the backbone in different ways ({'; '.join(ways)}); give them machines that are "
             "alike, or set backbone.attention to eager"
         )
-    trainer.posterior, trainer.model_accepts_loss_kwargs = posterior, False
-    trainer.remove_callback(PrinterCallback)
+
+
+def _updated(trainer: PreferenceTrainer, folder: Path, steps: int, patience: int | None) -> TrainerState:
+    """The state after all updates: those that are missing since the last checkpoint, where there is one, are made."""
     found = latest(folder)
     state = TrainerState() if found is None else TrainerState.load_from_json(str(found / "trainer_state.json"))
-    if state.global_step < steps and not _stalled(state, patience):
-        if found is not None:
-            log.info("resuming at update %d of %d from %s", state.global_step, steps, found)
-        trainer.train(resume_from_checkpoint=None if found is None else str(found))
-        state = trainer.state
-    done = state.global_step
-    chosen = (state.best_global_step or done) if heldout else done
-    summary: dict[str, float | int | str] = {"mode": settings.mode, "updates": done, "updates_kept": chosen}
-    if state.best_metric is not None:  # measured on held-out labels
-        summary["stopping_loss"] = state.best_metric
-    if rank_world()[0] != 0:
-        return {}, summary
-    weights = load_file(folder / f"checkpoint-{chosen}" / WEIGHTS)
-    bad = [name for name, value in weights.items() if not torch.isfinite(value).all()]
-    if bad:
-        raise NumericsError(
-            f"training diverged: {bad[0]} is not finite after {done} updates; "
-            f"lower training.learning_rate, now {settings.learning_rate}"
-        )
-    return weights, summary
+    if state.global_step >= steps or _stalled(state, patience):
+        return state
+    if found is not None:
+        log.info("resuming at update %d of %d from %s", state.global_step, steps, found)
+    trainer.train(resume_from_checkpoint=None if found is None else str(found))
+    return trainer.state
 
 
 class _OneDevice(TrainingArguments):
