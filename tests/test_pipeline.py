@@ -491,7 +491,7 @@ def test_select_and_label_import_no_torch(project: Project) -> None:
     for arguments in (["stages.select", "random", "0"], ["stages.label", "random", "0"], ["stages.fork", "random"]):
         code = (
             "import runpy, sys; sys.argv = sys.argv[1:]\n"
-            "runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=False)\n"
+            "runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)\n"
             "assert not {'torch', 'transformers', 'sklearn', 'scipy'} & set(sys.modules)"
         )
         if arguments[0] == "stages.fork":

@@ -77,7 +77,7 @@ def test_the_whole_loop_trains_its_backbone_and_only_what_changed_runs_again(
     assert not list((project.folder / ".checkpoints").iterdir())
     program = (
         "import runpy, sys; sys.argv = sys.argv[1:]\n"
-        "runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=False)\n"
+        "runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)\n"
         "assert not {'transformers', 'peft', 'accelerate'} & set(sys.modules)"
     )
     before = project.read("data/entropy/round-0/scores.parquet")
