@@ -28,6 +28,8 @@ from pools import make_pool  # noqa: F401, a fixture of the tests of acquisition
 from benchmarks.pipeline import copy_tracked
 
 ROOT = Path(__file__).resolve().parents[1]
+ONE_ROUND = [{"k": 0, "next": 1}]
+TWO_ROUNDS = [*ONE_ROUND, {"k": 1, "next": 2}]
 SUBJECTS = ["river", "clock", "bread", "engine", "garden", "letter", "winter", "copper", "market", "violin"]
 QUALITIES = {"good": "clear useful kind exact helpful", "bad": "vague rude wrong broken useless"}
 
@@ -108,17 +110,17 @@ def with_changes(params: dict[str, Any], **changes: Any) -> dict[str, Any]:
 
 
 @functools.cache
-def warm_server(**changes: str) -> warm.Server:
-    """A server of warm processes in an environment changed so, for as long as this process lives."""
+def warm_server() -> warm.Server:
+    """A server of warm processes, for as long as this process lives."""
     folder = Path(tempfile.mkdtemp(prefix="warm-"))  # a socket's path has to be short
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    server = warm.Server(folder / "bin", Project(folder, cold=True).env | changes)
+    server = warm.Server(folder / "bin", Project(folder, cold=True).env)
     atexit.register(server.end)
     return server
 
 
 class Project:
-    """A copy of this repository, as a fresh clone would be, with a tiny pool and two rounds.
+    """A copy of this repository, as a fresh clone would be, with a tiny pool and one round.
 
     Its commands run warm, see warm.py, unless it is ``cold``.
     """
@@ -131,7 +133,7 @@ class Project:
     def env(self) -> dict[str, str]:
         """Of its commands: as warm processes where they may be."""
         env = {
-            **{k: v for k, v in os.environ.items() if not k.startswith(("GIT_", "DVC_"))},
+            **{k: v for k, v in os.environ.items() if not k.startswith(("GIT_", "DVC_", "PYTHONDONTWRITE"))},
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "GIT_CONFIG_GLOBAL": os.devnull,  # a machine without a git identity
             "GIT_CONFIG_SYSTEM": os.devnull,
@@ -140,12 +142,6 @@ class Project:
             "PYTHONPATH": str(self.folder),
         }
         return env if self.cold else warm_server().found_by(env)
-
-    def warm(self, **changes: str) -> None:
-        """Run commands by a server of its own, which started in an environment changed so."""
-        self.env = Project(self.folder, cold=True).env | changes
-        if not self.cold:
-            self.env = warm_server(**changes).found_by(self.env)
 
     def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a command in the project; ``python`` is this interpreter."""
@@ -198,7 +194,7 @@ def make_project(folder: Path) -> Project:
         backbone__path="tiny/backbone",
         backbone__sha256=None,
         seeds=[0, 1],
-        rounds=[{"k": 0, "next": 1}, {"k": 1, "next": 2}],
+        rounds=ONE_ROUND,
         batch_size=6,
         start__labels=8,
         features__states__pca=16,
@@ -316,8 +312,20 @@ def finished_project(fresh_project: Project, tmp_path_factory: pytest.TempPathFa
     return once(tmp_path_factory, "finished", make)
 
 
+PROJECTS = {"fresh_project", "finished_project"}
+SLOW = PROJECTS | {"lora", "full", "start"}  # a backbone is trained, a server started for each test
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test that runs stages of a project is slow, whether it says so or not."""
+    """A test that asks for a slow fixture is slow, whether it says so or not; files with the longest tests come first.
+
+    Of two workers, none then waits at the end for a long test of the other.
+    """
+    long = set()
     for item in items:
-        if {"fresh_project", "finished_project"} & set(getattr(item, "fixturenames", ())):
+        asked = set(getattr(item, "fixturenames", ()))
+        if SLOW & asked:
             item.add_marker(pytest.mark.slow)
+        if PROJECTS & asked or item.get_closest_marker("distributed"):
+            long.add(item.path)
+    items.sort(key=lambda item: item.path not in long)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -229,7 +230,8 @@ def test_the_wheel_has_every_module_and_file_under_bgpm_and_nothing_beside_it(en
 def test_a_whole_campaign_runs_from_the_wheel_alone(
     environment: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """Labelled as a person's annotations by file; then an upgrade re-runs what it changed and nothing else."""
+    """Each batch waits for a person's annotations in a file, and no later one makes a round stale; then an upgrade
+    re-runs what it changed and nothing else."""
     mine = tmp_path / "mine"
     cold = {
         "PATH": os.pathsep.join(["/usr/bin", "/bin", str(Path(shutil.which("git") or "git").parent)]),
@@ -260,24 +262,33 @@ def test_a_whole_campaign_runs_from_the_wheel_alone(
     words = [word for key, value in settings.items() for word in ("-S", f"{key}={value}")]
     run("-m", "bgpm", "init", "mine", "--pool", pairs(tmp_path), *words, folder=tmp_path)
 
-    def annotate() -> None:
-        """Every pair, as a person who counts good words."""
+    def annotate(pairs: Callable[[dict[str, np.ndarray]], np.ndarray], who: str = "ada", wrong: bool = False) -> None:
+        """The pairs in these rows, as a person who counts good words."""
         table, texts = read_table(mine / "data/pool/pairs.parquet"), read_table(mine / "data/pool/responses.parquet")
         good = [sum(text.count(word) for word in QUALITIES["good"].split()) for text in texts["text"]]
         rows = [
             {
                 "pair_id": table["pair_id"][row],
-                "label": int(good[table["response_a"][row]] > good[table["response_b"][row]]),
-                "annotator": "ada",
+                "label": int((good[table["response_a"][row]] > good[table["response_b"][row]]) != wrong),
+                "annotator": who,
             }
-            for row in np.flatnonzero(table["split"] == "pool")
+            for row in pairs(table)
         ]
-        write_jsonl(mine / "data/annotations/people.jsonl", rows)
+        write_jsonl(mine / f"data/annotations/{who}.jsonl", rows)
+
+    def seed_set(_: object) -> np.ndarray:
+        return read_table(mine / "data/start/batch.parquet", ["pair"])["pair"]
 
     first = run("-m", "dvc", "repro", code=255)
     assert "12 of 12 pairs of data/start/batch.parquet wait for a label" in first
     assert ran(first)[:3] == ["package", "check", "prepare"]
-    annotate()
+    annotate(seed_set)
+    second = run("-m", "dvc", "repro", code=255)
+    arm = read_params(mine / "params.yaml")["acquisition"]
+    assert f"6 of 6 pairs of data/{arm}/round-0/batch.parquet wait for a label" in second
+    assert {"start-evaluate", f"select@{arm}-round0"} <= set(ran(second))
+    assert f"evaluate@{arm}-round0" not in ran(second)
+    annotate(lambda table: np.flatnonzero(table["split"] == "pool"))
     last = run("-m", "dvc", "repro")
     assert ran(last)[-1] == "report"
     metrics = json.loads((mine / "reports/metrics.json").read_text(encoding="utf-8"))
@@ -286,6 +297,7 @@ def test_a_whole_campaign_runs_from_the_wheel_alone(
     assert metrics["benchmark_accuracy"] is None
     assert (mine / "reports/index.html").is_file()
 
+    annotate(seed_set, "eve", wrong=True)  # every round has its own frozen annotations
     assert ran(run("-m", "dvc", "repro")) == ["package"]
     page = environment / "venv/lib" / Path(where.split()[0]).relative_to(environment / "venv/lib").parent
     with (page / "reporting/page.py").open("a", encoding="utf-8") as file:

@@ -238,7 +238,7 @@ def test_code_and_commands_of_the_pages_run_on_a_trained_model(finished_project:
     project = finished_project.clone(tmp_path / "project")
     assert len(programs()) >= 2
     for page, text in programs():
-        program = text.replace("round-5", "round-2").replace("data/auto", "data/entropy")
+        program = text.replace("round-5", "round-1").replace("data/auto", "data/entropy")
         done = project.run("python", "-c", program, check=False)
         assert done.returncode == 0, f"{page}: {done.stderr[-2000:]}"
     pair = {"prompt": "Which?", "response_a": "clear kind exact", "response_b": "vague rude wrong"}
@@ -249,7 +249,7 @@ def test_code_and_commands_of_the_pages_run_on_a_trained_model(finished_project:
     (project.folder / "pairs.csv").write_text("question,left,right\nWhich?,clear kind,vague rude\n", encoding="utf-8")
     for _, words in ALL:
         if words[0] == "bgpm" and words[1] in ("score", "rank", "export"):
-            here = (word.replace("round-5", "round-2").replace("data/auto", "data/entropy") for word in words)
+            here = (word.replace("round-5", "round-1").replace("data/auto", "data/entropy") for word in words)
             project.run("python", "-m", *here)
     assert 0 < json.loads((project.folder / "scored.jsonl").read_text())["probability"] < 1
     assert set(json.loads((project.folder / "dpo.jsonl").read_text().splitlines()[0])) >= {"chosen", "rejected"}

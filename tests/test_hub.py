@@ -151,7 +151,7 @@ def test_the_interval_is_that_of_prompts_drawn_anew() -> None:
 
 
 def test_the_card_says_what_the_run_measured(finished_project: Project, tmp_path: Path) -> None:
-    root, arm = finished_project.folder, "data/entropy/round-2"
+    root, arm = finished_project.folder, "data/entropy/round-1"
     model = PreferenceModel.load(f"{arm}/model", seed=1, root=root)
     model.save_pretrained(tmp_path / "m")
     same(model, PreferenceModel.from_pretrained(tmp_path / "m"))
@@ -159,7 +159,7 @@ def test_the_card_says_what_the_run_measured(finished_project: Project, tmp_path
     labels = read_table(root / arm / "labels.parquet")
     assert f"Labels it was trained on: {(labels['seed'] == 1).sum()}, from the oracle `recorded`" in card
     with (root / arm / "evaluation/curve.csv").open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if (row["seed"], row["round"], row["section"]) == ("1", "2", "all")]
+        rows = [row for row in csv.DictReader(file) if (row["seed"], row["round"], row["section"]) == ("1", "1", "all")]
     values = {(row["split"], row["metric"]): float(row["value"]) for row in rows}
     assert f"| benchmark | log loss (nats) | {values['benchmark', 'nll']:.3f} |  |" in card
     (line,) = (line for line in card.splitlines() if line.startswith("| heldout | accuracy"))
@@ -167,4 +167,4 @@ def test_the_card_says_what_the_run_measured(finished_project: Project, tmp_path
     low, high = map(float, between.split(" to "))
     assert value == f"{values['heldout', 'accuracy']:.3f}"
     assert low <= float(value) <= high
-    assert "entropy/round-2" in card
+    assert "entropy/round-1" in card

@@ -34,7 +34,7 @@ from bgpm.stage import features_dir
 from bgpm.training import Task, TrainingSettings
 from bgpm.training.run import run
 
-FOLDER = "data/entropy/round-2/model"
+FOLDER = "data/entropy/round-1/model"
 PROMPT = "tell me about the clock"
 RESPONSES = [
     "clock clear useful kind",
@@ -364,8 +364,8 @@ def test_a_conversation_that_the_chat_template_refuses_is_named(
 
 
 def test_a_folder_that_is_no_model_is_refused(finished_project: Project) -> None:
-    with pytest.raises(StateError, match="round-2: no model in it"):
-        PreferenceModel.load("data/entropy/round-2", root=finished_project.folder)
+    with pytest.raises(StateError, match="round-1: no model in it"):
+        PreferenceModel.load("data/entropy/round-1", root=finished_project.folder)
 
 
 def test_a_model_of_other_features_or_of_another_backbone_is_refused(finished_project: Project, tmp_path: Path) -> None:

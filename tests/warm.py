@@ -35,7 +35,7 @@ LIBRARIES = (
     *("dvc.commands.repro", "dvc.data_cloud", "dvc.dirs", "dvc.lock", "dvc.repo.artifacts", "dvc.repo.datasets"),
     *("dvc.repo.graph", "dvc.repo.index", "dvc.repo.metrics", "dvc.repo.open_repo", "dvc.repo.params"),
     *("dvc.repo.plots", "dvc.repo.reproduce", "dvc.repo.stage", "dvc.rwlock", "dvc.scm", "dvc.utils.strictyaml"),
-    *("dvc_data.hashfile.db.local", "fsspec.implementations.memory", "matplotlib.backends.backend_agg"),
+    *("dvc_data.hashfile.db.local", "fsspec.implementations.memory", "hydra.utils", "matplotlib.backends.backend_agg"),
     *("matplotlib.backends.backend_svg", "matplotlib.pyplot", "networkx", "pandas", "pyarrow.dataset"),
     *("pyarrow.pandas_compat", "pyarrow.parquet", "pydantic.main", "pydantic.types", "safetensors.torch"),
     *("scipy.optimize", "scipy.stats", "sklearn.cluster", "sklearn.feature_extraction.text", "torch", "tqdm"),

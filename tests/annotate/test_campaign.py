@@ -30,7 +30,7 @@ def test_people_label_two_batches_and_a_held_out_set_and_the_report_comes_out(
     project = finished_project.clone(tmp_path / "project")
     bare = [{name: value for name, value in row.items() if name != "label"} for row in tiny_pool()]
     write_jsonl(project.folder / "tiny/pool.jsonl", bare)
-    project.params(oracle="human", seeds=[0], baseline="entropy", rounds=[{"k": 0, "next": 1}])
+    project.params(oracle="human", seeds=[0], baseline="entropy")
     project.params(oracles__human__annotators_per_pair=2)
     people, batches = ("ada", "bo"), []
     # The seed set and a round; then the report has nothing to measure with.

@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
-from conftest import Project, ran, with_changes
+from conftest import TWO_ROUNDS, Project, ran, with_changes
 from tasks import files_of, write_hold, write_tiny_qwen
 
 from bgpm.stage import read_params
@@ -23,10 +22,11 @@ from bgpm.training import in_effect
 from stages import score, train
 
 ROOT = Path(__file__).parents[2]
-TRAINED = [
-    "training.mode=lora", "training.steps=12", "training.checks=6", "training.batch_size=4", "training.holdout=0.0",
-    "training.lora.rank=2", "training.learning_rate=0.001", "backbone.path=tiny/qwen",
-]  # fmt: skip
+TRAINED = {
+    "training__mode": "lora", "training__steps": 12, "training__checks": 6, "training__batch_size": 4,
+    "training__holdout": 0.0, "training__lora__rank": 2, "training__learning_rate": 0.001,
+    "backbone__path": "tiny/qwen",
+}  # fmt: skip
 
 
 def changed(**changes: Any) -> dict[str, Any]:
@@ -61,9 +61,8 @@ def test_the_whole_loop_trains_its_backbone_and_only_what_changed_runs_again(
 ) -> None:
     project = fresh_project.clone(tmp_path / "project")
     write_tiny_qwen(project.folder / "tiny/qwen")
-    project.params(seeds=[0], baseline="entropy", rounds=[{"k": 0, "next": 1}], report__resamples=100)
-    project.commit("a decoder")
-    first = ran(project.dvc("exp", "run", *(f"-S{setting}" for setting in TRAINED)).stdout)
+    project.params(seeds=[0], baseline="entropy", report__resamples=100, **TRAINED)
+    first = ran(project.dvc("repro").stdout)
     assert {"start-train", "train@entropy-round0", "evaluate@entropy-round0", "report"} <= set(first)
     models = [project.folder / "data" / name / "model/seed-0" for name in ("start", "entropy/round-1")]
     for model in models:
@@ -85,8 +84,8 @@ def test_the_whole_loop_trains_its_backbone_and_only_what_changed_runs_again(
     cold.run("python", "-c", program, "stages.score", "entropy", "0")
     assert project.read("data/entropy/round-0/scores.parquet") == before
     # where it runs is not what it computes
-    elsewhere = project.dvc("exp", "run", "-S", "training.accumulation=2", "-S", "launcher.processes=4")
-    assert set(ran(elsewhere.stdout)) == {"check", "report"}
+    project.params(training__accumulation=2, launcher__processes=4)
+    assert set(ran(project.dvc("repro").stdout)) == {"check", "report"}
     project.params(training__accumulation=1)  # its rounding is another
     # killed in the middle of training, by the whole group, as a machine that goes down
     kept = files_of(project.folder / "data/entropy/round-1/model")
@@ -117,10 +116,9 @@ def test_settings_of_training_rerun_nothing_while_the_backbone_is_frozen(
     finished_project: Project, tmp_path: Path
 ) -> None:
     project = finished_project.clone(tmp_path / "project")
-    changes = ("training.learning_rate=0.5", "training.keep=all", "training.lora.rank=3", "launcher.processes=2")
-    done = project.dvc("exp", "run", *(f"-S{change}" for change in changes))
-    assert set(ran(done.stdout)) == {"check", "report"}
-    assert yaml.safe_load(project.read("params.yaml"))["training"]["lora"]["rank"] == 3
+    changes = {"training__learning_rate": 0.5, "training__keep": "all", "training__lora__rank": 3}
+    project.params(**changes, launcher__processes=2)
+    assert set(ran(project.dvc("repro").stdout)) == {"check", "report"}
     assert project.read("data/training.json") == b'{\n  "mode": "frozen"\n}\n'
     assert project.read("data/texts.json") == b"null\n"
 
@@ -135,8 +133,8 @@ def test_all_labels_train_one_model_without_the_loop_and_only_when_asked(
     assert ran(project.dvc("repro").stdout) == []
     write_tiny_qwen(project.folder / "tiny/qwen")
     project.run("make", "offline/dvc.yaml")
-    full = ["backbone.path=tiny/qwen", "training.mode=full", "training.steps=4", "seeds=[0]"]
-    done = ran(project.dvc("exp", "run", *(f"-S{setting}" for setting in full), "offline/dvc.yaml").stdout)
+    project.params(backbone__path="tiny/qwen", training__mode="full", training__steps=4, seeds=[0])
+    done = ran(project.dvc("repro", "offline/dvc.yaml").stdout)
     assert {name.rpartition(":")[2] for name in done} == {
         "check", "embed@pool", "embed@benchmark", "features", "offline-label", "offline-train", "offline-evaluate",
     }  # fmt: skip
@@ -158,7 +156,7 @@ def test_only_the_last_round_keeps_all_weights_unless_told_to(
 ) -> None:
     project = Project(tmp_path / "project")
     shutil.copytree(finished_project.folder, project.folder, ignore=shutil.ignore_patterns(".git", ".dvc"))
-    project.params(training__mode="full", training__steps=1, training__keep=keep)
+    project.params(rounds=TWO_ROUNDS, training__mode="full", training__steps=1, training__keep=keep)
     labels = project.folder / "data/entropy/round-1/labels.parquet"
     from bgpm.data.tables import read_table, where, write_table
 
