@@ -56,7 +56,7 @@ def write_tiny_qwen(folder: Path) -> Path:
 
 HOLD = """
 import sys
-if {"bgpm.training.run", "stages.train"} & set(sys.orig_argv):
+if {"bgpm.training.run", "stages.train"} & set(sys.orig_argv) and "torch.distributed.run" not in sys.orig_argv:
     import pathlib, time
     from bgpm.training.trainer import PreferenceTrainer, latest
     save = PreferenceTrainer._save_checkpoint
@@ -67,6 +67,15 @@ if {"bgpm.training.run", "stages.train"} & set(sys.orig_argv):
         save(self, *given)
 
     PreferenceTrainer._save_checkpoint = held
+"""
+
+
+# Ranks of DeepSpeed talk over gloo: on Linux it compiles a library for those on CPUs otherwise, for minutes.
+UNCOMPILED = """
+import os
+if "RANK" in os.environ:
+    import deepspeed.ops
+    deepspeed.ops.__compatible_ops__ = {}
 """
 
 
@@ -147,9 +156,7 @@ class Workspace:
             reduction=self.reduction,
         )
 
-    def start(
-        self, step: str, task: Task, ranks: int | None = None, *, hold: bool = False, **environment: str
-    ) -> subprocess.Popen[str]:
+    def start(self, step: str, task: Task, ranks: int | None = None, *, hold: bool = False) -> subprocess.Popen[str]:
         """A process that runs one step of a task, or a launcher with so many.
 
         Args:
@@ -157,26 +164,30 @@ class Workspace:
         """
         told = self.folder / f"{task.name}.json"
         told.write_text(task.model_dump_json(), encoding="utf-8")
-        command = [sys.executable, "-m"]
+        root = Path(__file__).resolve().parents[1]
+        deepspeed = task.training.deepspeed is not None
+        site = self.folder / f"site-of-{task.name}"
+        site.mkdir(exist_ok=True)
+        (site / "sitecustomize.py").write_text(UNCOMPILED * deepspeed + HOLD * hold, encoding="utf-8")
+        env = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(site), str(root)]),
+            "OMP_NUM_THREADS": "1",
+            "HF_HUB_OFFLINE": "1",
+            **({"DS_ACCELERATOR": "cpu"} if deepspeed else {}),
+        }
+        python = sys.executable
+        if warm.WORKS and not (hold and ranks):
+            env = warm_server().found_by(env)
+            python = env["PYTHON_EXEC"]
+        command = [python, "-m"]
         if ranks is not None:
             command += ["torch.distributed.run", f"--nproc-per-node={ranks}", "--rdzv-backend=c10d"]
             command += ["--rdzv-endpoint=localhost:0", "--module"]
-        root = Path(__file__).resolve().parents[1]
-        paths = [str(root)]
-        if hold:
-            paths.insert(0, str(self.folder / "hold"))
-            write_hold(self.folder / "hold")
-        forks = warm.WORKS and ranks is not None and not hold and task.training.deepspeed is None
         return subprocess.Popen(
             [*command, "bgpm.training.run", step, str(told)],
             cwd=root,
-            env={
-                **(warm_server().found_by(os.environ) if forks else os.environ),
-                "PYTHONPATH": os.pathsep.join(paths),
-                "OMP_NUM_THREADS": "1",
-                "HF_HUB_OFFLINE": "1",
-                **environment,
-            },
+            env=env,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

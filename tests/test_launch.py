@@ -98,7 +98,7 @@ def test_two_ranks_run_the_module_with_its_arguments_and_meet(folder: Path, kind
 
 @pytest.mark.distributed
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", LAUNCHERS)
+@pytest.mark.parametrize("kind", LAUNCHERS[1:])  # tests/test_embed_stage.py has torchrun
 def test_a_rank_that_fails_ends_the_others_and_is_an_error(folder: Path, kind: str) -> None:
     with pytest.raises(LaunchError, match=r"probe_of_launch failed on at least one of 2 processes started by"):
         launch(two(kind), "probe_of_launch", ["fail"])

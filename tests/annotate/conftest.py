@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import warm
+from conftest import warm_server
 
 from bgpm.data.tables import write_table
 
@@ -113,13 +115,17 @@ class Campaign:
 
 
 class Running:
-    """`bgpm annotate` as a process of its own."""
+    """`bgpm annotate` as a process of its own, a warm one unless it is ``cold``: see warm.py."""
 
-    def __init__(self, root: Path, *arguments: str) -> None:
+    def __init__(self, root: Path, *arguments: str, cold: bool = False) -> None:
+        env, python = {**os.environ, "PYTHONPATH": str(ROOT)}, sys.executable
+        if warm.WORKS and not cold:
+            env = warm_server().found_by(env)
+            python = env["PYTHON_EXEC"]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "bgpm", "annotate", "--port", "0", *arguments],
+            [python, "-m", "bgpm", "annotate", "--port", "0", *arguments],
             cwd=root,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env=env,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -166,7 +172,10 @@ class Running:
         if self.process.poll() is None:
             self.process.send_signal(how)
         self.process.wait(120)
-        self.process.stdout.close()
+        assert self.process.stdout is not None
+        if not self.process.stdout.closed:
+            self.process.stdout.read()  # until a warm one has ended too
+            self.process.stdout.close()
 
 
 @pytest.fixture
@@ -179,8 +188,8 @@ def start() -> Iterator[Callable[..., Running]]:
     """Start `bgpm annotate` in a folder; it ends with the test."""
     running: list[Running] = []
 
-    def begin(root: Path, *arguments: str) -> Running:
-        running.append(Running(root, *arguments))
+    def begin(root: Path, *arguments: str, cold: bool = False) -> Running:
+        running.append(Running(root, *arguments, cold=cold))
         return running[-1]
 
     yield begin

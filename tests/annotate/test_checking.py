@@ -258,6 +258,7 @@ def test_the_campaign_says_who_needs_a_talk_and_why(place: Any) -> None:
     assert f"{len(read_checks(ANNOTATIONS))} annotations that check their annotator count too" in page
 
 
+@pytest.mark.slow
 def test_checks_survive_a_kill(campaign: Any, start: Any) -> None:
     place = campaign(pairs=30, gold={"path": GOLD, "share": 0.25})
     rows = [{"prompt": f"gold {n}?", "chosen": "yes", "rejected": "no"} for n in range(40)]

@@ -44,10 +44,10 @@ Running stage 'train@a-round0':
 """
 # A round that finds the labels it needs, and stops where the next batch waits.
 NEXT = """
-import json, pathlib, sys
+import json, pathlib, sys, time
 print("Running stage 'label@entropy-round0':", flush=True)
 here, there = pathlib.Path("data/entropy/round-0"), pathlib.Path("data/entropy/round-1")
-while not pathlib.Path("go").exists(): pass
+while not pathlib.Path("go").exists(): time.sleep(0.01)
 (here / "waiting.json").unlink()
 there.mkdir()
 for name in ("batch.parquet", "scores.parquet"): (there / name).write_bytes(pathlib.Path("next-" + name).read_bytes())
@@ -72,6 +72,7 @@ class Room:
         monkeypatch.chdir(place.root)
         monkeypatch.setattr(module, "SETTLE", 0.0)
         monkeypatch.setattr(module, "LOOK_AGAIN", 0.02)
+        monkeypatch.setattr(module, "POLITE", 1.0)  # a test that runs in the background ignores Ctrl-C, and so its runs
         place.params(rounds=[{"k": 0, "next": 1}, {"k": 1, "next": 2}])
         Path("dvc.yaml").write_text(json.dumps(PIPELINE), encoding="utf-8")
         place.wait("entropy/round-1", ["pair-6", "pair-9"])
@@ -236,6 +237,7 @@ def test_a_failure_stays_with_its_sentence_until_somebody_retries(room: Any) -> 
         here.reaches("failed")
 
 
+@pytest.mark.slow
 def test_a_run_that_was_ended_goes_on_with_the_next_server(room: Any) -> None:
     here = room()
     for pair in ("pair-0", "pair-1", "pair-2", "pair-3"):

@@ -389,7 +389,7 @@ def test_a_file_that_is_broken_for_a_moment_loses_no_answer(campaign: Any, start
 
 def test_a_second_server_on_the_same_labels_is_refused(campaign: Any, start: Any) -> None:
     place = campaign()
-    server = start(place.root)
+    server = start(place.root, cold=True)
     done = subprocess.run(
         [sys.executable, "-m", "bgpm", "annotate", "--port", "0"],
         cwd=place.root, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60, check=False,
@@ -401,7 +401,7 @@ def test_a_second_server_on_the_same_labels_is_refused(campaign: Any, start: Any
 
 def test_every_acknowledged_answer_survives_a_kill_in_the_middle_of_a_burst(campaign: Any, start: Any) -> None:
     place = campaign(pairs=400)
-    server = start(place.root)
+    server = start(place.root, cold=True)
     acknowledged: list[str] = []
     enough = threading.Event()
 
@@ -433,7 +433,7 @@ def test_every_acknowledged_answer_survives_a_kill_in_the_middle_of_a_burst(camp
 
 def test_a_full_disk_is_said_and_nothing_is_acknowledged(campaign: Any, start: Any) -> None:
     place = campaign()
-    server = start(place.root)
+    server = start(place.root, cold=True)
     server.annotate("ada", "pair-0")
     size = place.store.stat().st_size
     resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (size + 50, resource.RLIM_INFINITY))
@@ -447,6 +447,7 @@ def test_a_full_disk_is_said_and_nothing_is_acknowledged(campaign: Any, start: A
     assert server.state("ada")["mine"] == 2
 
 
+@pytest.mark.slow
 def test_wrong_options_are_one_line(tmp_path: Path) -> None:
     for arguments, message in (
         ([], "params.yaml: not found"),

@@ -100,6 +100,7 @@ def hostile(length: int) -> list[str]:
     return [(unit * (length // len(unit) + 1))[:length] for unit in units]
 
 
+@pytest.mark.slow
 def test_no_text_takes_much_longer_than_lists_with_bold_and_code_of_its_length(tmp_path: Path) -> None:
     length = 60_000
     texts = hostile(length)

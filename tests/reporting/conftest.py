@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,7 @@ import yaml
 
 from bgpm.data.tables import concatenate, write_table
 from bgpm.evaluation.arm import COLUMNS
+from stages import report
 
 SECTIONS = ("chat", "chat-hard", "safety", "reasoning")
 METRICS = ("nll", "ece", "brier")
@@ -218,28 +221,47 @@ def climbing(speed: float, top: float) -> Callable[[np.ndarray], np.ndarray]:
 SAVED = {"entropy": (2.6, 0.72), "random": (0.8, 0.72)}  # speed and top of each arm
 
 
+def make_run(
+    root: Path,
+    arms: dict[str, tuple[float, float]] = SAVED,
+    *,
+    seeds: int = 5,
+    rounds: int = 8,
+    extras: bool = True,
+    measured: bool = True,
+    **changes: object,
+) -> Path:
+    """Write a finished run into a folder."""
+    run = Run(root, seeds=seeds, rounds=rounds)
+    run.measured = measured
+    acquisition, *_, baseline = [*arms, *arms]  # one arm alone is its own baseline
+    run.params(acquisition, baseline, **changes)
+    for seed, (name, shape) in enumerate(arms.items()):
+        run.arm(name, climbing(*shape), seed=seed)
+    if extras:
+        run.extras()
+    return root
+
+
 @pytest.fixture
 def finished_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     """Make a finished run in a folder of its own, which becomes the working directory."""
     monkeypatch.chdir(tmp_path)
+    return functools.partial(make_run, tmp_path)
 
-    def make(
-        arms: dict[str, tuple[float, float]] = SAVED,
-        *,
-        seeds: int = 5,
-        rounds: int = 8,
-        extras: bool = True,
-        measured: bool = True,
-        **changes: object,
-    ) -> Path:
-        run = Run(tmp_path, seeds=seeds, rounds=rounds)
-        run.measured = measured
-        acquisition, *_, baseline = [*arms, *arms]  # one arm alone is its own baseline
-        run.params(acquisition, baseline, **changes)
-        for seed, (name, shape) in enumerate(arms.items()):
-            run.arm(name, climbing(*shape), seed=seed)
-        if extras:
-            run.extras()
-        return tmp_path
 
-    return make
+def reported(root: Path, **settings: int) -> Path:
+    """A finished run with its report, for tests that only read."""
+    with contextlib.chdir(make_run(root, **settings)):
+        report.main()
+    return root
+
+
+@pytest.fixture(scope="module")
+def reported_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return reported(tmp_path_factory.mktemp("reported"))
+
+
+@pytest.fixture(scope="module")
+def reported_by_20(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return reported(tmp_path_factory.mktemp("reported-by-20"), seeds=20)

@@ -45,9 +45,8 @@ def costs(root: Path) -> str:
     return (root / "reports/costs.html").read_text(encoding="utf-8")
 
 
-def test_the_report_states_the_saving_with_its_interval_everywhere_alike(finished_run: Make) -> None:
-    root = finished_run(seeds=20)
-    main()
+def test_the_report_states_the_saving_with_its_interval_everywhere_alike(reported_by_20: Path) -> None:
+    root = reported_by_20
     found = metrics(root)
     assert 0.4 < found["label_savings_low"] < found["label_savings"] < found["label_savings_high"] < 0.9
     assert found["label_savings"] == pytest.approx(
@@ -62,9 +61,8 @@ def test_the_report_states_the_saving_with_its_interval_everywhere_alike(finishe
     assert None not in found.values()
 
 
-def test_the_curve_csv_holds_every_measured_number_of_both_arms(finished_run: Make) -> None:
-    root = finished_run()
-    main()
+def test_the_curve_csv_holds_every_measured_number_of_both_arms(reported_run: Path) -> None:
+    root = reported_run
     with (root / "reports/label_efficiency.csv").open(encoding="utf-8", newline="") as file:
         written = list(csv.DictReader(file))
     assert list(written[0]) == ["arm", "seed", "round", "labels", "split", "section", "metric", "value"]
@@ -101,9 +99,8 @@ def test_a_section_named_like_a_formula_is_none_in_the_curve_csv(finished_run: M
     assert "=1+1" not in sections
 
 
-def test_plots_hold_means_over_seeds(finished_run: Make) -> None:
-    root = finished_run()
-    main()
+def test_plots_hold_means_over_seeds(reported_run: Path) -> None:
+    root = reported_run
     with (root / "reports/plots/entropy.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert {"labels", "heldout_accuracy", "heldout_nll", "benchmark_accuracy"} <= rows[0].keys()
@@ -111,20 +108,21 @@ def test_plots_hold_means_over_seeds(finished_run: Make) -> None:
     assert float(rows[-1]["heldout_accuracy"]) == pytest.approx(metrics(root)["final_accuracy"], abs=2e-6)
 
 
-def test_the_same_inputs_give_the_same_bytes_and_timings_enter_a_page_of_their_own_only(finished_run: Make) -> None:
-    root = finished_run()
-
-    def digests() -> dict[str, str]:
+@pytest.mark.slow
+def test_the_same_inputs_give_the_same_bytes_and_timings_enter_a_page_of_their_own_only(
+    finished_run: Make, reported_run: Path
+) -> None:
+    def digests(root: Path) -> dict[str, str]:
         files = sorted(path for path in (root / "reports").rglob("*") if path.is_file())
         return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
+    root = finished_run()
     main()
-    first = digests()
-    main()
-    assert digests() == first
+    first = digests(root)
+    assert first == digests(reported_run)
     (root / ".timings/train-entropy-1.json").write_text('{"seconds": 9, "cpu_seconds": 99, "peak_mib": 1}')
     main()
-    assert {name for name, digest in digests().items() if digest != first[name]} == {"reports/costs.html"}
+    assert {name for name, digest in digests(root).items() if digest != first[name]} == {"reports/costs.html"}
     assert not list(root.rglob("*.part"))
 
 
@@ -139,9 +137,10 @@ def test_a_target_that_is_not_reached_is_null_and_said(finished_run: Make) -> No
     assert '<b id="headline-number">not reached</b>' in page(root)
 
 
+@pytest.mark.slow
 def test_a_slower_arm_is_said_to_need_more_labels(finished_run: Make) -> None:
     root = finished_run(
-        {"entropy": (1.2, 0.72), "random": (3.0, 0.72)}, seeds=40, report={"target": 0.5, "resamples": 300}
+        {"entropy": (1.2, 0.72), "random": (3.0, 0.72)}, seeds=12, report={"target": 0.5, "resamples": 300}
     )
     main()
     found = metrics(root)
@@ -150,6 +149,7 @@ def test_a_slower_arm_is_said_to_need_more_labels(finished_run: Make) -> None:
     assert "\N{MINUS SIGN}" in re.search(r'id="headline-number">([^<]*)<', page(root))[1]
 
 
+@pytest.mark.slow
 def test_equal_arms_are_not_said_to_differ(finished_run: Make) -> None:
     root = finished_run({"entropy": (1.0, 0.72), "random": (1.0, 0.72)})
     main()
@@ -158,6 +158,7 @@ def test_equal_arms_are_not_said_to_differ(finished_run: Make) -> None:
     assert low is None or low <= 0
 
 
+@pytest.mark.slow
 def test_a_baseline_that_learns_nothing_gives_no_saving(finished_run: Make) -> None:
     root = finished_run({"entropy": (2.0, 0.72), "random": (1.0, 0.5501)})
     main()
@@ -165,6 +166,7 @@ def test_a_baseline_that_learns_nothing_gives_no_saving(finished_run: Make) -> N
     assert '<b id="headline-number">no gain</b>' in page(root)
 
 
+@pytest.mark.slow
 def test_a_gain_that_may_be_nothing_is_said_to_be_uncertain(finished_run: Make) -> None:
     root = finished_run({"entropy": (2.0, 0.62), "random": (1.0, 0.59)})
     main()
@@ -173,10 +175,9 @@ def test_a_gain_that_may_be_nothing_is_said_to_be_uncertain(finished_run: Make) 
     assert ("is uncertain, and every target with it" in page(root)) != ("no target outside the noise" in page(root))
 
 
-def test_few_seeds_are_called_indicative_and_many_are_not(finished_run: Make) -> None:
-    root = finished_run()
-    main()
-    assert "Indicative only: 5 paired seeds" in page(root)
+def test_few_seeds_are_called_indicative_and_many_are_not(reported_run: Path, reported_by_20: Path) -> None:
+    assert "Indicative only: 5 paired seeds" in page(reported_run)
+    assert "Indicative only" not in page(reported_by_20)
 
 
 def test_a_single_seed_makes_no_claim(finished_run: Make) -> None:
@@ -203,9 +204,8 @@ def test_one_arm_alone_is_described_without_a_saving(finished_run: Make) -> None
     assert "baselines stage has not run" in html
 
 
-def test_the_next_rounds_are_forecast_on_the_page_and_in_the_tables_alike(finished_run: Make) -> None:
-    root = finished_run(seeds=20)
-    main()
+def test_the_next_rounds_are_forecast_on_the_page_and_in_the_tables_alike(reported_by_20: Path) -> None:
+    root = reported_by_20
     written = json.loads((root / "reports/label_efficiency.json").read_text(encoding="utf-8"))["outlook"]
     markdown = (root / "reports/label_efficiency.md").read_text(encoding="utf-8")
     for arm in ("entropy", "random"):
@@ -232,22 +232,20 @@ def test_a_short_curve_says_that_there_is_no_forecast(finished_run: Make) -> Non
     assert "a forecast needs 4 points of the curve, here are 3" in (root / "reports/label_efficiency.md").read_text()
 
 
-def test_reliability_coverage_and_best_of_n_of_the_last_round_are_drawn(finished_run: Make) -> None:
-    root = finished_run()
-    main()
-    html = page(root).split("Is it right when it is sure?")[1].split("<h2>")[0]
+def test_reliability_coverage_and_best_of_n_of_the_last_round_are_drawn(finished_run: Make, reported_run: Path) -> None:
+    html = page(reported_run).split("Is it right when it is sure?")[1].split("<h2>")[0]
     assert html.count("<figure>") == 4
     assert "as promised" in html
     assert "out of 4: entropy 68%, random 68% (31 prompts with" in html
+    root = finished_run()
     for path in root.glob("data/*/round-8/evaluation/figures.csv"):
         path.unlink()
     main()
     assert "Is it right when it is sure?" not in page(root)
 
 
-def test_how_the_benchmark_is_scored_and_what_is_not_counted_is_said(finished_run: Make) -> None:
-    root = finished_run()
-    main()
+def test_how_the_benchmark_is_scored_and_what_is_not_counted_is_said(reported_run: Path) -> None:
+    root = reported_run
     markdown = (root / "reports/label_efficiency.md").read_text(encoding="utf-8")
     assert "How the benchmark is scored: a section is the share of its pairs that are ordered rightly" in markdown
     assert "reported alone and in no section: <i>mine (3)" in markdown
@@ -274,9 +272,8 @@ class _Page(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_the_page_is_whole_small_and_asks_nobody_for_anything(finished_run: Make) -> None:
-    root = finished_run(seeds=20)
-    main()
+def test_the_page_is_whole_small_and_asks_nobody_for_anything(reported_by_20: Path) -> None:
+    root = reported_by_20
     html = page(root)
     parser = _Page()
     parser.feed(html)
@@ -311,10 +308,10 @@ def test_texts_of_the_pool_cannot_write_into_the_page(finished_run: Make) -> Non
     assert not re.search("[\x00\x1b]", html)
 
 
-def test_the_page_says_where_texts_and_preferences_come_from(finished_run: Make) -> None:
+@pytest.mark.slow
+def test_the_page_says_where_texts_and_preferences_come_from(finished_run: Make, reported_run: Path) -> None:
+    assert "texts written for this project, preferences by simulated annotators" in page(reported_run)
     root = finished_run()
-    main()
-    assert "texts written for this project, preferences by simulated annotators" in page(root)
     finished_params = (root / "params.yaml").read_text(encoding="utf-8")
     (root / "params.yaml").write_text(finished_params.replace("data/corpus", "mine/pool.jsonl"), encoding="utf-8")
     main()
@@ -322,6 +319,7 @@ def test_the_page_says_where_texts_and_preferences_come_from(finished_run: Make)
     assert "mine/pool.jsonl, as params.yaml names it" in page(root)
 
 
+@pytest.mark.slow
 def test_costs_are_grouped_by_stage_and_leftovers_of_other_runs_left_out(finished_run: Make) -> None:
     root = finished_run()
     (root / ".timings/broken.json").write_text("{")
@@ -412,9 +410,8 @@ def test_axes_have_round_numbers_and_measured_label_counts() -> None:
     assert every([32, 64, 96, 128, 160], 3) == [32, 96, 160]
 
 
-def test_the_second_prize_has_its_price_at_each_target_and_what_certifying_it_takes(finished_run: Make) -> None:
-    root = finished_run(seeds=20)
-    main()
+def test_the_second_prize_has_its_price_at_each_target_and_what_certifying_it_takes(reported_by_20: Path) -> None:
+    root = reported_by_20
     found = json.loads((root / "reports/label_efficiency.json").read_text(encoding="utf-8"))["pool"]
     assert [row["target"] for row in found["targets"]] == [0.9, 0.95, 0.98]
     for row in found["targets"][:2]:
@@ -431,6 +428,7 @@ def test_the_second_prize_has_its_price_at_each_target_and_what_certifying_it_ta
     assert (root / "reports/pool_labels.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_the_goal_decides_which_prize_leads_the_page_and_the_report(finished_run: Make) -> None:
     root = finished_run(goal="pool")
     main()
@@ -443,6 +441,7 @@ def test_the_goal_decides_which_prize_leads_the_page_and_the_report(finished_run
     assert headline(root) in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("goal", ["model", "pool"])
 def test_where_nobody_knows_the_pools_labels_the_second_prize_is_not_measured(finished_run: Make, goal: str) -> None:
     root = finished_run(measured=False, goal=goal)

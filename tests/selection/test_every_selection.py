@@ -81,7 +81,7 @@ def test_among_equal_pairs_the_seed_and_not_the_row_decides(kind, make_pool):
     """Twelve pairs with the same features, moments and value: the first pick must be a fair draw."""
     pool = make_pool(prompts=2)
     candidates = replace(pool.permuted(np.zeros(12, np.int64)), keys=pool.keys).candidates()
-    draws = 480
+    draws = 120
     first = Counter(int(select(kind, candidates, np.full(12, 0.3), 1, seed=s).rows[0]) for s in range(draws))
     expected = draws / 12
     chi_squared = sum((first[n] - expected) ** 2 / expected for n in range(12))
@@ -213,6 +213,7 @@ def test_only_those_that_need_covariances_fail_without_them(kind, make_pool):
         assert len(select(kind, candidates, some_values(72), 5).rows) == 5
 
 
+@pytest.mark.slow
 def test_selectors_without_covariances_and_a_random_seed_set_need_no_torch():
     program = """
 import sys

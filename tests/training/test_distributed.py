@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import importlib.util
 import json
 import os
-import shutil
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,32 +19,18 @@ from bgpm.training.run import _labels, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.distributed]
 CONFIGS = Path(__file__).parents[2] / "configs/deepspeed"
-BUILD = 600  # seconds for what DeepSpeed compiles once
 
 
 @pytest.fixture(scope="session")
-def extensions(pytestconfig: pytest.Config) -> Iterator[Path]:
-    """Where DeepSpeed's communication for CPUs is compiled, once for all runs in this checkout."""
+def deepspeed() -> None:
     if importlib.util.find_spec("deepspeed") is None:
         pytest.skip("deepspeed is not installed: `make install-dev`")
-    if not (shutil.which("g++") or shutil.which("c++")):
-        pytest.skip("DeepSpeed compiles its communication on CPUs, and there is no C++ compiler")
-    assert pytestconfig.cache is not None
-    folder = Path(pytestconfig.cache.mkdir("torch_extensions"))
-    with (folder.parent / "torch_extensions.users").open("w") as users:
-        with contextlib.suppress(BlockingIOError):  # another test process builds or uses them
-            fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for lock in folder.glob("**/lock"):  # left by a build that was killed: every later one would wait for ever
-                lock.unlink()
-        fcntl.flock(users, fcntl.LOCK_SH)
-        yield folder
 
 
-def finish(space: Workspace, task: Task, extensions: Path | None, ranks: int = 2) -> str:
-    environment = {} if extensions is None else {"TORCH_EXTENSIONS_DIR": str(extensions), "DS_ACCELERATOR": "cpu"}
-    process = space.start("train", task, ranks, **environment)
+def finish(space: Workspace, task: Task) -> str:
+    process = space.start("train", task, 2)
     try:
-        output, _ = process.communicate(timeout=BUILD)
+        output, _ = process.communicate(timeout=600)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -84,9 +66,9 @@ def alone(qwen: Workspace) -> Task:
 
 
 @pytest.fixture(scope="session")  # in folders of the session
-def zero2(qwen: Workspace, extensions: Path) -> Task:
+def zero2(qwen: Workspace, deepspeed: None) -> Task:
     task = divided(qwen, "zero2", 2)
-    finish(qwen, task, extensions)
+    finish(qwen, task)
     return task
 
 
@@ -97,9 +79,10 @@ def test_two_processes_train_what_one_trains(
     if stage == 2:
         task = request.getfixturevalue("zero2")
     else:
-        extensions = request.getfixturevalue("extensions") if stage else None
+        if stage:
+            request.getfixturevalue("deepspeed")
         task = divided(qwen, f"zero{stage}", stage)
-        finish(qwen, task, extensions)
+        finish(qwen, task)
     assert distance(backbone(alone), backbone(task), Path(qwen.backbone.path)) < 0.02
     one, other = (load_file(backbone(t) / "head.safetensors")["head.weight"] for t in (alone, task))
     assert (one - other).abs().max() < 1e-3 * one.abs().max()
@@ -113,7 +96,7 @@ def test_two_processes_stop_by_the_held_out_loss_of_one(qwen: Workspace) -> None
         if ranks == 1:
             run("train", task)
         else:
-            finish(qwen, task, None)
+            finish(qwen, task)
         losses.append(json.loads((backbone(task) / "head.json").read_text())["summary"]["stopping_loss"])
     out = held_out(_labels(task).pairs.prompt, 0.3, seed=0).sum()
     assert out % 8  # passes of 8 labels, and of 4 and 4
@@ -121,16 +104,16 @@ def test_two_processes_stop_by_the_held_out_loss_of_one(qwen: Workspace) -> None
 
 
 def test_two_processes_share_a_base_in_bfloat16_and_train_the_adapters_that_one_trains(
-    qwen: Workspace, extensions: Path
+    qwen: Workspace, deepspeed: None
 ) -> None:
     """ZeRO-3 divides the frozen base too; weights in bfloat16 here, and autocast from float32 there."""
     found = {}
-    for name, deepspeed in (("lora-alone", None), ("lora-zero3", str(CONFIGS / "zero3.json"))):
-        task = qwen.task(name, mode="lora", bf16=True, deepspeed=deepspeed)
-        if deepspeed is None:
+    for name, config in (("lora-alone", None), ("lora-zero3", str(CONFIGS / "zero3.json"))):
+        task = qwen.task(name, mode="lora", bf16=True, deepspeed=config)
+        if config is None:
             run("train", task)
         else:
-            finish(qwen, task, extensions)
+            finish(qwen, task)
         found[name] = load_file(backbone(task) / "adapter_model.safetensors")
     one, other = found.values()
     assert set(one) == set(other)
@@ -142,11 +125,9 @@ def test_two_processes_share_a_base_in_bfloat16_and_train_the_adapters_that_one_
     assert (apart / moved) ** 0.5 < 0.2
 
 
-def test_a_killed_run_of_two_processes_goes_on_and_ends_as_an_undisturbed_one(
-    qwen: Workspace, zero2: Task, extensions: Path
-) -> None:
+def test_a_killed_run_of_two_processes_goes_on_and_ends_as_an_undisturbed_one(qwen: Workspace, zero2: Task) -> None:
     task = divided(qwen, "killed2", 2)
-    process = qwen.start("train", task, 2, hold=True, TORCH_EXTENSIONS_DIR=str(extensions), DS_ACCELERATOR="cpu")
+    process = qwen.start("train", task, 2, hold=True)
     deadline = time.monotonic() + 300
     side = Path(task.side)
     try:
@@ -158,5 +139,5 @@ def test_a_killed_run_of_two_processes_goes_on_and_ends_as_an_undisturbed_one(
         os.killpg(process.pid, signal.SIGKILL)  # the launcher's group; its processes end with it
         process.communicate()
     assert not backbone(task).exists()
-    assert "resuming at update" in finish(qwen, task, extensions)
+    assert "resuming at update" in finish(qwen, task)
     assert files_of(backbone(task)) == files_of(backbone(zero2))
