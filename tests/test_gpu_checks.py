@@ -68,6 +68,7 @@ def test_the_round_that_is_fine_tuned_has_parameters_and_rows_that_the_stages_ta
         assert (good[0] > good[1]) == (row.label == 1.0)
 
 
+@pytest.mark.slow
 def test_what_is_in_the_way_of_a_stage_is_the_checks_own_last_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "write_rows", lambda path, *_, **__: path.write_text("{}\n"))
     with pytest.raises(SystemExit, match=r"stage prepare: error: benchmark.jsonl:1: expected columns"):

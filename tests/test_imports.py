@@ -46,6 +46,7 @@ def test_a_private_import_from_elsewhere_is_seen_and_one_from_home_is_allowed() 
     assert foreign(Path("bgpm/selection/logdet.py"), source) == []
 
 
+@pytest.mark.slow
 def test_only_the_stages_that_compute_with_tensors_or_draw_import_torch_or_matplotlib() -> None:
     """Each is a process of its own and a run of the loop starts a hundred: torch is three seconds, matplotlib one."""
     heavy = {"torch": ["score"], "matplotlib": ["report"]}

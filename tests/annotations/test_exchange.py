@@ -394,6 +394,7 @@ def test_an_export_of_a_batch_passes_over_what_earlier_batches_had(
         assert len(json.loads(done.stdout)) == 2  # the unanswered pair of the batch too
 
 
+@pytest.mark.slow
 def test_the_command_line_hands_a_batch_to_a_tool_and_takes_the_labels_back(
     command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:

@@ -27,6 +27,7 @@ def simulate(shape: str, seeds: int, rng: np.random.Generator) -> np.ndarray:
     return SHAPES[shape] + noise + rng.normal(0, 0.02, (seeds, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("seeds", [1, 5])
 def test_intervals_hold_what_they_promise_on_simulated_curves(shape: str, seeds: int) -> None:

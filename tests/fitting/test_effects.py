@@ -366,6 +366,7 @@ def test_the_variance_is_found_where_there_is_one_and_none_where_there_is_none(h
     assert low < found[1.5] < 4.5
 
 
+@pytest.mark.slow
 def test_probabilities_are_calibrated_whether_pairs_share_two_one_or_no_response_with_labelled_ones() -> None:
     (probability, won), effects = ([[[], [], []] for _ in range(2)]), 0
     for seed in range(1, 5):

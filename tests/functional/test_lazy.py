@@ -10,6 +10,7 @@ import pytest
 from bgpm import functional as F
 
 
+@pytest.mark.slow
 def test_torch_is_imported_at_the_first_use_of_a_name_and_not_before() -> None:
     code = (
         "import sys; from bgpm import functional as F; assert 'torch' not in sys.modules; "

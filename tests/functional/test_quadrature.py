@@ -100,6 +100,7 @@ def with_errors(mu: float, sd: float, e: float) -> dict[str, float]:
         }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("e", [1e-6, 0.2, 0.49])
 def test_with_errors_values_match_forty_digits_to_the_promised_precision(e: float) -> None:
     for mu, sd in itertools.product((-14.0, 0.3, 9.0), (1e-3, 0.2, 1.2499, 1.2501, 4.5, 20.0)):

@@ -341,6 +341,7 @@ def test_a_goal_without_anything_to_measure_with_is_refused(campaign: Any) -> No
         assert message in str(refused.value)
 
 
+@pytest.mark.slow
 def test_where_labels_are_recorded_the_same_stages_audit_both_arms_and_measure_both_prizes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

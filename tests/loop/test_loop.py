@@ -101,6 +101,7 @@ def test_labels_that_are_no_probabilities_and_empty_batches_are_refused(pool):
         loop_on(pool, lambda rows: rows, batch_size=0)
 
 
+@pytest.mark.slow
 def test_the_example_learns_what_its_annotator_likes():
     done = subprocess.run([sys.executable, "-m", "examples.loop"], cwd=ROOT, capture_output=True, text=True, check=True)
     accuracy = [float(found) for found in re.findall(r"accuracy ([0-9.]+)", done.stdout)]

@@ -229,6 +229,7 @@ def interval(difference: np.ndarray) -> tuple[float, float]:
     return difference.mean() - half, difference.mean() + half
 
 
+@pytest.mark.slow
 def test_where_the_model_is_wrong_top_k_bald_loses_to_uniform_draws_and_weighted_bald_does_not(arms):
     _, _, found = arms
     assert interval(found["top_k"] - found["uniform"])[1] < -0.05
@@ -256,6 +257,7 @@ def test_weighted_bald_converges_to_the_fit_on_the_whole_pool_and_top_k_does_not
     assert half < 0.6 * far
 
 
+@pytest.mark.slow
 def test_estimates_of_the_model_before_its_batch_are_unbiased_and_their_intervals_cover():
     pool, truth = misfit(200)
     off, covered = {"accuracy": [], "nll": []}, {"accuracy": [], "nll": []}

@@ -301,6 +301,7 @@ TROUBLE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trouble", TROUBLE.values(), ids=TROUBLE.keys())
 def test_a_service_in_trouble_is_asked_again(files: OracleFiles, trouble: Response) -> None:
     bad = {1, 2, 5}

@@ -60,6 +60,7 @@ def fits(problem):
     return {rate: np.array(fitted) for rate, fitted in found.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [FLIPPED, "heldout"])
 def test_with_a_fifth_of_the_labels_wrong_the_direction_is_found_better_than_without_an_error_rate(fits, rate):
     gain = fits[rate][:, 0] - fits[0.0][:, 0]

@@ -65,6 +65,7 @@ def test_models_that_can_be_cyclic_are_right_on_held_out_triples(posterior, head
     assert accuracy(posterior, head, cycles) >= 0.95
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("labels", "seeds"), [(64, 8), (5000, 1)])
 def test_on_transitive_labels_the_default_loses_at_most_a_point_to_bradley_terry(labels, seeds, problem):
     lost = []

@@ -140,6 +140,7 @@ def test_the_laplace_variance_falls_as_labels_come_in(problem):
     assert variances[0] > 2 * variances[1] > 4 * variances[2] * 0.9
 
 
+@pytest.mark.slow
 def test_a_big_ensemble_has_the_laplace_variance_on_a_linear_model(problem):
     p = problem(300, 5, linear=1.0)
     laplace = Laplace(prior_precision=2.0).fit(Bt(), p.features, p.data, seed=0).moments(p.features, p.test)

@@ -75,6 +75,7 @@ def test_top_k_with_a_cap_skips_what_the_cap_forbids(make_pool):
 # --- logdet ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cap", [None, 6])
 @pytest.mark.parametrize("error_rate", [0.0, 0.2])
 def test_every_pick_of_logdet_adds_the_most_joint_information(make_pool, cap, error_rate):
@@ -88,6 +89,7 @@ def test_every_pick_of_logdet_adds_the_most_joint_information(make_pool, cap, er
         chosen.append(row)
 
 
+@pytest.mark.slow
 def test_logdet_comes_close_to_the_best_batch_of_three(make_pool):
     c = make_pool(prompts=4, spread=2.0).candidates()
     best = max(information(c, list(rows)) for rows in itertools.combinations(range(len(c)), 3))

@@ -28,6 +28,7 @@ def rng(seed=5):
 # --- hybrid ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_drawn_share_is_a_uniform_draw_from_the_whole_pool(make_pool):
     c = make_pool(prompts=3).candidates()
     values = np.linspace(0, 1, len(c))

@@ -111,6 +111,7 @@ def in_float64(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 REGULARISED: dict[str, Any] = {"mode": "full", "regulariser": {"kind": "sft", "weight": 0.7}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("space", "settings"),
     [
