@@ -81,7 +81,7 @@ def test_among_equal_pairs_the_seed_and_not_the_row_decides(kind, make_pool):
     """Twelve pairs with the same features, moments and value: the first pick must be a fair draw."""
     pool = make_pool(prompts=2)
     candidates = replace(pool.permuted(np.zeros(12, np.int64)), keys=pool.keys).candidates()
-    draws = 120
+    draws = 480
     first = Counter(int(select(kind, candidates, np.full(12, 0.3), 1, seed=s).rows[0]) for s in range(draws))
     expected = draws / 12
     chi_squared = sum((first[n] - expected) ** 2 / expected for n in range(12))
