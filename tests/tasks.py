@@ -79,11 +79,12 @@ if "RANK" in os.environ:
 """
 
 
-def write_hold(folder: Path) -> Path:
-    """What, on PYTHONPATH, lets training write one checkpoint and then wait to be killed; returns the file."""
+def write_site(folder: Path, program: str) -> Path:
+    """What every Python runs first that has this folder on PYTHONPATH; returns the file."""
     folder.mkdir(exist_ok=True)
-    (folder / "sitecustomize.py").write_text(HOLD, encoding="utf-8")
-    return folder / "sitecustomize.py"
+    file = folder / "sitecustomize.py"
+    file.write_text(program, encoding="utf-8")
+    return file
 
 
 class Workspace:
@@ -167,8 +168,7 @@ class Workspace:
         root = Path(__file__).resolve().parents[1]
         deepspeed = task.training.deepspeed is not None
         site = self.folder / f"site-of-{task.name}"
-        site.mkdir(exist_ok=True)
-        (site / "sitecustomize.py").write_text(UNCOMPILED * deepspeed + HOLD * hold, encoding="utf-8")
+        write_site(site, UNCOMPILED * deepspeed + HOLD * hold)
         env = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join([str(site), str(root)]),

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import TWO_ROUNDS, Project, ran, with_changes
-from tasks import files_of, write_hold, write_tiny_qwen
+from tasks import HOLD, files_of, write_site, write_tiny_qwen
 
 from bgpm.stage import read_params
 from bgpm.training import in_effect
@@ -90,7 +90,7 @@ def test_the_whole_loop_trains_its_backbone_and_only_what_changed_runs_again(
     # killed in the middle of training, by the whole group, as a machine that goes down
     kept = files_of(project.folder / "data/entropy/round-1/model")
     evaluation = project.read("data/entropy/round-1/evaluation/curve.csv")
-    hold = write_hold(project.folder)
+    hold = write_site(project.folder, HOLD)
     command = ["repro", "--force", "--single-item", "train@entropy-round0"]
     with subprocess.Popen(
         [sys.executable, "-m", "dvc", *command], cwd=project.folder, env=cold.env, stdout=subprocess.DEVNULL,
