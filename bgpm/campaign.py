@@ -59,7 +59,6 @@ README = """# {name}
 A campaign of bgpm: `dvc repro` runs it, `bgpm annotate --run` asks people for labels, params.yaml has its settings.
 """
 ABOUT_SOURCE = "Files of pairs that `pool.path` and `benchmark.path` in params.yaml name. Git keeps them.\n"
-ROUNDS, START, BATCH = 5, 16, 48  # of the repository's params.yaml
 FEW = 4  # labels for which no round shall run: a round takes half a minute
 
 Splits = Mapping[str, Mapping[str, Any]]  # what the stage prepare counts of each split
@@ -203,7 +202,7 @@ def _write(made: Path, pool: Path | None, settings: Mapping[str, str]) -> tuple[
     params, splits = _checked(made, text), None
     if pool is not None or params.pool.hub is not None:
         splits = _read(params, pool)
-        params = _checked(made, with_settings(text, _sizes(settings, splits["pool"]["pairs"])))
+        params = _checked(made, with_settings(text, _sizes(settings, params, splits["pool"]["pairs"])))
         _check_audits(params, splits["pool"]["pairs"])
     write_text(made / "dvc.yaml", campaign_pipeline())
     write_text(made / LAUNCHER, _launcher())
@@ -221,24 +220,24 @@ def _defaults(settings: Mapping[str, str]) -> dict[str, str]:
     """Where a campaign differs from the repository's params.yaml: labels that cost something are asked for once."""
     found = {}
     if settings["goal"] == "pool":
-        found = {"acquisition": "auto", "pool.heldout": "0.0", "start.labels": "0.05", "batch_size": "0.05"}
-    if settings["oracle"] != "recorded":
-        arm = settings.get("acquisition", found.get("acquisition", "auto"))
-        found |= {"seeds": "[0]", "acquisition": arm, "baseline": arm}
+        found = {"pool.heldout": "0.0", "start.labels": "0.05", "batch_size": "0.05"}
+    if settings["oracle"] != "recorded":  # one arm: its own baseline
+        found |= {"seeds": "[0]", "baseline": settings.get("acquisition", "auto")}
     return found
 
 
-def _sizes(settings: Mapping[str, str], pool: int) -> dict[str, str]:
-    """Seed set, batch and rounds that acquire about half of a small pool, where none of them is set; a goal pool has
-    shares."""
+def _sizes(settings: Mapping[str, str], params: Params, pool: int) -> dict[str, str]:
+    """Seed set, batch and rounds, those of ``params`` at most, that acquire about half of a small pool, where none of
+    them is set; a goal pool has shares."""
     if settings["goal"] == "pool" or {"start.labels", "batch_size", "rounds"} & settings.keys():
         return {}
-    start = max(1, min(START, pool // 6))
+    most = len(params.rounds)
+    start = max(1, min(pairs_of(params.start.labels, pool), pool // 6))
     left = pool // 2 - start
-    batch = max(1, min(max(left // ROUNDS, FEW), BATCH, pool - start))
-    number = max(1, min(left // batch, ROUNDS))
+    batch = max(1, min(max(left // most, FEW), pairs_of(params.batch_size, pool), pool - start))
+    number = max(1, min(left // batch, most))
     found = {"start.labels": str(start), "batch_size": str(batch)}
-    return found if number == ROUNDS else found | {"rounds": rounds(number)}
+    return found if number == most else found | {"rounds": rounds(number)}
 
 
 def _checked(made: Path, text: str) -> Params:

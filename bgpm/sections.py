@@ -74,7 +74,11 @@ class Sections(Settings):
         Raises:
             ConfigError: If the file cannot be read, or one of these sections is missing or wrong.
         """
-        params = read_params(file)
+        return cls.of(read_params(file))
+
+    @classmethod
+    def of(cls, params: Mapping[str, Any]) -> Self:
+        """These sections of the whole file, where that is read already; raises as `read`."""
         values = {
             key: section(params, key, kind) if isinstance(kind, type) and issubclass(kind, Settings)
             else setting(params, key)

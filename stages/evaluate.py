@@ -33,6 +33,7 @@ from bgpm.stage import (
     seeds_of,
     whole_folder,
     write_json,
+    write_text,
 )
 
 log = logging.getLogger("bgpm")
@@ -103,11 +104,9 @@ def write(
 ) -> None:
     """The learning curve up to this round, accuracies by prompt, the round's figures, and results as published."""
     with whole_folder(path) as folder:
-        with (folder / "curve.csv").open("w", encoding="utf-8", newline="") as file:
-            file.write(csv_text(COLUMNS, curve))
+        write_text(folder / "curve.csv", csv_text(COLUMNS, curve))
         write_table(folder / "prompts.parquet", prompts)
-        with (folder / "figures.csv").open("w", encoding="utf-8", newline="") as file:
-            file.write(csv_text(FIGURES, figures))
+        write_text(folder / "figures.csv", csv_text(FIGURES, figures))
         for seed, results in published.items():
             if results is not None:
                 write_json(folder / "rewardbench" / f"seed-{seed}.json", results)

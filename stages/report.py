@@ -55,7 +55,8 @@ class Report(Sections):
 
 
 def main() -> None:
-    settings = Report.read()
+    params = read_params()
+    settings = Report.of(params)
     names = [settings.acquisition, settings.baseline]
     last = settings.rounds[-1].next
     arms = {name: arm_of(name, last) for name in names}
@@ -104,7 +105,7 @@ def main() -> None:
         texts,
         summary=summary.get("pool", {}),
         baselines=read_optional(DATA / "baselines.json"),
-        params=read_params(),
+        params=params,
         params_text=Path("params.yaml").read_text(encoding="utf-8"),
         outlook=to_come,
         benchmark=benchmark,

@@ -23,8 +23,10 @@ from dvc.repo import Repo
 from benchmarks.pipeline import copy_tracked
 from bgpm import campaign, installed
 from bgpm.cli import main
+from bgpm.config import Params
 from bgpm.data.tables import read_table
 from bgpm.errors import StateError
+from bgpm.registry import parse
 from bgpm.stage import read_params
 
 
@@ -90,13 +92,14 @@ def test_a_campaign_without_pairs_says_where_they_go(tmp_path: Path, capsys: pyt
 
 @pytest.mark.parametrize("size", [2, 3, 5, 11, 40, 96, 300, 527, 5000])
 def test_a_small_pool_gets_a_budget_that_it_has(size: int) -> None:
-    found = {key: yaml.safe_load(value) for key, value in campaign._sizes({"goal": "model"}, size).items()}
-    rounds = len(found.get("rounds", range(campaign.ROUNDS)))
+    own = read_params(ROOT / "params.yaml")
+    sizes = campaign._sizes({"goal": "model"}, parse(Params, own, ""), size)
+    found = {key: yaml.safe_load(value) for key, value in sizes.items()}
+    rounds = len(found.get("rounds", own["rounds"]))
     planned = found["start.labels"] + found["batch_size"] * rounds
     assert 2 <= planned <= max(size // 2, 5, 2) or size < 11
     assert planned <= size
     if size == 5000:
-        own = read_params(ROOT / "params.yaml")
         defaults = (own["start"]["labels"], own["batch_size"], len(own["rounds"]))
         assert (found["start.labels"], found["batch_size"], rounds) == defaults
 

@@ -8,16 +8,15 @@ is free.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from bgpm.annotations.store import Annotation
-from bgpm.registry import Component, build
-from bgpm.stage import setting
+from bgpm.registry import Component
 
 
 @dataclass(frozen=True)

@@ -176,13 +176,13 @@ def markdown(plan: StudyPlan, lines: Sequence[dict[str, object]]) -> list[str]:
         out += [f"## {pool}", "", "| features | " + " | ".join(f"{n} labels" for n in counts) + " |"]
         out.append("|---" * (len(counts) + 1) + "|")
         for name in study.sets:
-            cells = " | ".join(cell(here[name, n]) for n in counts)
+            cells = " | ".join(gain_cell(here[name, n]) for n in counts)
             out.append(f"| {f'**{name}**' if here[name, counts[0]]['default'] else name} | {cells} |")
         out.append("")
     return out
 
 
-def cell(line: dict[str, object]) -> str:
+def gain_cell(line: dict[str, object]) -> str:
     """Accuracy, and its gain with an interval where there is one, in percent and points."""
     numbers = (float(str(line[name] or "nan")) for name in ("accuracy", "gain", "gain_low", "gain_high"))
     accuracy, gain, low, high = numbers

@@ -8,17 +8,17 @@ choice.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bgpm.data.tables import read_table, where
-from bgpm.evaluation.savings import Trials, resample
+from bgpm.evaluation.savings import Resamples, Trials, resample
 from bgpm.stage import generator
 from bgpm.study import StudyPlan
-from bgpm.study.feature_sets import cell, intervals, named_ends, trials
+from bgpm.study.feature_sets import gain_cell, intervals, named_ends, trials
 
 COLUMNS = (
     "pool", "features", "labels", "fit", "accuracy", "gain", "gain_low", "gain_high", "best_fixed", "best_accuracy",
@@ -39,39 +39,46 @@ def ways(plan: StudyPlan) -> Mapping[str, tuple[str, dict[str, Any], str | float
 def rows(plan: StudyPlan, folder: Path) -> Iterator[dict[str, object]]:
     """Lines of ``fits.csv``: accuracy, gain and regret with 95% BCa intervals over seeds and held-out prompts.
 
-    The regret's interval takes the best fixed precision as given; models have no regret.
+    The regret's interval takes the best fixed precision as given.
     """
-    study = plan.feature_sets
-    fits = study.fits
+    study, fits = plan.feature_sets, plan.feature_sets.fits
+    empty: dict[str, object] = dict.fromkeys(COLUMNS, "")
     for pool in study.pools:
         table = read_table(folder / pool / "prompts.parquet")
         found = {name: trials(where(table, table["fit"] == name)) for name in ways(plan)}
-        rng = ("study", pool, "fits")
+        first = found[fits.choices[0]]
+        best = [best_fixed(found, [f"{value:g}" for value in fits.fixed], t) for t in range(len(first.labels))]
         for name in [*fits.choices, *fits.models]:
-            gained = resample(found[name], found[fits.choices[0]], plan.resamples, generator(*rng))
-            for t, labels in enumerate(found[name].labels):
-                best = best_fixed(found, [f"{value:g}" for value in fits.fixed], t)
-                line: dict[str, object] = dict.fromkeys(COLUMNS, "")
-                line |= {
+            gained = against(plan, pool, found[name], first)
+            chosen = dict.fromkeys(best) if name in fits.choices else {}  # models have no regret
+            left = {fixed: against(plan, pool, found[fixed], found[name]) for fixed in chosen}
+            for t, labels in enumerate(first.labels):
+                yield empty | {
                     "pool": pool,
                     "features": fits.features,
                     "labels": int(labels),
                     "fit": name,
                     "accuracy": f"{gained.arm[t]:.4f}",
                     "gain": f"{gained.arm[t] - gained.baseline[t]:.4f}",
+                    **named_ends("gain_", intervals(gained, t)[1] if name != fits.choices[0] else None),
+                    **(_regret(best[t], left[best[t]], t) if left else {}),
                     "seeds": len(found[name].right),
                 }
-                if name != fits.choices[0]:
-                    line |= named_ends("gain_", intervals(gained, t)[1])
-                if name in fits.choices:
-                    left = resample(found[best], found[name], plan.resamples, generator(*rng))
-                    line |= {
-                        "best_fixed": best,
-                        "best_accuracy": f"{left.arm[t]:.4f}",
-                        "regret": f"{left.arm[t] - left.baseline[t]:.4f}",
-                        **named_ends("regret_", intervals(left, t)[1]),
-                    }
-                yield line
+
+
+def against(plan: StudyPlan, pool: str, arm: Trials, baseline: Trials) -> Resamples:
+    """Two fits resampled together; the same draws for every two of a pool."""
+    return resample(arm, baseline, plan.resamples, generator("study", pool, "fits"))
+
+
+def _regret(best: str, curves: Resamples, t: int) -> dict[str, object]:
+    """Cells of the best fixed precision, at the label count t, and of how much better it is."""
+    return {
+        "best_fixed": best,
+        "best_accuracy": f"{curves.arm[t]:.4f}",
+        "regret": f"{curves.arm[t] - curves.baseline[t]:.4f}",
+        **named_ends("regret_", intervals(curves, t)[1]),
+    }
 
 
 def best_fixed(found: Mapping[str, Trials], names: Sequence[str], t: int) -> str:
@@ -81,35 +88,40 @@ def best_fixed(found: Mapping[str, Trials], names: Sequence[str], t: int) -> str
 
 def markdown(plan: StudyPlan, lines: Sequence[dict[str, object]]) -> list[str]:
     """Regret by choice, pool and labels, in points; accuracy of other models, with what they gain."""
-    fits, counts = plan.feature_sets.fits, list(dict.fromkeys(line["labels"] for line in lines))
-    pools = list(dict.fromkeys(line["pool"] for line in lines))
+    fits = plan.feature_sets.fits
+    counts, pools = (list(dict.fromkeys(line[name] for line in lines)) for name in ("labels", "pool"))
     at = {(line["fit"], line["pool"], line["labels"]): line for line in lines}
-    head = " | ".join(f"{n} labels" for n in counts) + " |", "|---" * (len(counts) + 1) + "|"
+
+    def tables(names: Iterable[str], cell: Callable[[dict[str, object]], str]) -> list[str]:
+        out = []
+        for name in names:
+            out += [
+                f"| `{name}` | " + " | ".join(f"{n} labels" for n in counts) + " |",
+                "|---" * (len(counts) + 1) + "|",
+            ]
+            out += [f"| {pool} | {' | '.join(cell(at[name, pool, n]) for n in counts)} |" for pool in pools]
+            out.append("")
+        return out
+
     out = [
         "## What the choice of the prior precision costs",
         "",
         f"Set `{fits.features}`, the same draws. How many points of accuracy more the best fixed precision has, which "
         "only hindsight knows and which stands after the colon; in brackets the 95% interval, given that precision.",
         "",
+        *tables(fits.choices, _regret_cell),
     ]
-    for name in fits.choices:
-        out += [f"| `{name}` | {head[0]}", head[1]]
-        out += [f"| {pool} | {' | '.join(_regret(at[name, pool, n]) for n in counts)} |" for pool in pools]
-        out.append("")
     if fits.models:
         out += [
             "## Other models",
             "",
             f"The same labels and features. In brackets the gain over `{plan.feature_sets.model}` with a 95% interval.",
             "",
+            *tables(fits.models, gain_cell),
         ]
-    for name in fits.models:
-        out += [f"| `{name}` | {head[0]}", head[1]]
-        out += [f"| {pool} | {' | '.join(cell(at[name, pool, n]) for n in counts)} |" for pool in pools]
-        out.append("")
     return out
 
 
-def _regret(line: Mapping[str, object]) -> str:
+def _regret_cell(line: Mapping[str, object]) -> str:
     value, low, high = (100 * float(str(line[name] or "nan")) for name in ("regret", "regret_low", "regret_high"))
     return f"{value:+.1f} ({low:+.1f} to {high:+.1f}): {line['best_fixed']}"

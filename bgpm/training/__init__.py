@@ -35,7 +35,7 @@ from bgpm.errors import ConfigError
 from bgpm.features import FeatureSettings
 from bgpm.fingerprints import code_fingerprint
 from bgpm.launch import LauncherSettings, launch, must_launch, world_size
-from bgpm.registry import Settings, parse
+from bgpm.registry import Settings
 from bgpm.sections import section
 
 SIDE = Path(".checkpoints")  # DVC does not know it
