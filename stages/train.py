@@ -43,7 +43,8 @@ class Train(Sections):
 def main(arm: str, k: str = "0") -> None:
     settings = Train.read()
     model, training = settings.model, settings.training
-    posterior = settings.posterior.for_goal("model" if arm == "offline" else settings.goal)
+    goal = "model" if arm == "offline" else settings.goal
+    posterior = settings.posterior.for_goal(goal, model, frozen=training.mode == "frozen")
     # A shorter run does not bring back weights that a longer one did not keep: `dvc repro -f -s` of its last `train`.
     last = arm == "offline" or int(k) == settings.rounds[-1].next
     here = round_dir(arm, k)

@@ -180,11 +180,11 @@ def _chooser(settings: MapSettings, splits: list[FoldRows]) -> Callable[[LinearP
     """How one precision for all features is chosen."""
 
     def choose(problem: LinearProblem) -> LinearFit:
-        if settings.prior_precision == "heldout":
+        if settings.prior_precision == "evidence":
+            return problem.by_evidence()
+        if isinstance(settings.prior_precision, str):
             return problem.by_heldout(splits)
-        return (
-            problem.by_evidence() if settings.prior_precision == "evidence" else problem.solve(settings.prior_precision)
-        )
+        return problem.solve(settings.prior_precision)
 
     return choose
 
@@ -262,9 +262,9 @@ def _mixed(
     group = torch.repeat_interleave(torch.arange(len(grouped)), torch.tensor([len(block) for block in grouped]))
     loss = _with_error_rate(settings, data, loss, splits)
     x, incidence = data.response_a - data.response_b, Incidence.of(*data.rows)
-    if settings.response_variance != 0:
+    if settings.effects != 0:
         incidence.check(data.group, f"posteriors.{settings.kind}.response_variance")
-    choose = Search(settings.prior_precision, settings.response_variance, splits, loss.tau)
+    choose = Search(settings.prior_precision, settings.effects, splits, loss.tau)
     problem = MixedProblem(x, OnData(loss, data), group, incidence)
     fit = choose(problem)
     found = None
@@ -295,7 +295,7 @@ def _mixed(
     if found is not None and found.blocks:
         summary |= {"block_precision": found.precision[1].item(), "block_gain": sum(found.gain)}
     effects = None
-    if settings.response_variance != 0:
+    if settings.effects != 0:
         summary |= {"response_variance": fit.variance, "responses_compared": len(incidence.rows)}
         if fit.variance:
             effects = EffectFit(incidence, effect, fit.variance)

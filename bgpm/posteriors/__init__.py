@@ -48,11 +48,13 @@ class Posterior(Component):
             ConfigError: Naming the setting that belongs to a frozen one.
         """
 
-    def for_goal(self, goal: str) -> Posterior:
+    def for_goal(self, goal: str, model: Model, *, frozen: bool) -> Posterior:
         """These settings with what the goal decides: here nothing.
 
         Args:
             goal: ``model`` or ``pool``.
+            model: What is trained.
+            frozen: Whether the features stay as they are (training.mode: frozen).
         """
         return self
 
@@ -73,7 +75,9 @@ class MapSettings(Posterior):
         prior_precision: Precision of the weights' Gaussian prior: a number; ``heldout``, by cross-validated
             likelihood; or ``evidence``, by Laplace evidence, which is a little better with very few labels and
             too sure with many where the reward is not linear. Models without a Bradley-Terry block have no
-            usable evidence (their gauge volume is not counted): ``evidence`` is ``heldout`` for them.
+            usable evidence (their gauge volume is not counted): ``evidence`` is ``heldout`` for them. ``goal`` is
+            ``evidence`` where the goal is the pool, whose labels are acquired near the boundary and look like coin
+            tosses to each other, else ``heldout``.
         tau: Temperature of P(a better) = sigmoid(s / tau), or ``heldout`` to calibrate it by
             cross-validated likelihood, or ``learn`` to fit it with the weights, which needs a normalised
             embedding: elsewhere the weights' own scale does its work.
@@ -85,10 +89,8 @@ class MapSettings(Posterior):
             sigmoid(s / tau). A number, or ``heldout`` to choose it by cross-validated likelihood. Labels that
             contradict a large score then pull on it less; ``regression`` knows no wrong winner.
         folds: Folds of every cross-validation.
-        fold_by: Which labels choose what is chosen by cross-validation: those of other prompts (``prompt``), which says
-            what holds on unseen prompts, or other labels whatever their prompt (``pair``), which says what holds for
-            the pairs of a pool whose prompts have labels. ``goal`` is ``pair`` where the goal is the pool, else
-            ``prompt``. Acquired labels are no random sample either way.
+        fold_by: Which labels choose what is chosen by cross-validation: those of other prompts (``prompt``), or other
+            labels whatever their prompt (``pair``), which was worse on labelled pools too where labels are acquired.
         precision_by_block: Choose one prior precision for each block of features, together, in place of one for all;
             the features have to say what their blocks are. For models that contain Bradley-Terry.
         response_variance: sigma^2, prior variance of a deviation u_r that each response has beside what its features
@@ -97,30 +99,41 @@ class MapSettings(Posterior):
             finds it too small where a response stands in few labels. Held-out choice on acquired labels is biased:
             labels near the decision boundary look like coin tosses, and what they say of their neighbours is not what
             random labels say (measured: 0.6 to 2.3 where the truth is 1). Where no response stands in
-            two labels both are 0, and the summary says so. For models that contain Bradley-Terry.
+            two labels both are 0, and the summary says so. For models that contain Bradley-Terry. ``goal`` is ``auto``
+            where the goal is the pool and such a model stands on frozen features, else 0.
     """
 
-    prior_precision: Literal["evidence", "heldout"] | Positive = "heldout"
+    prior_precision: Literal["goal", "evidence", "heldout"] | Positive = "goal"
     tau: Literal["heldout", "learn"] | Positive = 1.0
     loss: Literal["logistic", "rao_kupper", "regression"] = "logistic"
     margin: bool = False
     tie_width: Positive = 0.5
     error_rate: Literal["heldout"] | Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     folds: int = Field(default=5, ge=2)
-    fold_by: Literal["goal", "prompt", "pair"] = "goal"
+    fold_by: Literal["prompt", "pair"] = "prompt"
     precision_by_block: bool = False
-    response_variance: Literal["auto", "evidence"] | Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    response_variance: Literal["goal", "auto", "evidence"] | Annotated[float, Field(ge=0, allow_inf_nan=False)] = "goal"
+
+    @property
+    def effects(self) -> Literal["auto", "evidence"] | float:
+        """How `response_variance` is chosen; 0.0 where it is left to a goal that nobody named."""
+        return 0.0 if self.response_variance == "goal" else self.response_variance
+
+    @property
+    def takes_effects(self) -> bool:
+        """Whether these settings, whatever the model, can have response effects."""
+        return True
 
     @property
     def mixed(self) -> bool:
         """Whether there is more than one prior precision, or an effect of each response."""
-        return self.precision_by_block or self.response_variance != 0
+        return self.precision_by_block or self.effects != 0
 
     @model_validator(mode="after")
     def _several_precisions_are_chosen(self) -> MapSettings:
         if self.precision_by_block and not isinstance(self.prior_precision, str):
             raise ValueError(
-                "precision_by_block chooses the precisions: set prior_precision: heldout or evidence, or "
+                "precision_by_block chooses the precisions: set prior_precision: goal, heldout or evidence, or "
                 "precision_by_block: false"
             )
         return self
@@ -135,10 +148,15 @@ class MapSettings(Posterior):
             raise ValueError("loss: regression knows no wrong winner; set error_rate: 0.0")
         return self
 
-    def for_goal(self, goal: str) -> MapSettings:
-        """These settings with ``fold_by`` as the goal has it."""
-        by = {"model": "prompt", "pool": "pair"}[goal] if self.fold_by == "goal" else self.fold_by
-        return self.model_copy(update={"fold_by": by})
+    def for_goal(self, goal: str, model: Model, *, frozen: bool) -> MapSettings:
+        """These settings with ``prior_precision`` and ``response_variance`` as the goal has them."""
+        decided: dict[str, str | float] = {}
+        if self.prior_precision == "goal":
+            decided["prior_precision"] = {"model": "heldout", "pool": "evidence"}[goal]
+        if self.response_variance == "goal":
+            possible = model.contains_bt and frozen and self.takes_effects
+            decided["response_variance"] = "auto" if goal == "pool" and possible else 0.0
+        return self.model_copy(update=decided)
 
     def check(self, model: Model) -> None:
         if self.tau == "learn" and getattr(model, "normalize", "none") == "none":
@@ -156,11 +174,14 @@ class MapSettings(Posterior):
             )
 
     def check_trained(self) -> None:
-        for name, off in (("response_variance", 0.0), ("precision_by_block", False)):
-            if getattr(self, name) != off:
+        for name, on, off in (
+            ("response_variance", self.effects != 0, "0.0"),
+            ("precision_by_block", self.precision_by_block, "false"),
+        ):
+            if on:
                 raise ConfigError(
                     f"params.yaml: posteriors.{self.kind}.{name}: belongs to a frozen backbone, whose features stay as "
-                    f"they are; set training.mode: frozen, or {name}: {str(off).lower()}"
+                    f"they are; set training.mode: frozen, or {name}: {off}"
                 )
 
 

@@ -35,9 +35,13 @@ class Laplace(MapSettings):
 
     @model_validator(mode="after")
     def _effects_have_one_structure(self) -> Laplace:
-        if self.response_variance != 0 and self.structure in ("low_rank", "kronecker"):
+        if self.effects != 0 and not self.takes_effects:
             raise ValueError(f"response_variance needs structure: full or auto, not {self.structure}")
         return self
+
+    @property
+    def takes_effects(self) -> bool:
+        return self.structure in ("auto", "full")
 
     def fit(self, model: Model, features: Features, data: Comparisons, *, seed: int) -> Fitted:
         from bgpm.fitting.gaussian import fit_laplace

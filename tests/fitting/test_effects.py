@@ -449,7 +449,7 @@ def test_a_prompt_with_too_many_responses_is_refused(world: World, monkeypatch: 
         ("laplace", {"response_variance": "guess"}, "evidence"),
         ("laplace", {"response_variance": 1.0, "structure": "kronecker"}, "structure: full or auto"),
         ("amortized", {"response_variance": 1.0}, "response_variance: unknown key"),
-        ("point", {"precision_by_block": True, "prior_precision": 1.0}, "prior_precision: heldout or evidence"),
+        ("point", {"precision_by_block": True, "prior_precision": 1.0}, "prior_precision: goal, heldout or evidence"),
     ],
 )
 def test_settings_that_do_not_go_with_effects_are_refused(kind: str, settings: dict, words: str) -> None:

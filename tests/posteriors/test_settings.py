@@ -198,6 +198,31 @@ def test_folds_by_pair_are_folds_of_prompts_that_have_one_label_each(problem):
     assert not torch.equal(weight_of(by_pair, p), weight_of(by_prompt, p))
 
 
-def test_the_goal_says_which_labels_choose_and_a_choice_that_was_made_stays():
-    assert [Laplace().for_goal(goal).fold_by for goal in ("model", "pool")] == ["prompt", "pair"]
-    assert Laplace(fold_by="prompt").for_goal("pool").fold_by == "prompt"
+@pytest.mark.parametrize(("goal", "how"), [("model", "heldout"), ("pool", "evidence")])
+def test_the_goal_says_how_the_precision_is_chosen_and_a_choice_that_was_made_stays(goal, how):
+    assert Laplace().for_goal(goal, Bt(), frozen=True).prior_precision == how
+    assert Laplace(prior_precision=2.0).for_goal(goal, Bt(), frozen=True).prior_precision == 2.0
+
+
+@pytest.mark.parametrize(
+    ("posterior", "goal", "model", "frozen", "variance"),
+    [
+        (Laplace(), "pool", Bt(), True, "auto"),
+        (Ensemble(), "pool", Gpm(), True, "auto"),
+        (Point(), "model", Bt(), True, 0.0),
+        (Laplace(), "pool", Gpm(bt_block=False), True, 0.0),  # has no Bradley-Terry part
+        (Laplace(), "pool", Bt(), False, 0.0),  # the features change
+        (Laplace(structure="kronecker"), "pool", Bt(), True, 0.0),
+        (Laplace(response_variance=0.0), "pool", Bt(), True, 0.0),
+        (Laplace(response_variance=0.7), "model", Bt(), True, 0.7),
+    ],
+)
+def test_a_pool_has_response_effects_where_they_can_be(posterior, goal, model, frozen, variance):
+    assert posterior.for_goal(goal, model, frozen=frozen).response_variance == variance
+
+
+def test_what_is_left_to_a_goal_that_nobody_named_is_as_for_a_model(problem):
+    p = problem(60, 4)
+    named = Point(prior_precision="heldout", response_variance=0.0)
+    assert torch.equal(weight_of(Point(), p), weight_of(named, p))
+    assert not torch.equal(weight_of(Point(), p), weight_of(Point(prior_precision="evidence"), p))
