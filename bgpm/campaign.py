@@ -26,11 +26,12 @@ from bgpm.config import Params, check
 from bgpm.data.prepare import prepare
 from bgpm.errors import BgpmError, ConfigError, DataError, StateError
 from bgpm.evaluation.plan import check_enough
-from bgpm.installed import LAUNCHER, campaign_pipeline, is_campaign, pipeline_file, stages_folder
+from bgpm.installed import LAUNCHER, campaign_pipeline, default_params, is_campaign, pipeline_file, stages_folder
 from bgpm.rounds import rounds
 from bgpm.settings_text import with_settings
 from bgpm.sizes import pairs_of
 from bgpm.stage import read_params, write_text
+from bgpm.values import parse_yaml
 
 SOURCE = Path("data/source")
 BENCHMARK = Path("data/benchmark.jsonl")
@@ -120,7 +121,7 @@ def make(folder: Path, pool: Path | None, settings: Mapping[str, str]) -> list[s
         try:
             params, splits = _write(Path(made), pool, settings)
         except (ConfigError, DataError) as error:
-            raise _with_hint(error) from None
+            raise (_with_hint(error) if str(error).startswith("params.yaml: ") else error) from None
         write_text(Path(made) / "README.md", README.format(name=folder.resolve().name))
         shutil.copytree(made, folder, dirs_exist_ok=True)
     _init(folder, top=top)
@@ -140,7 +141,7 @@ def update(folder: Path) -> list[str]:
         raise StateError(f"{folder}: holds no campaign: its dvc.yaml is not there, or was not made by `bgpm init`")
     write_text(folder / "dvc.yaml", campaign_pipeline())
     write_text(folder / LAUNCHER, _launcher())
-    ours, theirs = read_params(pipeline_file("params.yaml")), read_params(folder / "params.yaml")
+    ours, theirs = parse_yaml(default_params()), read_params(folder / "params.yaml")
     lacking = [f"{folder / 'params.yaml'} lacks {key}: add it, the default is {json.dumps(value)}"
                for key, value in _lacking(ours, theirs)]  # fmt: skip
     return [f"{folder}: dvc.yaml and {LAUNCHER} are those of the installed bgpm; go on with `dvc repro`", *lacking]
@@ -195,8 +196,7 @@ def _write(made: Path, pool: Path | None, settings: Mapping[str, str]) -> tuple[
     """Write every file into an empty folder: what the settings came to, and the pairs by split where there are any."""
     source = SOURCE / (pool.name if pool else "" if "pool.hub" in settings else "pairs.jsonl")
     where = {"pool.path": _quoted(source), "benchmark.path": BENCHMARK.as_posix()}
-    text = pipeline_file("params.yaml").read_text(encoding="utf-8")
-    text = with_settings(text, where | {"benchmark.kind": "none"} | _defaults(settings) | dict(settings))
+    text = with_settings(default_params(), where | {"benchmark.kind": "none"} | _defaults(settings) | dict(settings))
     for name in COPIED:
         write_text(made / name, pipeline_file(name).read_text(encoding="utf-8"))
     params, splits = _checked(made, text), None

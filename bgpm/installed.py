@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
@@ -35,6 +36,16 @@ def pipeline_file(name: str) -> Path:
     """A file of the pipeline by its path in the repository; a wheel has it in bgpm/pipeline/."""
     wheel = ROOT / "bgpm" / "pipeline"
     return (wheel if wheel.is_dir() else ROOT) / name
+
+
+def default_params() -> str:
+    """params.yaml as it ships: in the repository as last committed, since ``dvc exp run -S`` leaves its values there."""
+    file = pipeline_file("params.yaml")
+    if file.parent == ROOT:
+        shown = subprocess.run(["git", "show", "HEAD:./params.yaml"], cwd=ROOT, capture_output=True, check=False)
+        if shown.returncode == 0:
+            return shown.stdout.decode()
+    return file.read_text(encoding="utf-8")
 
 
 def stages_folder() -> Path:

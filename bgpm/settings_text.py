@@ -34,23 +34,26 @@ def with_settings(text: str, settings: Mapping[str, str], file: str = "params.ya
             found = None
         if "\n" in value or not isinstance(found, list) or len(found) != 1:
             raise ConfigError(f"{file}: {key}: expected a value in YAML, on one line, got {value!r}")
-        node = _found(root, key, file)
+        name, node = _found(root, key, file)
+        if isinstance(node, yaml.SequenceNode) and not node.flow_style:  # DVC begins its lines below the key's
+            value = " " * max(0, name.start_mark.column + 2 - node.start_mark.column) + value
         edits.append((node.start_mark.index, _end(node), value))
     for start, end, value in sorted(edits, reverse=True):
         text = text[:start] + value + _behind(text[end:], len(value) - (end - start))
     return text
 
 
-def _found(root: yaml.Node, key: str, file: str) -> yaml.Node:
-    node = root
+def _found(root: yaml.Node, key: str, file: str) -> tuple[yaml.Node, yaml.Node]:
+    """The last step of a dotted key, and its value."""
+    name = node = root
     for depth, step in enumerate(steps := key.split(".")):
-        known = {name.value: value for name, value in node.value} if isinstance(node, yaml.MappingNode) else {}
+        known = {step.value: (step, value) for step, value in node.value} if isinstance(node, yaml.MappingNode) else {}
         if step not in known:
             place = ".".join(steps[:depth])
             names = ", ".join(known) or f"no further keys: set {place} as a whole"
             raise ConfigError(f"{file}: {key}: there is no key {step!r} in {place or 'it'}, which has {names}")
-        node = known[step]
-    return node
+        name, node = known[step]
+    return name, node
 
 
 def _end(node: yaml.Node) -> int:

@@ -36,6 +36,7 @@ import logging
 import os
 import resource
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -154,6 +155,9 @@ def run(main: Callable[..., None]) -> None:
     except (BgpmError, OSError) as error:
         print(f"error: {visible(str(error))}", file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted: `dvc repro` goes on from here", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
     if "RANK" in os.environ:  # one of several processes: the stage that started them notes for all
         _leave()
     # Children are what a launcher started on this machine; memory is the largest process's.

@@ -26,6 +26,7 @@ from bgpm.cli import main
 from bgpm.config import Params
 from bgpm.data.tables import read_table
 from bgpm.errors import StateError
+from bgpm.installed import default_params
 from bgpm.registry import parse
 from bgpm.stage import read_params
 
@@ -83,6 +84,18 @@ def test_a_goal_pool_needs_no_held_out_pairs_and_recorded_labels_keep_a_baseline
     params = read_params(tmp_path / "mine/params.yaml")
     assert (params["pool"]["heldout"], params["acquisition"], params["baseline"]) == (0.0, "auto", "random")
     assert len(params["seeds"]) > 1
+
+
+def test_a_campaign_begins_with_the_settings_that_ship_whatever_an_experiment_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text("goal: model\n", encoding="utf-8")
+    for words in (["init", "-q"], ["add", "."], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "a"]):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    file.write_text("goal: pool\n", encoding="utf-8")  # as `dvc exp run -S goal=pool` leaves it
+    monkeypatch.setattr("bgpm.installed.ROOT", tmp_path)
+    assert default_params() == "goal: model\n"
 
 
 def test_a_campaign_without_pairs_says_where_they_go(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

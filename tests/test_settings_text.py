@@ -27,6 +27,16 @@ def test_every_setting_of_params_yaml_can_change_and_every_comment_stays() -> No
     assert re.findall("#.*", changed) == re.findall("#.*", TEXT)
 
 
+@pytest.mark.parametrize("text", ["rounds:\n- k: 0\n  next: 1\n", "rounds:\n  - k: 0\n    next: 1\n"])
+def test_a_list_whose_lines_begin_below_its_key_as_dvc_writes_them_can_change(text: str) -> None:
+    for nested in (False, True):
+        whole = "above:\n" + "".join(f"  {line}\n" for line in text.splitlines()) if nested else text
+        changed = with_settings(f"{whole}seed: 3\n", {"above.rounds" if nested else "rounds": "[{k: 0}, {k: 1}]"})
+        found = yaml.safe_load(changed)
+        assert (found["above"] if nested else found)["rounds"] == [{"k": 0}, {"k": 1}]
+        assert found["seed"] == 3
+
+
 @pytest.mark.parametrize(
     "key", ["goal", "rounds", "pool.columns", "posteriors.laplace.structure", "launcher.score_from"]
 )

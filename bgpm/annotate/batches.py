@@ -16,6 +16,7 @@ import numpy as np
 from bgpm.data.dedup import digest
 from bgpm.data.tables import read_table, rows_of, where
 from bgpm.errors import DataError, StateError
+from bgpm.sizes import pairs_of
 from bgpm.stage import ASKED, POOL, START, TRUTH, WAITING, round_dir, setting
 from bgpm.values import read_json
 
@@ -189,6 +190,16 @@ def reserve(batch: OpenBatch, annotated: Container[str], size: int) -> OpenBatch
     return OpenBatch(f"reserve after {batch.title}", pair_ids, reserve=True) if pair_ids else None
 
 
+def to_come(batch: OpenBatch, params: Mapping[str, Any]) -> int:
+    """How many pairs the rounds of params.yaml still acquire after a batch."""
+    if batch.path is None:
+        return 0
+    rounds = len(params["rounds"])
+    done = 0 if batch.path.parent == START else int(batch.path.parent.name.removeprefix("round-")) + 1
+    pool = int((read_table(POOL / "pairs.parquet", ["split"])["split"] == "pool").sum())
+    return max(0, rounds - done) * pairs_of(params["batch_size"], pool)
+
+
 def named(path: Path) -> OpenBatch:
     """A batch by its file, whether or not a stage waits for it."""
     pairs = tuple(dict.fromkeys(read_table(path, ["pair_id"])["pair_id"].tolist()))
@@ -205,9 +216,13 @@ def heldout(answered: Mapping[str, object], limit: int | None) -> OpenBatch:
         limit: At most this many pairs; None for all.
 
     Raises:
-        StateError: If every held-out pair has a recorded label.
+        StateError: If every held-out pair has a recorded label, or no prompt is held out.
     """
     truth = read_table(TRUTH / "heldout.parquet", ["pair_id", "label"])
+    if not len(truth["pair_id"]):
+        raise StateError(
+            "params.yaml: pool.heldout: no prompt is held out, so there is nothing to ask; set a share above 0"
+        )
     bare = where(truth, np.isnan(truth["label"]) | np.isin(truth["pair_id"], list(answered)))["pair_id"].tolist()
     if not bare:
         raise StateError(f"{TRUTH / 'heldout.parquet'}: every held-out pair has a recorded label: nothing to ask")

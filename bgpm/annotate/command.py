@@ -14,6 +14,7 @@ from bgpm.annotate.batches import (
     contradicted,
     heldout,
     named,
+    to_come,
     version,
     waiting,
     waiting_since,
@@ -89,7 +90,7 @@ def run(given: argparse.Namespace) -> None:
         store = held.enter_context(LabelStore(store_path(folder)).writer())
         checks = held.enter_context(LabelStore(checks_path(folder), Check).writer())
         split = "heldout" if given.heldout else "pool"
-        desk = Desk(texts, look, store, lambda: _now()[1], ahead, checks, split, _contradicted)
+        desk = Desk(texts, look, store, lambda: _now()[1], ahead, checks, split, _contradicted, _planned)
         rounds = Rounds(desk.complete, lambda: waiting_since(_now()[0]), desk.quiet) if given.rounds else None
         server = held.enter_context(
             Server(desk, lambda: overview(desk, _now()[0], rounds), allowed, given.port, rounds, given.guidelines)
@@ -124,6 +125,10 @@ def _waiting() -> list[OpenBatch]:
 def _now() -> tuple[dict[str, Any], Human]:
     """params.yaml as it is now, with the settings of people: rounds are added while the page is open."""
     return _read(version(Path("params.yaml")))  # which says so where there is none
+
+
+def _planned(batch: OpenBatch) -> int:
+    return to_come(batch, _now()[0])
 
 
 @lru_cache(maxsize=1)

@@ -105,10 +105,12 @@ class Desk:
         look: Says which batches wait, now.
         store: Where answers go; held as the only writer by the caller.
         settings: Says how many people a pair needs, and prices, now.
-        ahead: How many pairs the reserve has, which is handed out while no batch has any for somebody; 0 for none.
+        ahead: How many pairs the reserve has at most, which is handed out while no batch has any for somebody; 0 for
+            none.
         checks: Where answers to gold pairs and repeats go, and annotations of texts that were changed.
         split: Of the pool's pairs, whose annotations the store holds.
         contradicted: Says which batch was changed after it was asked for, now; "" where none was.
+        planned: Says how many pairs are still acquired after a batch: the reserve has no more.
 
     Raises:
         ConfigError, DataError: If the gold pairs cannot be read.
@@ -124,6 +126,7 @@ class Desk:
         checks: LabelStore | None = None,
         split: Literal["pool", "heldout"] = "pool",
         contradicted: Callable[[], str] = str,
+        planned: Callable[[OpenBatch], int] | None = None,
     ) -> None:
         self.texts, self.store, self.settings = texts, store, settings()
         self.split, self._contradicted = split, contradicted
@@ -132,7 +135,7 @@ class Desk:
         self._lock = threading.RLock()
         self._batches: list[OpenBatch] = []
         self._asked: set[str] = set()
-        self._size = ahead
+        self._size, self._planned = ahead, planned
         self._reserve: OpenBatch | None = None  # what follows the batch that waited last
         self._offered: set[str] = set()  # pairs of every reserve that no batch has asked for since
         self._last = time.monotonic()  # when something was annotated or taken back
@@ -429,7 +432,8 @@ class Desk:
                 enough = self.settings.annotators_per_pair
                 full = {pair for pair, said in self._said.items() if len(said) >= enough}
                 try:
-                    self._reserve = reserve(batches[0], full, self._size)
+                    most = self._size if self._planned is None else min(self._size, self._planned(batches[0]))
+                    self._reserve = reserve(batches[0], full, most)
                 except StateError as error:  # `dvc repro` is writing that file
                     log.warning("no reserve: %s", error)
                     self._reserve = None

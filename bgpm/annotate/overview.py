@@ -294,6 +294,8 @@ def _curve(params: Mapping[str, Any], batches: Sequence[OpenBatch]) -> str:
     if not arms:
         return _section(title, "<p>No model yet: the first is trained on the seed set.</p>")
     if not any(arm.measured for arm in arms):
+        if params["pool"]["heldout"] == 0:
+            return _section(title, "<p>Not measured: no prompt is held out (<code>pool.heldout: 0</code>).</p>")
         return _section(
             title,
             "<p>Not measured: no held-out pair has a label. <code>bgpm annotate --heldout</code> asks for some.</p>",

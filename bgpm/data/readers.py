@@ -712,7 +712,10 @@ def _note_unread(record: Record, columns: Mapping[str, Any], layout: Layout | No
             continue
         looks = _words(name) & JUDGING and name not in (layout.tells if layout else ()) and name not in _READ
         if name.lower() in JUDGEMENTS or looks or (name in _SIDES[:2] and name not in texts):
-            reading.note(f"column {name!r} looks like a label and is not read (pool.columns can name it)", record[0])
+            reading.note(
+                f"column {name!r} looks like a label and is not read (pool.columns can name it: {{label: {name}}})",
+                record[0],
+            )
         elif name not in _READ or (name in COPIES and columns.get("prompt") is not None):
             unread.add(name)
     if unread:

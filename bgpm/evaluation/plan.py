@@ -58,8 +58,9 @@ def check_enough(audit: AuditSettings, acquired: Sequence[int], pool: int, *, pa
     ]
     size = audits_of(audit, pool)
     if size < min(needed):
+        last = f" ({needed[-1]} for the last look)" if needed[-1] != min(needed) else ""
         raise ConfigError(
             f"params.yaml: audit.size: {size} audits never certify {100 * audit.target:g}% right labels of "
             f"{pool:,} pairs within these {len(needed)} looks, even without one wrong label among them: set it to "
-            f"{min(needed)} or more (to {needed[-1]} for the last look), or set a lower audit.target"
+            f"{min(needed)} or more{last}, or set a lower audit.target"
         )

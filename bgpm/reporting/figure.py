@@ -37,12 +37,20 @@ RC: dict[Any, Any] = {
 
 
 def draw(result: Result, stem: Path) -> None:
-    """Write ``stem.png`` and ``stem.svg``: held-out and benchmark accuracy against labels, with 95% t-bands."""
+    """Write ``stem.png`` and ``stem.svg``: held-out and benchmark accuracy against labels, with 95% t-bands.
+
+    Where neither is measured the figure says so.
+    """
     panels = [("heldout", "held-out accuracy, %"), ("benchmark", "benchmark accuracy, %")]
     panels = [(split, title) for split, title in panels if result.arm.curve(split, "all", "accuracy") is not None]
     with mpl.rc_context(RC):
-        size = (4.4 * len(panels), 3.4)
-        figure, axes = plt.subplots(1, len(panels), figsize=size, squeeze=False, layout="constrained")
+        columns = max(1, len(panels))
+        figure, axes = plt.subplots(1, columns, figsize=(4.4 * columns, 3.4), squeeze=False, layout="constrained")
+        if not panels:
+            axes[0][0].set_title("accuracy on unseen prompts, %", loc="left", fontsize=10)
+            not_measured(axes[0][0])
+            save(figure, stem)
+            return
         for axis, (split, title) in zip(axes[0], panels, strict=True):
             ends = [
                 (arm, colour, _curve(axis, arm, split, colour, style))
@@ -56,6 +64,11 @@ def draw(result: Result, stem: Path) -> None:
             axis.grid(axis="y", color="#000000", alpha=0.08)
         _mark_target(axes[0][0], result)
         save(figure, stem)
+
+
+def not_measured(axis: Axes) -> None:
+    """Say in the middle of a panel that there is nothing to draw."""
+    axis.text(0.5, 0.5, "not measured", ha="center", transform=axis.transAxes, color="#555555")
 
 
 def save(figure: Figure, stem: Path) -> None:

@@ -18,7 +18,7 @@ from bgpm.evaluation.result import PoolResult
 from bgpm.evaluation.savings import Comparison, band
 from bgpm.reporting.certified import bound_words, stop_words
 from bgpm.reporting.charts import STYLES, Series, every, line_chart
-from bgpm.reporting.figure import COLOURS, RC, band_to_draw, save
+from bgpm.reporting.figure import COLOURS, RC, band_to_draw, not_measured, save
 from bgpm.reporting.figure import STYLES as LINES
 from bgpm.reporting.html import block, row, table
 from bgpm.reporting.words import NOT_REACHED, count, ends, percent
@@ -236,7 +236,7 @@ def draw_pool(arms: Sequence[Arm], pool: PoolResult | None, stem: Path) -> None:
         axis.set_title("right labels in the whole pool, %", loc="left", fontsize=10)
         axis.set_xlabel("labels acquired")
         if pool is None:
-            axis.text(0.5, 0.5, "not measured", ha="center", transform=axis.transAxes, color="#555555")
+            not_measured(axis)
         elif not pool.right:
             axis.set_title("certified share of right labels, %", loc="left", fontsize=10)
             for arm, colour, style in zip(arms, COLOURS, LINES, strict=False):

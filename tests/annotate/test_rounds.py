@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from bgpm.annotate import rounds as module
-from bgpm.annotate.batches import PoolTexts, reserve, waiting, waiting_since
+from bgpm.annotate.batches import PoolTexts, reserve, to_come, waiting, waiting_since
 from bgpm.annotate.desk import Desk
 from bgpm.annotate.overview import overview
 from bgpm.annotate.rounds import COMMAND, Rounds, RoundState, Step, outcome, progress, runs_here
@@ -215,6 +215,16 @@ def test_the_reserve_is_that_of_the_first_seed_which_need_not_be_0(room: Any) ->
     found = reserve(waiting(read_params())[0], set(), 3)
     assert found is not None
     assert found.pair_ids == ("pair-9", "pair-6", "pair-4")
+
+
+@pytest.mark.parametrize(("rounds", "most"), [(1, 0), (2, 2), (9, 16)])
+def test_the_reserve_is_no_larger_than_what_rounds_still_acquire(room: Any, rounds: int, most: int) -> None:
+    here = room()
+    params = read_params() | {"rounds": [{"k": k, "next": k + 1} for k in range(rounds)], "batch_size": 2}
+    assert to_come(waiting(params)[0], params) == most
+    desk = Desk(here.desk.texts, here.desk._look, here.desk.store, here.desk._settings, 64, planned=lambda _: most)
+    desk.batches()
+    assert len(desk._reserve.pair_ids if desk._reserve else ()) == min(most, 8)
 
 
 def test_a_failure_stays_with_its_sentence_until_somebody_retries(room: Any) -> None:

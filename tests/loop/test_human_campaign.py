@@ -45,8 +45,7 @@ class Campaign:
         self.root = root
         shutil.copytree(ROOT / "stages", root / "stages")
         write_jsonl(root / "pool.jsonl", [{k: v for k, v in row.items() if k != "label"} for row in tiny_pool(60)])
-        rows = [{**row, "prompt": f"of the benchmark {n}", "subset": "s"} for n, row in enumerate(tiny_pool(3, seed=9))]
-        write_jsonl(root / "benchmark.jsonl", rows)
+        (root / "benchmark.jsonl").write_text("\n", encoding="utf-8")
         self.params = with_changes(
             read_params(ROOT / "params.yaml"),
             goal="pool",
@@ -60,6 +59,7 @@ class Campaign:
             pool__path="pool.jsonl",
             pool__heldout=0.0,
             benchmark__path="benchmark.jsonl",
+            benchmark__kind="none",  # as `bgpm init` has it
             model="bt",
             posteriors__laplace__response_variance=1.0,
             audit={"size": 100, "target": 0.9, "alpha": 0.05, "looks": ROUNDS + 1, "begin": 0.0},
@@ -238,7 +238,7 @@ def test_page_and_report_say_stop_and_the_models_prize_is_not_measured(campaign:
     made, last = campaign
     page = overview(made.desk(), made.params)
     assert "Stop here: 90.0% is certified" in page
-    assert "Not measured: no held-out pair has a label" in page
+    assert "Not measured: no prompt is held out" in page
     params = made.params | {"rounds": made.params["rounds"][:last]}
     Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     baselines.main()
