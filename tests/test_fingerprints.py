@@ -46,6 +46,8 @@ def changed(copy: Path, path: str) -> set[str]:
     [
         ("stages/train.py", {"train"}),
         ("bgpm/reporting/page.py", {"report"}),
+        ("bgpm/reporting/templates/pool.html.j2", {"report"}),
+        ("bgpm/reporting/templates/style.css", {"report"}),
         ("bgpm/evaluation/savings.py", {"report"}),
         ("bgpm/acquisition/bald.py", {"score"}),
         ("bgpm/selection/logdet.py", {"plan", "select", "start"}),
