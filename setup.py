@@ -45,6 +45,11 @@ class BuildWithPipeline(build_py):
 setup(
     packages=[*find_packages(include=["bgpm", "bgpm.*"]), "bgpm.stages"],
     package_dir={"bgpm.stages": "stages"},
-    package_data={"bgpm": ["py.typed"], "bgpm.annotate": ["page/*"], "bgpm.stages": ["python"]},
+    package_data={
+        "bgpm": ["py.typed"],
+        "bgpm.annotate": ["page/*"],
+        "bgpm.reporting.templates": ["*.css", "*.j2"],
+        "bgpm.stages": ["python"],
+    },
     cmdclass={"build_py": BuildWithPipeline},
 )

@@ -6,7 +6,8 @@ script to ``data/code/``, and every stage depends on its own.
 
 The files are those that the script imports, directly or through others, at any depth of the code; an import for
 type checking only does not count. A family of components counts whole, since its members are found by name at run
-time, and so does `bgpm.functional`, whose submodules are imported on first use.
+time, and so does `bgpm.functional`, whose submodules are imported on first use. Templates and style sheets count with
+the package that they lie in.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ from pathlib import Path
 WHOLE = ("acquisition", "features/blocks", "fitting", "functional", "models", "oracles", "posteriors", "selection")
 
 
+LAYOUT = (".css", ".j2")  # source files that are no Python
+
+
 def reach(script: Path, root: Path) -> set[Path]:
-    """Source files that running ``script`` can execute, itself included, relative to ``root``."""
+    """Source files that running ``script`` can execute or fill in, itself included, relative to ``root``."""
     seen: set[Path] = set()
     named: set[str] = set()
     queue = list(_files(".".join(script.with_suffix("").parts), root))
@@ -35,11 +39,12 @@ def reach(script: Path, root: Path) -> set[Path]:
         queue += [found for name in names for found in _files(name, root)]
         if path.parent in [Path("bgpm", family) for family in WHOLE]:
             queue += [found.relative_to(root) for found in (root / path.parent).glob("*.py")]
-    return seen
+    packages = [path.parent for path in seen if path.name == "__init__.py"]
+    return seen | {f.relative_to(root) for p in packages for f in (root / p).iterdir() if f.suffix in LAYOUT}
 
 
 def code_fingerprint(script: Path, root: Path) -> str:
-    """SHA-256 over names and contents of all files that ``script`` can run."""
+    """SHA-256 over names and contents of all files of `reach`."""
     digest = hashlib.sha256()
     for path in sorted(reach(script, root)):
         content = (root / path).read_bytes()

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import bgpm
 from bgpm.errors import StateError
+from bgpm.fingerprints import LAYOUT
 
 ROOT = Path(bgpm.__file__).resolve().parents[1]
 LAUNCHER = Path(".bgpm/python")  # in a campaign; a copy of stages/python
@@ -39,7 +40,7 @@ def pipeline_file(name: str) -> Path:
 
 
 def default_params() -> str:
-    """params.yaml as it ships: in the repository as last committed, since ``dvc exp run -S`` leaves its values there."""
+    """params.yaml as it ships: in the repository as last committed, since ``dvc exp run -S`` leaves values there."""
     file = pipeline_file("params.yaml")
     if file.parent == ROOT:
         shown = subprocess.run(["git", "show", "HEAD:./params.yaml"], cwd=ROOT, capture_output=True, check=False)
@@ -55,10 +56,10 @@ def stages_folder() -> Path:
 
 
 def fingerprint() -> dict[str, str]:
-    """The package's version, and SHA-256 over names and contents of all its modules."""
+    """The package's version, and SHA-256 over names and contents of all its modules, templates and style sheets."""
     digest = hashlib.sha256()
     for folder in (ROOT / "bgpm", stages_folder()):
-        for path in sorted(folder.rglob("*.py")):
+        for path in sorted(path for path in folder.rglob("*") if path.suffix in (".py", *LAYOUT)):
             content = path.read_bytes()
             digest.update(f"{path.relative_to(folder).as_posix()} {len(content)}\n".encode() + content)
     return {"version": version("bgpm"), "sha256": digest.hexdigest()}

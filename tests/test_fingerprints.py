@@ -46,6 +46,8 @@ def changed(copy: Path, path: str) -> set[str]:
     [
         ("stages/train.py", {"train"}),
         ("bgpm/reporting/page.py", {"report"}),
+        ("bgpm/reporting/templates/pool.html.j2", {"report"}),
+        ("bgpm/reporting/templates/style.css", {"report"}),
         ("bgpm/evaluation/savings.py", {"report"}),
         ("bgpm/acquisition/bald.py", {"score"}),
         ("bgpm/selection/logdet.py", {"plan", "select", "start"}),
@@ -56,7 +58,7 @@ def changed(copy: Path, path: str) -> set[str]:
         ("bgpm/annotations/store.py", {"label", "plan", "prepare", "report"}),
         ("bgpm/annotations/agreement.py", set()),
         ("bgpm/annotate/desk.py", set()),
-        ("bgpm/fitting/newton.py", {"train", "score", "select", "evaluate"}),
+        ("bgpm/fitting/newton.py", {"plan", "train", "score", "select", "evaluate"}),
         ("bgpm/backbones/embedding.py", {"embed"}),
         ("bgpm/data/readers.py", {"prepare"}),
         ("stages/__init__.py", {script.stem for script in SCRIPTS}),

@@ -40,6 +40,7 @@ POLITE = 20.0  # seconds that an interrupted run has to end by itself
 STAGE = re.compile(r"^(Running stage|Stage) '([^']+)'", re.M)
 BUSY = re.compile(r"Unable to acquire lock|is busy, it is being blocked")
 ERROR = re.compile(r"^error: (.+)$", re.M)
+TRACEBACK = re.compile(r"^(\w+(?:Error|Exception): .+)$", re.MULTILINE)  # of a fault of ours
 DVC_ERROR = re.compile(r"^ERROR: (.+)$", re.M)
 
 Phase = Literal["idle", "running", "busy", "failed", "finished"]
@@ -135,7 +136,8 @@ def outcome(code: int, log_text: str, *, waits: bool) -> RoundState:
         return RoundState("idle")
     if BUSY.search(log_text):
         return RoundState("busy")
-    said = ERROR.findall(log_text) or DVC_ERROR.findall(log_text) or [f"dvc repro ended with exit code {code}"]
+    found = (pattern.findall(log_text) for pattern in (ERROR, TRACEBACK, DVC_ERROR))
+    said = next(filter(None, found), [f"dvc repro ended with exit code {code}"])
     return RoundState("failed", error=visible(said[-1]))
 
 

@@ -34,7 +34,7 @@ from urllib.parse import parse_qs, urlsplit
 from bgpm.annotate.desk import ClosedError, Desk
 from bgpm.annotate.rounds import Rounds
 from bgpm.errors import BgpmError, ConfigError, DataError, StateError
-from bgpm.reporting.style import CSS
+from bgpm.reporting.templates import CSS
 
 log = logging.getLogger("bgpm")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,14 @@ SECTIONS_SHOWN = 5  # the largest; the rest is "other"
 PAIRS_SHOWN = 8
 TEXT_SHOWN = 700  # characters of a text that the page shows
 Z90 = 1.645
+
+
+class Fact(NamedTuple):
+    """A few words on a pair, of which the middle ones stand out."""
+
+    text: str
+    bold: str = ""
+    after: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,8 +55,8 @@ def shares(sections: np.ndarray, names: Sequence[str]) -> list[tuple[str, float]
     return found + ([("other", rest)] if rest > 1e-9 and len(sections) else [])
 
 
-def section_mix(result: Result, pool: PoolTables) -> str:
-    """Sections of what each arm acquired, and of what was on offer, as bars; empty where the pool has one section."""
+def section_mix(result: Result, pool: PoolTables) -> dict[str, Any]:
+    """Sections of what each arm acquired, and of what was on offer, as bars; no bars where the pool has one section."""
     on_offer = pool.pairs["section"][pool.pairs["split"] == "pool"]
     found, counts = np.unique(on_offer, return_counts=True)
     guesses = [(arm.title, arm.surprises()) for arm in result.arms]
@@ -56,102 +64,78 @@ def section_mix(result: Result, pool: PoolTables) -> str:
         f"{percent(share)} of the labels that {name} acquired" for name, share in guesses if not math.isnan(share)
     )
     note = f"Labels that went against the model\u2019s guess when it asked: {surprise}." if surprise else ""
-    title = "<section>\n<h2>What was acquired</h2>\n"
     if len(found) < 2:
-        return f'{title}<p class="soft">{escape(note)} The pool has no sections to tell apart.</p>\n</section>'
+        return {"note": note, "rows": []}
     names = found[np.argsort(-counts, kind="stable")][:SECTIONS_SHOWN].tolist()
-    rows = [("the pool", shares(on_offer, names), "")]
+
+    def bar(name: str, sections: np.ndarray, *, apart: bool) -> dict[str, str]:
+        return {"name": name, "bar": share_bar(shares(sections, names), name), "style": "after" if apart else ""}
+
+    rows = [bar("the pool", on_offer, apart=False)]
     for arm in reversed(result.arms):
         section, when = pool.pairs["section"][arm.acquired["pair"]], arm.acquired["round"]
-        rows.append((f"{arm.title}, all", shares(section[when > 0], names), "after"))
+        rows.append(bar(f"{arm.title}, all", section[when > 0], apart=True))
         if arm is result.arm:
             rounds = np.unique(when[when > 0]).tolist()
-            rows += [
-                (f"round {k}", shares(section[when == k], names), "" if k > rounds[0] else "after") for k in rounds
-            ]
-    key = _key([*names, *(["other"] if len(found) > len(names) else [])])
-    return (
-        f'{title}<p class="soft">Sections of the pairs that {escape(result.arm.title)} asked about, in percent, beside '
-        f"the pool on offer; all seeds together. {escape(note)}</p>\n{key}\n"
-        f'<table class="mix"><tbody>{"".join(_mix_row(*row) for row in rows)}</tbody></table>\n</section>'
-    )
+            rows += [bar(f"round {k}", section[when == k], apart=k == rounds[0]) for k in rounds]
+    key = [name or "no section" for name in names] + (["other"] if len(found) > len(names) else [])
+    return {"note": note, "key": key, "rows": rows}
 
 
-def _key(names: Sequence[str]) -> str:
-    items = (
-        f'<li><svg viewBox="0 0 12 12" aria-hidden="true"><rect class="p{i % 6}" width="12" height="12" rx="2"/></svg>'
-        f"{escape(name or 'no section')}</li>"
-        for i, name in enumerate(names)
-    )
-    return f'<ul class="key">{"".join(items)}</ul>'
-
-
-def _mix_row(label: str, parts: Sequence[tuple[str, float]], style: str) -> str:
-    return f'<tr class="{style}"><th scope="row">{escape(label)}</th><td>{share_bar(parts, label)}</td></tr>'
-
-
-def pair_cards(result: Result, pool: PoolTables) -> str:
+def valued_pairs(result: Result, pool: PoolTables) -> dict[str, Any] | None:
     """For the first seed, the pair valued most in each round, or in some, evenly spread, where there are many."""
     arm = result.arm
     mine = np.flatnonzero((arm.acquired["seed"] == arm.seeds[0]) & (arm.acquired["round"] > 0))
     if not len(mine):
-        return ""
+        return None
     rounds = np.unique(arm.acquired["round"][mine])
     spread = np.linspace(0, len(rounds) - 1, min(PAIRS_SHOWN, len(rounds))).round().astype(int)
-    cards = []
+    pairs = []
     for k in rounds[spread].tolist():
         here = mine[arm.acquired["round"][mine] == k]
         value = np.nan_to_num(arm.acquired["value"][here], nan=-np.inf)
-        cards.append(_card(arm, pool, int(here[np.argmax(value)]), k))
-    drawn = arm.name == "random"
-    what = "A pair of each round" if drawn else "The most informative pair of each round"
-    which = "a pair drawn in each round" if drawn else f"the pair that {escape(arm.title)} valued most in each round"
-    return (
-        f'<section>\n<h2>{what}</h2>\n<p class="soft">Seed {arm.seeds[0]}: {which}, what the model believed '
-        "before the label came (median and 90% range of its posterior), and the label it got.</p>\n"
-        + "\n".join(cards)
-        + "\n</section>"
-    )
+        pairs.append(_pair(arm, pool, int(here[np.argmax(value)]), k))
+    return {"seed": arm.seeds[0], "drawn": arm.name == "random", "shown": pairs}
 
 
-def _card(arm: Arm, pool: PoolTables, row: int, k: int) -> str:
+def _pair(arm: Arm, pool: PoolTables, row: int, k: int) -> dict[str, Any]:
+    """What is known of an acquired pair, and its texts."""
     pair, label = int(arm.acquired["pair"][row]), float(arm.acquired["label"][row])
     response_a, response_b, prompt = (int(pool.pairs[name][pair]) for name in ("response_a", "response_b", "prompt"))
-    facts = [f"round <b>{k}</b>", escape(str(pool.pairs["section"][pair])), _belief(arm, row, k)]
-    facts.append("labelled <b>a tie</b>" if label == 0.5 else "<b>nobody could say</b>" if math.isnan(label) else "")
-    responses = "".join(
-        f"<div{' class=won' if won else ''}><h3>Response {name}{': labelled better' if won else ''}</h3>"
-        f"{_text(pool.responses['text'][response])}</div>"
-        for name, response, won in (("A", response_a, label > 0.5), ("B", response_b, label < 0.5))
-    )
-    header = "".join(f"<span>{fact}</span>" for fact in facts if fact)
-    question = _text(pool.prompts["text"][prompt], "prompt")
-    return f'<article class="pair"><header>{header}</header>{question}<div class="two">{responses}</div></article>'
+    facts = [Fact("round ", str(k)), Fact(str(pool.pairs["section"][pair])), _belief(arm, row, k)]
+    if label == 0.5 or math.isnan(label):
+        facts.append(Fact("labelled ", "a tie") if label == 0.5 else Fact("", "nobody could say"))
+    return {
+        "facts": [fact for fact in facts if any(fact)],
+        "prompt": _legible(pool.prompts["text"][prompt]),
+        "responses": [
+            {"name": name, "won": won, "text": _legible(pool.responses["text"][response])}
+            for name, response, won in (("A", response_a, label > 0.5), ("B", response_b, label < 0.5))
+        ],
+    }
 
 
-def _belief(arm: Arm, row: int, k: int) -> str:
+def _belief(arm: Arm, row: int, k: int) -> Fact:
     """What the model of the round before thought of a pair, as a probability where its temperature is known."""
     mean, variance = float(arm.acquired["mean"][row]), float(arm.acquired["variance"][row])
     if math.isnan(mean) or math.isnan(variance):
-        return "no belief was recorded"
+        return Fact("no belief was recorded")
     sd = math.sqrt(max(variance, 0.0))
     temperature, before = arm.values.get(("model", "all", "tau")), np.flatnonzero(arm.rounds == k - 1)
     if temperature is None or not len(before) or math.isnan(temperature[0, before[0]]):
-        return f"score of A over B <b>{mean:.2f}</b>, standard deviation {sd:.2f}"
+        return Fact("score of A over B ", f"{mean:.2f}", f", standard deviation {sd:.2f}")
     tau = float(temperature[0, before[0]])
     middle, low, high = (percent(_sigmoid((mean + z * sd) / tau)) for z in (0.0, -Z90, Z90))
-    return f"P(A better) <b>{middle}</b>" + (f", {low} to {high}" if sd > 0 else "")
+    return Fact("P(A better) ", middle, f", {low} to {high}" if sd > 0 else "")
 
 
 def _sigmoid(x: float) -> float:
     return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
 
 
-def _text(text: object, style: str = "") -> str:
-    """A text of the pool, escaped; control characters are shown as such and long texts are cut, visibly."""
+def _legible(text: object) -> str:
+    """A text of the pool; control characters are shown as such and long texts are cut, visibly."""
     clean = "".join(
         c if c in "\n\t" or c.isprintable() or ord(c) > 159 else "\N{REPLACEMENT CHARACTER}" for c in str(text).strip()
     )
-    if len(clean) > TEXT_SHOWN:
-        clean = clean[:TEXT_SHOWN].rstrip() + " \N{HORIZONTAL ELLIPSIS}"
-    return f'<p class="{f"text {style}".strip()}" dir="auto">{escape(clean)}</p>'
+    return clean if len(clean) <= TEXT_SHOWN else clean[:TEXT_SHOWN].rstrip() + " \N{HORIZONTAL ELLIPSIS}"

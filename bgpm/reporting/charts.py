@@ -1,7 +1,8 @@
 """Charts of the page as inline SVG: no script, no style attribute, colours from the page's style sheet.
 
 A chart names the classes ``arm`` and ``baseline``; the page decides what they look like in light and dark.
-Coordinates are written with one decimal, so the same numbers give the same bytes.
+Coordinates are written with one decimal, so the same numbers give the same bytes. A chart is `Markup`: it stands in a
+template as it is, so every text in it is escaped here.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from html import escape
 
 import numpy as np
+from markupsafe import Markup
 
 STYLES = ("arm", "baseline")  # classes of the style sheet, for the arms in their order
 _CHARACTER = 6.6  # width of a character at the charts' font size of 12, on the generous side
@@ -68,7 +70,7 @@ def line_chart(
     crossings: Sequence[Crossing] = (),
     x_label: str = "labels acquired",
     x_ticks: Sequence[float] = (),
-) -> str:
+) -> Markup:
     """Curves with bands, named at their ends.
 
     Args:
@@ -98,10 +100,24 @@ def line_chart(
         out.append(f'<text class="note" x="{box.left + 6}" y="{box.y(target[0]) - 6:.1f}">{escape(target[1])}</text>')
         out += _crossings(box, target[0], crossings)
     out += _names(box, series)
-    return "".join([*out, "</svg>"])
+    return Markup("".join([*out, "</svg>"]))
 
 
-def share_bar(shares: Sequence[tuple[str, float]], label: str) -> str:
+def wide_and_narrow(
+    title: str,
+    series: Sequence[Series],
+    target: tuple[float, str] | None = None,
+    crossings: Sequence[Crossing] = (),
+) -> Markup:
+    """A chart drawn for a desk and for a phone; the style sheet shows one of the two. Arguments as of `line_chart`."""
+    wide, narrow = (
+        line_chart(title, series, width=width, height=height, style=style, target=target, crossings=crossings)
+        for width, height, style in ((960, 420, "wide"), (370, 320, "narrow"))
+    )
+    return wide + narrow
+
+
+def share_bar(shares: Sequence[tuple[str, float]], label: str) -> Markup:
     """A bar of shares that add up to one, as wide as its place; each part wide enough carries its percentage."""
     parts, at = [], 0.0
     for index, (name, share) in enumerate(shares):
@@ -117,7 +133,7 @@ def share_bar(shares: Sequence[tuple[str, float]], label: str) -> str:
             )
         at += share
     words = ", ".join(f"{name} {100 * share:.0f}%" for name, share in shares)
-    return (
+    return Markup(
         f'<svg class="shares" height="22" role="img" aria-label="{escape(f"{label}: {words}")}">{"".join(parts)}</svg>'
     )
 

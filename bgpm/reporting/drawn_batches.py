@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
+from typing import Any
 
 import numpy as np
 
 from bgpm.evaluation.arm import Arm
 from bgpm.evaluation.estimates import METRICS, SPLIT
-from bgpm.reporting.charts import STYLES
-from bgpm.reporting.html import block, row, table
+from bgpm.reporting.shown import shown
 from bgpm.reporting.words import count, percent
 
 TITLE = "Estimated before its labels were used"
@@ -19,7 +18,7 @@ LEAD = (
     "before these trained a model. Draws have known probabilities: the estimates are unbiased, may lie outside of what "
     "is possible, and spend no held-out label. Means over seeds, with 95% intervals of what the draws leave open."
 )
-HEAD = ("accuracy", "95% interval", "NLL, nats", "95% interval")
+HEAD = ["accuracy", "95% interval", "NLL, nats", "95% interval"]
 
 
 def estimate_cells(arm: Arm) -> list[list[str]]:
@@ -55,11 +54,7 @@ def estimates_markdown(arms: Sequence[Arm]) -> list[str]:
     return ["", f"## {TITLE}", "", LEAD, *lines] if lines else []
 
 
-def estimates_section(arms: Sequence[Arm]) -> str:
-    """The section of the page; empty where no batch was drawn."""
-    tables = [
-        table([f'<span class="{style}">{escape(arm.title)}</span>, labels', *HEAD], [row(c[0], c[1:]) for c in cells])
-        for arm, style in zip(arms, STYLES, strict=False)
-        if (cells := estimate_cells(arm))
-    ]
-    return block(TITLE, LEAD, "".join(tables)) if tables else ""
+def estimates_section(arms: Sequence[Arm]) -> dict[str, Any] | None:
+    """What the page shows of it; None where no batch was drawn."""
+    found = shown(arms, estimate_cells)
+    return {"title": TITLE, "lead": LEAD, "head": HEAD, "arms": found} if found else None

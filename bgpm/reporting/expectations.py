@@ -3,47 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from html import escape
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
 from bgpm.evaluation.arm import Arm
 from bgpm.evaluation.result import Result
 from bgpm.evaluation.savings import band
-from bgpm.reporting.charts import STYLES, Series, line_chart
-from bgpm.reporting.html import block, row, table
+from bgpm.reporting.charts import Series, line_chart
+from bgpm.reporting.shown import Row, styled
 from bgpm.reporting.words import count, ends, percent
 
 
-def expectations(result: Result, outlook: Mapping[str, Any]) -> str:
-    """The section on the rounds to come; nothing where no arm has an outlook."""
-    shown = [(arm, style) for arm, style in zip(result.arms, STYLES, strict=False) if outlook.get(arm.name)]
-    if not shown:
-        return ""
-    charts, tables, notes = [], [], []
-    for arm, style in shown:
-        found, name = outlook[arm.name], escape(arm.title)
-        if "missing" in found:
-            notes.append(f"{name}: {escape(found['missing'])}.")
-            continue
-        charts.append(_carried_on(arm, style, found))
-        rows = [row(f"{count(r['labels'])} labels", round_cells(r)) for r in found["rounds"]]
-        tables.append(table([f'<span class="{style}">{name}</span>', "held-out accuracy", "95% interval"], rows))
-        rows = [row(f"{percent(r['target'], 1)}, {100 * r['gain']:.0f} more", reach_cells(r)) for r in found["reach"]]
-        tables.append(table([f'<span class="{style}">{name}</span>', "labels left", "95% interval", "chance"], rows))
-        notes.append(f"{name}: {escape(kept_words(found))}")
-    lead = (
-        "If the next rounds are like the last ones. A power law is carried on; the intervals hold the noise of "
-        f"measuring on these held-out prompts.{out_of_reach(outlook)} {' '.join(notes)}"
-    )
-    return block(
-        "What to expect from the next rounds", lead, f'<div class="grid">{"".join(charts)}</div>\n' + "\n".join(tables)
-    )
+def expectations(result: Result, outlook: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the page says of the rounds to come; None where no arm has an outlook."""
+    known = [(arm, style, outlook[arm.name]) for arm, style in styled(result.arms) if outlook.get(arm.name)]
+    if not known:
+        return None
+    ahead = [(arm, style, found) for arm, style, found in known if "missing" not in found]
+    notes = [
+        f"{arm.title}: " + (f"{found['missing']}." if "missing" in found else kept_words(found))
+        for arm, _, found in known
+    ]
+    return {
+        "notes": out_of_reach(outlook) + notes,
+        "figures": [_carried_on(arm, style, found) for arm, style, found in ahead],
+        "arms": [
+            {
+                "title": arm.title,
+                "style": style,
+                "rounds": [Row([f"{count(r['labels'])} labels", *round_cells(r)]) for r in found["rounds"]],
+                "reach": [
+                    Row([f"{percent(r['target'], 1)}, {100 * r['gain']:.0f} more", *reach_cells(r)])
+                    for r in found["reach"]
+                ],
+            }
+            for arm, style, found in ahead
+        ],
+    }
 
 
-def _carried_on(arm: Arm, style: str, found: Mapping[str, Any]) -> str:
-    """The measured curve, and the intervals to come around their middles."""
+def _carried_on(arm: Arm, style: str, found: Mapping[str, Any]) -> tuple[str, Markup]:
+    """Title and chart of the measured curve, and of the intervals to come around their middles."""
     mean, half = band(100 * arm.trials.curves)
     ahead = {name: np.array([r[name] for r in found["rounds"]], float) for name in ("labels", "low", "high")}
     middle, width = 50 * (ahead["high"] + ahead["low"]), 50 * (ahead["high"] - ahead["low"])
@@ -53,19 +55,18 @@ def _carried_on(arm: Arm, style: str, found: Mapping[str, Any]) -> str:
     ]
     title = f"Held-out accuracy of {arm.title}, %, and 95% intervals to come"
     x = np.concatenate([arm.labels, ahead["labels"]])
-    chart = line_chart(title, lines, width=360, height=220, x_ticks=x.tolist())
-    return f"<figure><h3>{escape(title)}</h3>{chart}</figure>"
+    return title, line_chart(title, lines, width=360, height=220, x_ticks=x.tolist())
 
 
-def out_of_reach(outlook: Mapping[str, Any]) -> str:
-    """What that means and what chance is of, in a sentence; empty where nothing is forecast."""
+def out_of_reach(outlook: Mapping[str, Any]) -> list[str]:
+    """What that means and what chance is of, in a sentence; none where nothing is forecast."""
     horizons = [found["horizon"] for found in outlook.values() if "horizon" in found]
     if not horizons:
-        return ""
-    return (
-        f" Out of reach is what takes more than {max(horizons):.0f} times the labels so far; chance is that of "
+        return []
+    return [
+        f"Out of reach is what takes more than {max(horizons):.0f} times the labels so far; chance is that of "
         "getting there before."
-    )
+    ]
 
 
 def round_cells(ahead: Mapping[str, Any]) -> list[str]:

@@ -1,33 +1,30 @@
 """The report page: one self-contained HTML file without scripts, the result first.
 
-Every text that comes from data is escaped where it enters; the Content-Security-Policy allows this page's own
-style sheet, by its hash, and nothing else.
+What it says is computed here and in the modules beside; `bgpm.reporting.templates` lays it out.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
 from bgpm.evaluation.result import Result, verdict
 from bgpm.evaluation.savings import Comparison, band
-from bgpm.reporting.acquired import PoolTables, pair_cards, section_mix
+from bgpm.reporting.acquired import PoolTables, section_mix, valued_pairs
 from bgpm.reporting.certainty import certainty
-from bgpm.reporting.charts import STYLES, Crossing, Series, line_chart
+from bgpm.reporting.charts import Crossing, Series, line_chart, wide_and_narrow
 from bgpm.reporting.costs import Cost
 from bgpm.reporting.drawn_batches import estimates_section
 from bgpm.reporting.expectations import expectations
-from bgpm.reporting.html import block, row, table
 from bgpm.reporting.pool import pool_number, pool_section, pool_sentence
-from bgpm.reporting.style import CSS
+from bgpm.reporting.shown import Number, Row, ShownArm, styled
 from bgpm.reporting.summary import benchmark_notes, interval_words
+from bgpm.reporting.templates import render
 from bgpm.reporting.words import MINUS, NOT_MEASURED, caveats, count, ends, percent, points, sentence, share_words
 
 SHIPPED = Path("data/corpus")
@@ -60,29 +57,25 @@ def page(
         benchmark: What the prepare stage counted of the benchmark; empty where it left nothing.
         rule: How the benchmark is scored, in words.
     """
-    sections = [
-        _answer(result, params),
-        pool_section(result.arms, result.pool) if result.goal == "pool" else "",
-        _accuracy(result),
-        _targets(result),
-        pool_section(result.arms, result.pool) if result.goal != "pool" else "",
-        expectations(result, outlook),
-        _curves(result, benchmark, rule),
-        certainty(result),
-        estimates_section(result.arms),
-        section_mix(result, pool),
-        pair_cards(result, pool),
-        _without_understanding(result, baselines),
-        _model(result),
-        _link_to_costs(),
-        block(
-            "Parameters",
-            "",
-            f"<details><summary>params.yaml as given</summary><pre>{escape(params_text)}</pre></details>",
-        ),
-        _provenance(params, pool, summary),
-    ]
-    return _document(f"Label efficiency: {escape(_names(result))}", sections)
+    return render(
+        "index.html.j2",
+        answer=_answer(result, params),
+        arms=[ShownArm(arm.title, style) for arm, style in styled(result.arms)],
+        pool_leads=result.goal == "pool",
+        pool=pool_section(result.arms, result.pool),
+        accuracy=_accuracy(result),
+        targets=_targets(result),
+        expectations=expectations(result, outlook),
+        curves=_curves(result, benchmark, rule),
+        certainty=certainty(result),
+        estimates=estimates_section(result.arms),
+        mix=section_mix(result, pool),
+        pairs=valued_pairs(result, pool),
+        rules=_rules(result, baselines),
+        model=_findings(result),
+        params_text=params_text,
+        data=_data(params, pool, summary),
+    )
 
 
 def costs_page(costs: Sequence[Cost]) -> str:
@@ -91,74 +84,68 @@ def costs_page(costs: Sequence[Cost]) -> str:
     Args:
         costs: Time and memory by stage; empty where nothing was measured.
     """
-    return _document("Time and memory", [_costs(costs), '<p><a href="index.html">The report</a></p>'])
-
-
-def _document(title: str, sections: Sequence[str]) -> str:
-    digest = base64.b64encode(hashlib.sha256(CSS.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-    head = [
-        '<meta charset="utf-8">',
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        '<meta name="color-scheme" content="light dark">',
-        f"<title>{title}</title>",
-        f"<style>{CSS}</style>",
-    ]
-    lines = ["<!doctype html>", '<html lang="en">', "<head>", *head, "</head>", "<body>", "<main>"]
-    return "\n".join([*lines, *filter(None, sections), "</main>", "</body>", "</html>"]) + "\n"
-
-
-def _names(result: Result) -> str:
-    return f"{result.arm.title} against {result.baseline.title}" if result.baseline else result.arm.title
-
-
-def _answer(result: Result, params: Mapping[str, Any]) -> str:
-    leads = result.goal == "pool"
-    number, below, tone = pool_number(result.arms, result.pool) if leads else _number(result)
-    said = pool_sentence(result.arms, result.pool) if leads else sentence(result)
-    seeds = len(result.arm.seeds)
-    setup = f"{params.get('model')}, {params.get('posterior')} posterior, {seeds} seed{'s' if seeds > 1 else ''}"
-    other = [f"On unseen prompts: {sentence(result)}"] if leads else []
-    notes = "".join(f"<li>{escape(text)}</li>" for text in other + caveats(result))
-    return (
-        f"<header>\n<h1>Label efficiency: {escape(_names(result))} <span>({escape(setup)})</span></h1>\n"
-        f'<div class="answer"><p class="big {tone}"><b id="headline-number">{number}</b><span>{below}</span></p>\n'
-        f'<p class="sentence" id="headline">{escape(said)}</p></div>\n'
-        + (f'<ul class="caveats">{notes}</ul>\n' if notes else "")
-        + "</header>"
+    if not costs:
+        return render("costs.html.j2", rows=[])
+    total = Cost(
+        "all",
+        sum(c.runs for c in costs),
+        sum(c.seconds for c in costs),
+        sum(c.cpu_seconds for c in costs),
+        max(c.peak_mib for c in costs),
     )
+    rows = [
+        Row(
+            [c.stage, count(c.runs), f"{c.seconds:,.1f}", f"{c.cpu_seconds:,.1f}", count(c.peak_mib)], strong=c is total
+        )
+        for c in [*costs, total]
+    ]
+    return render("costs.html.j2", rows=rows)
 
 
-def _number(result: Result) -> tuple[str, str, str]:
-    """The number to read first, what it is, and the classes it is set in."""
+def _answer(result: Result, params: Mapping[str, Any]) -> dict[str, Any]:
+    """The number and the sentence to read first, and what a reader must know beside them."""
+    leads, seeds = result.goal == "pool", len(result.arm.seeds)
+    other = [f"On unseen prompts: {sentence(result)}"] if leads else []
+    return {
+        "names": f"{result.arm.title} against {result.baseline.title}" if result.baseline else result.arm.title,
+        "setup": f"{params.get('model')}, {params.get('posterior')} posterior, {seeds} seed{'s' if seeds > 1 else ''}",
+        "number": pool_number(result.arms, result.pool) if leads else _number(result),
+        "sentence": pool_sentence(result.arms, result.pool) if leads else sentence(result),
+        "notes": other + caveats(result),
+    }
+
+
+def _number(result: Result) -> Number:
+    """The number to read first where the goal is the model."""
     kind, c = verdict(result), result.headline
     if kind == "not_measured":
-        return "not measured", "no held-out pair<br>has a label", "words muted"
+        return Number("not measured", ("no held-out pair", "has a label"), "words muted")
     if kind == "one_arm" or c is None:
         final = float(result.arm.trials.curves[:, -1].mean())
-        return percent(final, 1), "held-out accuracy<br>at the last label count", ""
+        return Number(percent(final, 1), ("held-out accuracy", "at the last label count"))
     if kind == "no_gain":
-        return "no gain", "by the baseline:<br>nothing to compare", "words muted"
+        return Number("no gain", ("by the baseline:", "nothing to compare"), "words muted")
     if kind == "not_reached":
-        return "not reached", "the target, with every<br>label that was acquired", "words muted"
+        return Number("not reached", ("the target, with every", "label that was acquired"), "words muted")
     what = "fewer labels" if c.saving >= 0 else "negative saving: more labels"
     within = "one seed, no interval" if c.interval is None else f"95% interval {interval_words(c.interval)}"
-    return percent(c.saving), f"{what}<br>{within}", "" if kind in ("saved", "cost") else "muted"
+    return Number(percent(c.saving), (what, within), "" if kind in ("saved", "cost") else "muted")
 
 
 def _series(result: Result, split: str, section: str, metric: str, scale: float = 1.0) -> list[Series]:
+    """A curve for each arm of which the metric was measured, with a band over seeds."""
     out = []
-    for arm, style in zip(result.arms, STYLES, strict=False):
+    for arm, style in styled(result.arms):
         values = arm.curve(split, section, metric)
         if values is not None:
             out.append(Series(arm.title, style, arm.labels, *band(scale * values)))
     return out
 
 
-def _accuracy(result: Result) -> str:
+def _accuracy(result: Result) -> dict[str, Any]:
+    """The chart of held-out accuracy with its caption; only a sentence where nothing was measured."""
     if not result.arm.measured:
-        return block("Held-out accuracy, %", NOT_MEASURED, "")
+        return {"lead": NOT_MEASURED, "chart": None}
     series = _series(result, "heldout", "all", "accuracy", 100)
     rule = (result.baseline or result.arm).curve("heldout", "all", "length_rule")
     if rule is not None:
@@ -168,66 +155,40 @@ def _accuracy(result: Result) -> str:
     c = result.headline
     if c is not None and result.baseline and not math.isnan(c.saving):
         target = 100 * c.target, f"target {percent(c.target, 1)}"
-        reached = zip(result.arms, STYLES, (c.labels_arm, c.labels_baseline), strict=True)
-        crossings = [Crossing(x, style, f"{arm.title} {count(x)}") for arm, style, x in reached if math.isfinite(x)]
+        reached = zip(styled(result.arms), (c.labels_arm, c.labels_baseline), strict=True)
+        crossings = [Crossing(x, style, f"{arm.title} {count(x)}") for (arm, style), x in reached if math.isfinite(x)]
         rings = (
             " Rings: where each curve, smoothed by isotonic regression, reaches the target, "
-            f"{share_words(c.share)} of what {escape(result.baseline.title)} gains."
+            f"{share_words(c.share)} of what {result.baseline.title} gains."
         )
-    charts = "".join(
-        line_chart(
-            "Held-out accuracy, %, against labels acquired",
-            series,
-            width=width,
-            height=height,
-            style=style,
-            target=target,
-            crossings=crossings,
-        )
-        for width, height, style in ((960, 420, "wide"), (370, 320, "narrow"))
-    )
     seeds = len(result.arm.seeds)
     bands = f"Bands: 95% t-intervals over {seeds} seeds." if seeds > 1 else "One seed: no bands."
     prompts, pairs = len(result.arm.trials.pairs), int(result.arm.trials.pairs.sum())
-    base = escape((result.baseline or result.arm).title)
+    base = (result.baseline or result.arm).title
     length = f" Length only: longer or shorter wins, as {base}\u2019s labels say." if rule is not None else ""
     caption = f"{prompts:,} prompts that no model saw, {pairs:,} pairs. {bands}{rings}{length}"
-    return block("Held-out accuracy, %", "", f"<figure>{charts}<figcaption>{caption}</figcaption></figure>")
+    chart = wide_and_narrow("Held-out accuracy, %, against labels acquired", series, target, crossings)
+    return {"lead": "", "chart": chart, "caption": caption}
 
 
-def _targets(result: Result) -> str:
+def _targets(result: Result) -> dict[str, Any] | None:
+    """Labels to each target, and the difference over the whole curve; None where there is nothing to compare."""
     if result.baseline is None or not result.comparisons:
-        return ""
-    arm, base = escape(result.arm.title), escape(result.baseline.title)
-    head = [
-        "share of gain",
-        "accuracy",
-        f'<span class="arm">{arm}</span>',
-        f'<span class="baseline">{base}</span>',
-        "saving",
-        "95% interval",
-        "reached in",
-        "null control",
-    ]
-    rows = [row(share_words(c.share), _target_cells(c), strong=c.share == result.target) for c in result.comparisons]
+        return None
     area = ""
     if result.area is not None:
         i = result.area.interval
         within = "" if i is None else f"; 95% interval {points(i.low)} to {points(i.high)}"
         area = (
-            f"\n<p>Averaged over the whole curve, {arm} differs from {base} by {points(result.area.value)} points of "
-            f"held-out accuracy{within}.</p>"
+            f"Averaged over the whole curve, {result.arm.title} differs from {result.baseline.title} by "
+            f"{points(result.area.value)} points of held-out accuracy{within}."
         )
-    lead = (
-        f"Each target is a share of what {base} itself gains from its first to its last labels. "
-        f"Saving = 1 {MINUS} labels of {arm} / labels of {base}. An arm that does not reach a target counts as worse "
-        "than any that does; nothing is extrapolated. Reached in: share of bootstrap draws. Null control: 95% range of "
-        f"the same estimate for {base} against itself."
-    )
-    return block("Labels to target", lead, table(head, rows) + area)
+    rows = [Row([share_words(c.share), *_target_cells(c)], strong=c.share == result.target) for c in result.comparisons]
+    return {"rows": rows, "area": area}
 
 
 def _target_cells(c: Comparison) -> list[str]:
+    """Accuracy, labels of both arms, saving, its interval, draws that reach it and the null control at one target."""
     if math.isnan(c.saving):
         return [percent(c.target, 1), "", "", "no gain", "", "", ""]
     return [
@@ -241,7 +202,8 @@ def _target_cells(c: Comparison) -> list[str]:
     ]
 
 
-def _curves(result: Result, benchmark: Mapping[str, Any], rule: str) -> str:
+def _curves(result: Result, benchmark: Mapping[str, Any], rule: str) -> dict[str, Any]:
+    """Charts of likelihood, calibration and the benchmark, with notes on how the benchmark is scored."""
     panels = [
         ("Negative log-likelihood, nats", "heldout", "all", "nll", 1.0),
         ("Calibration error (ECE), %", "heldout", "all", "ece", 100.0),
@@ -253,66 +215,48 @@ def _curves(result: Result, benchmark: Mapping[str, Any], rule: str) -> str:
     for title, split, section, metric, scale in panels:
         series = _series(result, split, section, metric, scale)
         if series:
-            chart = line_chart(f"{title}, against labels acquired", series, width=360, height=220)
-            figures.append(f"<figure><h3>{escape(title)}</h3>{chart}</figure>")
-    measured = result.arm.curve("benchmark", "all", "accuracy") is not None
-    lead = (
-        "Likelihood and calibration on held-out pairs, lower is better. "
-        + ("The benchmark shares no prompt with the pool. " if measured else "There is no benchmark. ")
-        + "Bands are 95% t-intervals over seeds; they do not include the choice of prompts."
-        + "".join(f" {escape(note)}" for note in benchmark_notes(result, benchmark, rule))
-    )
-    return block("Likelihood, calibration, benchmark", lead, f'<div class="grid">{"".join(figures)}</div>')
+            figures.append((title, line_chart(f"{title}, against labels acquired", series, width=360, height=220)))
+    return {
+        "figures": figures,
+        "benchmark": result.arm.curve("benchmark", "all", "accuracy") is not None,
+        "notes": benchmark_notes(result, benchmark, rule),
+    }
 
 
-def _without_understanding(result: Result, baselines: Mapping[str, Any]) -> str:
-    title, rules = "Without understanding a word", baselines.get("rules", {})
+def _rules(result: Result, baselines: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Accuracy of rules that understand no word, in percent, beside the model's; None where no rule was measured."""
+    rules = baselines.get("rules", {})
     if not rules:
-        return block(title, "Not measured: the baselines stage has not run in this checkout.", "")
+        return None
     sections = sorted({name for rule in rules.values() for name in rule.get("benchmark", {}) if name != "all"})
     keys = [("heldout", "all"), *(("benchmark", name) for name in ("all", *sections))]
     rows = []
     for name, rule in rules.items():
         labels = "none" if name == "first" else count(baselines.get("labels", 0))
         scores = (rule.get(split, {}).get(section) for split, section in keys)
-        rows.append(row(escape(RULES.get(name, name)), [labels, *map(_score, scores)]))
-    for arm, style in zip(result.arms, STYLES, strict=False):
+        rows.append(Row([RULES.get(name, name), labels, *map(_score, scores)]))
+    for arm, style in styled(result.arms):
         curves = (arm.curve(split, section, "accuracy") for split, section in keys)
         scores = (None if curve is None else float(curve[:, -1].mean()) for curve in curves)
-        name = f"the model, {escape(arm.title)}"
-        rows.append(row(name, [count(arm.labels[-1]), *map(_score, scores)], style=style))
-    notes = "".join(f" {escape(note[:1].upper() + note[1:])}." for note in baselines.get("notes", []))
-    lead = (
-        "Accuracy in percent of rules that learn from every label of the pool but see only position, length or "
-        f"vocabulary, beside the model with the labels it acquired.{notes}"
-    )
-    return block(title, lead, table(["", "labels", "held-out", "benchmark", *map(escape, sections)], rows))
+        rows.append(Row([f"the model, {arm.title}", count(arm.labels[-1]), *map(_score, scores)], style))
+    notes = [f"{note[:1].upper() + note[1:]}." for note in baselines.get("notes", [])]
+    return {"sections": sections, "rows": rows, "notes": notes}
 
 
 def _score(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.1f}"
 
 
-def _model(result: Result) -> str:
-    tables = []
-    for arm, style in zip(result.arms, STYLES, strict=False):
+def _findings(result: Result) -> list[dict[str, Any]]:
+    """What the fits of each arm chose for themselves: means over seeds at each point of the curve."""
+    out = []
+    for arm, style in styled(result.arms):
         found = {metric: values for (split, _, metric), values in arm.values.items() if split == "model"}
-        if found:
-            head = [f'<span class="{style}">{escape(arm.title)}</span>, labels', *map(count, arm.labels.tolist())]
-            names = sorted(found, key=lambda name: name not in FINDINGS)  # stable: the named ones first
-            rows = [
-                row(escape(FINDINGS.get(name, name.replace("_", " "))), map(_short, _means(found[name])))
-                for name in names
-            ]
-            tables.append(table(head, rows))
-    if not tables:
-        return ""
-    lead = (
-        "What each fit chose for itself, mean over the seeds that have it. Active blocks are two-dimensional parts "
-        "beyond Bradley-Terry that held-out likelihood accepted: more than none speaks for preferences that no single "
-        "scale explains."
-    )
-    return block("What the model found", lead, "\n".join(tables))
+        names = sorted(found, key=lambda name: name not in FINDINGS)  # stable: the named ones first
+        rows = [Row([FINDINGS.get(name, name.replace("_", " ")), *map(_short, _means(found[name]))]) for name in names]
+        if rows:
+            out.append({"title": arm.title, "style": style, "labels": [*map(count, arm.labels.tolist())], "rows": rows})
+    return out
 
 
 def _means(values: np.ndarray) -> list[float]:
@@ -326,40 +270,15 @@ def _short(value: float) -> str:
     if math.isnan(value):
         return ""
     text = f"{value:,.0f}" if value == round(value) and abs(value) < 1e6 else f"{value:.3g}"
-    if "e" in text:
-        digits, power = text.split("e")
-        text = f"{digits}\N{MULTIPLICATION SIGN}10<sup>{int(power)}</sup>"
-    return text.replace("-", MINUS)
+    digits, exponent, power = text.partition("e")
+    digits = digits.replace("-", MINUS)
+    if not exponent:
+        return digits
+    return digits + Markup("\N{MULTIPLICATION SIGN}10<sup>{}</sup>").format(f"{int(power)}".replace("-", MINUS))
 
 
-def _link_to_costs() -> str:
-    where = '<a href="costs.html">costs.html</a>, beside this page where the report was made'
-    return block("Time and memory", f"What each stage took stands in {where}.", "")
-
-
-def _costs(costs: Sequence[Cost]) -> str:
-    if not costs:
-        return block("Time and memory", "Not measured in this checkout: the results came from the cache.", "")
-    total = Cost(
-        "all",
-        sum(c.runs for c in costs),
-        sum(c.seconds for c in costs),
-        sum(c.cpu_seconds for c in costs),
-        max(c.peak_mib for c in costs),
-    )
-    rows = [
-        row(
-            escape(c.stage),
-            [count(c.runs), f"{c.seconds:,.1f}", f"{c.cpu_seconds:,.1f}", count(c.peak_mib)],
-            strong=c is total,
-        )
-        for c in [*costs, total]
-    ]
-    lead = "The last run of each stage in this checkout. A stage whose results came from the cache is not in it."
-    return block("Time and memory", lead, table(["stage", "runs", "seconds", "CPU seconds", "peak MiB"], rows))
-
-
-def _provenance(params: Mapping[str, Any], pool: PoolTables, summary: Mapping[str, Any]) -> str:
+def _data(params: Mapping[str, Any], pool: PoolTables, summary: Mapping[str, Any]) -> str:
+    """Where texts and preferences come from, and how many pairs there are."""
     section = params.get("pool", {})
     source = section.get("hub") or section.get("path")
     if not section.get("hub") and Path(str(source)) == SHIPPED:
@@ -372,4 +291,4 @@ def _provenance(params: Mapping[str, Any], pool: PoolTables, summary: Mapping[st
     cyclic = (
         f" {cycles['cyclic']:,} of {cycles['triples']:,} triples of responses have cyclic majorities." if cycles else ""
     )
-    return f'<footer><p class="soft">Data: {escape(what)}; {sizes}.{cyclic}</p></footer>'
+    return f"{what}; {sizes}.{cyclic}"

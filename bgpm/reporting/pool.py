@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,12 @@ from bgpm.evaluation.pool_labels import EXPORTS
 from bgpm.evaluation.result import PoolResult
 from bgpm.evaluation.savings import Comparison, band
 from bgpm.reporting.certified import bound_words, stop_words
-from bgpm.reporting.charts import STYLES, Series, every, line_chart
-from bgpm.reporting.figure import COLOURS, RC, band_to_draw, not_measured, save
-from bgpm.reporting.figure import STYLES as LINES
-from bgpm.reporting.html import block, row, table
+from bgpm.reporting.charts import Series, every, wide_and_narrow
+from bgpm.reporting.figure import COLOURS, RC, STYLES, band_to_draw, not_measured, save
+from bgpm.reporting.shown import Number, Row, shown, styled
 from bgpm.reporting.words import NOT_REACHED, count, ends, percent
 
 TITLE = "Labels of the whole pool"
-CERTIFICATE = ("labels", "audits", "wrong", "right at least")
 NOT_MEASURED = (
     "Not measured: nobody knows the true labels of the pool's pairs. With goal: pool people and judges are asked for "
     "audits, and a lower bound of the share of right labels follows."
@@ -57,25 +54,26 @@ def pool_sentence(arms: Sequence[Arm], pool: PoolResult | None) -> str:
     )
 
 
-def pool_number(arms: Sequence[Arm], pool: PoolResult | None) -> tuple[str, str, str]:
-    """The number to read first, what it is, and the classes it is set in."""
+def pool_number(arms: Sequence[Arm], pool: PoolResult | None) -> Number:
+    """The number to read first where the goal is the pool."""
     if pool is None:
-        return "not measured", "the pool's true labels<br>are not known", "words muted"
+        return Number("not measured", ("the pool's true labels", "are not known"), "words muted")
     if not pool.right:
         found = pool.certificates[arms[0].name]
         sure = f"with {percent(1 - found.alpha)} confidence"
         reached = bool((found.bound[:, -1] >= found.target).all())
-        below = f"of the labels are right,<br>{sure}: {'stop here' if reached else 'not certified yet'}"
-        return f"≥ {percent(float(found.bound[:, -1].mean()), 1)}", below, "" if reached else "muted"
+        below = "of the labels are right,", f"{sure}: {'stop here' if reached else 'not certified yet'}"
+        return Number(f"≥ {percent(float(found.bound[:, -1].mean()), 1)}", below, "" if reached else "muted")
     c = next((c for c in pool.comparisons if c.target == 0.95), None)
     if c is None:
-        return percent(float(pool.right[arms[0].name][:, -1].mean()), 1), "of the pool's labels<br>are right", ""
+        right = percent(float(pool.right[arms[0].name][:, -1].mean()), 1)
+        return Number(right, ("of the pool's labels", "are right"))
     if not math.isfinite(c.labels_arm):
-        return NOT_REACHED, "95% right labels, with every<br>label that was acquired", "words muted"
+        return Number(NOT_REACHED, ("95% right labels, with every", "label that was acquired"), "words muted")
     what = "fewer labels" if c.saving >= 0 else "negative saving: more labels"
     within = "one seed, no interval" if c.interval is None else f"95% interval {_ends(c)}"
     sure = c.interval is not None and (c.interval.low > 0 or c.interval.high < 0)
-    return percent(c.saving), f"{what} for 95% right<br>{within}", "" if sure else "muted"
+    return Number(percent(c.saving), (f"{what} for 95% right", within), "" if sure else "muted")
 
 
 def pool_metrics(arms: Sequence[Arm], pool: PoolResult | None) -> dict[str, float | int | None]:
@@ -166,7 +164,7 @@ def pool_markdown(arms: Sequence[Arm], pool: PoolResult | None) -> list[str]:
         for arm in arms:
             if arm.name in pool.certificates:
                 rows = certificate_rows(arm, pool.certificates[arm.name])
-                lines += ["", f"| {arm.title}: {' | '.join(CERTIFICATE)} |", "|" + "---:|" * 4]
+                lines += ["", f"| {arm.title}: labels | audits | wrong | right at least |", "|" + "---:|" * 4]
                 lines += [f"| {' | '.join(cells)} |" for cells in rows]
         return lines
     for arm in arms:
@@ -175,58 +173,26 @@ def pool_markdown(arms: Sequence[Arm], pool: PoolResult | None) -> list[str]:
     return lines
 
 
-def pool_section(arms: Sequence[Arm], pool: PoolResult | None) -> str:
-    """The section of the page."""
+def pool_section(arms: Sequence[Arm], pool: PoolResult | None) -> dict[str, Any]:
+    """What the page says of the pool: of its true labels, or of what audits found where nobody knows them."""
+    said = {"title": TITLE, "sentence": pool_sentence(arms, pool), "known": pool is not None and bool(pool.right)}
     if pool is None:
-        return block(TITLE, NOT_MEASURED, "")
+        return said | {"chart": None}
+    certificates = pool.certificates
     if not pool.right:
-        return _certified_section(arms, pool)
-    lines = [
-        Series(arm.title, style, arm.labels, *band(100 * pool.right[arm.name]))
-        for arm, style in zip(arms, STYLES, strict=False)
-    ]
-    charts = "".join(
-        line_chart("Right labels in the whole pool, %, against labels acquired", lines, width=w, height=h, style=style)
-        for w, h, style in ((960, 420, "wide"), (370, 320, "narrow"))
-    )
-    parts = [f"<figure>{charts}</figure>"]
-    if pool.comparisons:
-        names = [f'<span class="{style}">{escape(arm.title)}</span>' for arm, style in zip(arms, STYLES, strict=False)]
-        head = ["right", *names, "saving", "95% interval", "null control"]
-        parts.append(table(head, [row(percent(c.target), pool_cells(c, pool)) for c in pool.comparisons]))
-    for arm, style in zip(arms, STYLES, strict=False):
-        name = f'<span class="{style}">{escape(arm.title)}</span>, least probability'
-        rows = [row(cells[0], cells[1:]) for cells in export_rows(arm)]
-        parts.append(table([name, "share of the pairs", "right", "stated"], rows))
-    lead = (
-        f"{pool_sentence(arms, pool)} An acquired pair has the label that was given, any other the one that the model "
-        "infers; right is what the record says. Intervals are over seeds: the pool is given. Below: what an export at "
-        f"a least probability would hold after the last round. {certified_words(arms, pool)}"
-    )
-    return block(TITLE, escape(lead), "\n".join(parts))
-
-
-def _certified_section(arms: Sequence[Arm], pool: PoolResult) -> str:
-    """The section where nobody knows the true labels: the bound after each round."""
-    known = [
-        (arm, style, pool.certificates[arm.name])
-        for arm, style in zip(arms, STYLES, strict=False)
-        if arm.name in pool.certificates
-    ]
-    lines = [Series(arm.title, style, arm.labels, *band(100 * c.bound)) for arm, style, c in known]
-    charts = "".join(
-        line_chart("Certified share of right labels, %, against labels acquired", lines, width=w, height=h, style=style)
-        for w, h, style in ((960, 420, "wide"), (370, 320, "narrow"))
-    )
-    parts = [f"<figure>{charts}</figure>"]
-    for arm, style, c in known:
-        head = [f'<span class="{style}">{escape(arm.title)}</span>, {CERTIFICATE[0]}', *CERTIFICATE[1:]]
-        parts.append(table(head, [row(cells[0], cells[1:]) for cells in certificate_rows(arm, c)]))
-    lead = (
-        f"{pool_sentence(arms, pool)} Right is what those who audit would say; ties and abstentions count as wrong. "
-        "The bound is of the labels of its round, in pool_labels.parquet."
-    )
-    return block(TITLE, escape(lead), "\n".join(parts))
+        bounds = [(arm, style, certificates[arm.name]) for arm, style in styled(arms) if arm.name in certificates]
+        lines = [Series(arm.title, style, arm.labels, *band(100 * c.bound)) for arm, style, c in bounds]
+        return said | {
+            "chart": wide_and_narrow("Certified share of right labels, %, against labels acquired", lines),
+            "bounds": shown(arms, lambda arm: certificate_rows(arm, c) if (c := certificates.get(arm.name)) else []),
+        }
+    lines = [Series(arm.title, style, arm.labels, *band(100 * pool.right[arm.name])) for arm, style in styled(arms)]
+    return said | {
+        "chart": wide_and_narrow("Right labels in the whole pool, %, against labels acquired", lines),
+        "targets": [Row([percent(c.target), *pool_cells(c, pool)]) for c in pool.comparisons],
+        "exports": shown(arms, export_rows),
+        "certified": certified_words(arms, pool),
+    }
 
 
 def draw_pool(arms: Sequence[Arm], pool: PoolResult | None, stem: Path) -> None:
@@ -239,7 +205,7 @@ def draw_pool(arms: Sequence[Arm], pool: PoolResult | None, stem: Path) -> None:
             not_measured(axis)
         elif not pool.right:
             axis.set_title("certified share of right labels, %", loc="left", fontsize=10)
-            for arm, colour, style in zip(arms, COLOURS, LINES, strict=False):
+            for arm, colour, style in zip(arms, COLOURS, STYLES, strict=False):
                 if found := pool.certificates.get(arm.name):
                     axis.axhline(100 * found.target, color="#555555", linewidth=0.8, linestyle=":")
                     axis.plot(arm.labels, 100 * found.bound.mean(0), color=colour, linestyle=style, linewidth=1.8,
@@ -249,7 +215,7 @@ def draw_pool(arms: Sequence[Arm], pool: PoolResult | None, stem: Path) -> None:
         else:
             for c in pool.comparisons:
                 axis.axhline(round(100 * c.target, 3), color="#555555", linewidth=0.8, linestyle=":")
-            for arm, colour, style in zip(arms, COLOURS, LINES, strict=False):
+            for arm, colour, style in zip(arms, COLOURS, STYLES, strict=False):
                 mean, half = band_to_draw(100 * pool.right[arm.name])
                 axis.fill_between(arm.labels, mean - half, mean + half, color=colour, alpha=0.15, linewidth=0)
                 axis.plot(arm.labels, mean, color=colour, linestyle=style, linewidth=1.8, marker="o", markersize=3,

@@ -199,9 +199,8 @@ def _outlook(result: Result, outlook: Mapping[str, Any]) -> list[str]:
         lines += ["", "| accuracy | labels left | 95% interval | chance |", "|---:|---:|---:|---:|"]
         lines += [f"| {percent(r['target'], 1)} | {' | '.join(reach_cells(r))} |" for r in found["reach"]]
         lines.append("")
-    lines.append(
-        f"A power law is carried on, with the noise of measuring on these held-out prompts.{out_of_reach(outlook)}"
-    )
+    law = "A power law is carried on, with the noise of measuring on these held-out prompts."
+    lines.append(" ".join([law, *out_of_reach(outlook)]))
     return lines
 
 

@@ -133,6 +133,7 @@ def test_progress_counts_the_stages_from_one_batch_to_the_next() -> None:
         (255, "ERROR: Unable to acquire lock. Most likely another DVC process", False, RoundState("busy")),
         (255, "ERROR: '/x' is busy, it is being blocked by:", False, RoundState("busy")),
         (1, "error: a\nerror: b\nERROR: c", False, RoundState("failed", error="b")),
+        (1, "  x = 1\nValueError: no column\nERROR: c", False, RoundState("failed", error="ValueError: no column")),
         (1, "ERROR: './dvc.yaml' is invalid", False, RoundState("failed", error="'./dvc.yaml' is invalid")),
         (-9, "", False, RoundState("failed", error="dvc repro ended with exit code -9")),
     ],
