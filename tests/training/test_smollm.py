@@ -14,11 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Project, tiny_benchmark, tiny_pool, working_in, write_jsonl
+from safetensors.torch import load_file
 from smollm import PACKAGE, SHA256, needs_package
-from tasks import HOLD, files_of, write_site
+from tasks import HOLD, UNCOMPILED, files_of, write_site
 
 from bgpm.backbones.embedding import load_backbone
 from bgpm.inference import PreferenceModel
+from bgpm.launch import LauncherSettings, command_line
+from bgpm.training import Task
 from stages import check, embed, features, label, plan, prepare, start, train
 
 pytestmark = [pytest.mark.smollm, needs_package]
@@ -102,3 +105,37 @@ def test_merged_adapters_score_as_unmerged_ones_do_and_not_as_the_base(undisturb
     scale = np.abs(merged).max()
     assert np.abs(merged - other).max() < 1e-4 * scale
     assert np.abs(merged - none).max() > 1e-2 * scale
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+@pytest.mark.parametrize("stage", [2, 3])
+def test_two_processes_under_deepspeed_train_the_adapters_of_one(
+    undisturbed: Project, tmp_path: Path, stage: int
+) -> None:
+    """Ranks as the stage starts them; they do not embed what they have trained."""
+    pytest.importorskip("deepspeed")
+    project = copy_of(undisturbed, tmp_path / "project")
+    project.params(training__deepspeed=f"configs/deepspeed/zero{stage}.json")
+    write_site(project.folder, UNCOMPILED)
+    project.env["DS_ACCELERATOR"] = "cpu"
+    with working_in(project):
+        asked = train.Train.read()
+    task = Task(
+        name="start-0-0", labels="data/start/labels.parquet", seed=0, out=str(MODEL / "seed-0"), pool="data/pool",
+        benchmark="data/benchmark", features="data/features/pool", model=asked.model.model_dump(),
+        posterior=asked.posterior.model_dump(), training=asked.training, backbone=asked.backbone,
+        reduction=asked.features,
+    )  # fmt: skip
+    (project.folder / "task.json").write_text(task.model_dump_json(), encoding="utf-8")
+    two = LauncherSettings(kind="torchrun", processes=2)
+    project.run(*command_line(two, "bgpm.training.run", ["train", "task.json"]))
+    one, other = (load_file(p.folder / ADAPTER) for p in (undisturbed, project))
+    assert set(one) == set(other)
+    grown = [name for name in one if "lora_B" in name]  # from 0
+    apart, moved = (
+        sum(float(value.double().square().sum()) for value in values)
+        for values in ([one[name] - other[name] for name in grown], [one[name] for name in grown])
+    )
+    assert moved > 0
+    assert (apart / moved) ** 0.5 < 0.01  # 7e-5 was measured
