@@ -12,11 +12,10 @@ import torch
 from backbone_models import embedded, user
 from smollm import PACKAGE, SHA256, needs_package
 
-from bgpm.backbones import BackboneSettings, gguf
+from bgpm.backbones import PAIR_TEMPLATE, BackboneSettings, gguf
 from bgpm.backbones.embedding import Backbone, embed, load_backbone, resolve, tokens
 from bgpm.backbones.pairs import embed_pairs, frame
 from bgpm.errors import WeightsError
-from bgpm.features import PAIR_TEMPLATE
 from bgpm.types import LIKELIHOODS
 
 
