@@ -73,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--goal", choices=("model", "pool"), default="model", help="a good model, or a labelled pool; default: model"
     )
     parser.add_argument(
-        "--oracle", choices=("human", "judge", "recorded"), default="human",
+        "--oracle", choices=("human", "judge", "letters", "recorded"), default="human",
         help="who labels: people, a language model, or the file itself; default: human",
     )  # fmt: skip
     parser.add_argument(

@@ -7,6 +7,8 @@ from pathlib import Path
 from bgpm.config import arm, check
 from bgpm.fingerprints import code_fingerprint
 from bgpm.installed import ROOT
+from bgpm.oracles import Oracle
+from bgpm.registry import member
 from bgpm.stage import ARMS, CODE, LIKELIHOOD, TRAINING, read_params, run, whole_folder, write_json
 from bgpm.training import in_effect
 
@@ -22,9 +24,12 @@ def main() -> None:
     with whole_folder(ARMS) as folder:
         for name in {checked.acquisition, checked.baseline}:
             write_json(folder / f"{name}.json", arm(checked, name))
+    worker = member(Oracle, checked.oracle, "oracle").worker
     with whole_folder(CODE) as folder:
         for script in sorted(Path(__file__).resolve().parent.glob("[a-z]*.py")):
             found = code_fingerprint(script.relative_to(ROOT), ROOT)
+            if worker and script.stem == "label":
+                found += " " + code_fingerprint(Path(*worker.split(".")).with_suffix(".py"), ROOT)
             (folder / script.stem).write_text(found + "\n", encoding="utf-8")
 
 

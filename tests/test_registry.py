@@ -54,7 +54,8 @@ def test_listing_kinds_imports_no_member_and_no_torch() -> None:
 def test_an_unknown_kind_is_answered_with_the_list_of_kinds() -> None:
     with pytest.raises(ConfigError) as caught:
         member(Oracle, "humann", "oracle")
-    assert str(caught.value) == "params.yaml: oracle: unknown kind 'humann'; choose one of: human, judge, recorded"
+    known = "human, judge, letters, recorded"
+    assert str(caught.value) == f"params.yaml: oracle: unknown kind 'humann'; choose one of: {known}"
     for private in ("_moments", "__init__", ""):
         with pytest.raises(ConfigError, match="unknown kind"):
             member(Acquisition, private)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import date, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from bgpm.registry import Settings
 
@@ -24,6 +24,21 @@ def _day(value: Any) -> Any:
         except ValueError:
             raise ValueError("expected a day as YYYY-MM-DD") from None
     return value
+
+
+def _each_field_stands_once(template: str) -> str:
+    for name in ("{prompt}", "{response_a}", "{response_b}"):
+        if template.count(name) != 1:
+            raise ValueError(f"template: expected {name} once, got it {template.count(name)} times")
+    return template
+
+
+# A text in which a backbone reads both responses of a pair, see `bgpm.backbones.pairs`.
+PairTemplate = Annotated[str, AfterValidator(_each_field_stands_once)]
+PAIR_TEMPLATE = (
+    "{prompt}\n\nResponse A:\n{response_a}\n\nResponse B:\n{response_b}\n\n"
+    "Which response is better, A or B? Answer with one letter."
+)
 
 
 class BackboneSettings(Settings):

@@ -243,13 +243,16 @@ class ModelSource:
         return Backbone(model, self.tokenizer, pooling, room, self.settings.template_date, self.settings.system_turns)
 
 
-def load_backbone(settings: BackboneSettings, *, likelihood: bool = False, letters: bool = False) -> Backbone:
+def load_backbone(
+    settings: BackboneSettings, *, likelihood: bool = False, letters: bool = False, asks: str | None = None
+) -> Backbone:
     """The frozen model, in evaluation mode, on this process's GPU if there is one.
 
     Args:
         settings: Which, and how it reads.
         likelihood: Of a decoder: `embed` gives likelihoods of responses too.
-        letters: Of a decoder: `bgpm.backbones.pairs.embed_pairs` gives the letters' logits too.
+        letters: Of a decoder: `bgpm.backbones.pairs` reads the letters' logits too.
+        asks: The setting that needs a decoder, for messages; by default the one of features that does.
 
     Raises:
         ConfigError: As `open_source`; if likelihoods are asked for that cannot be read.
@@ -258,7 +261,7 @@ def load_backbone(settings: BackboneSettings, *, likelihood: bool = False, lette
     source = open_source(settings)
     if not likelihood and not letters:
         return source.backbone(source.read(dtype=settings.dtype).to(source.device))
-    asks = "features.blocks: likelihood" if likelihood else "features.pair_states.letters"
+    asks = asks or ("features.blocks: likelihood" if likelihood else "features.pair_states.letters")
     require_decoder(is_causal(source), settings.path, asks)
     whole = source.read(dtype=settings.dtype, language_model=True).to(source.device)
     backbone = replace(source.backbone(whole.base_model), language_model=whole)

@@ -36,6 +36,7 @@ log = logging.getLogger("bgpm")
 
 PairText = tuple[Messages, str, str]  # a conversation and two responses to it
 FIELDS = ("prompt", "response_a", "response_b")
+ASKS = "features.pair_states"
 CONTENT = "PAIR8TEXT"  # stands for the whole text in a chat template
 
 
@@ -76,9 +77,9 @@ class Frame:
         return Tokens(ids, start, min(stop, len(ids)), cut["prompt"], cut["response_a"] + cut["response_b"])
 
 
-def frame(backbone: Backbone, template: str) -> Frame:
+def frame(backbone: Backbone, template: str, asks: str = ASKS) -> Frame:
     """A template as this backbone reads it: as one user turn where the tokeniser has a chat template, in the plain
-    words of `bgpm.backbones.embedding.tokens` otherwise.
+    words of `bgpm.backbones.embedding.tokens` otherwise. ``asks`` is the section that says so, for messages.
 
     Raises:
         ConfigError: If the chat template cannot hold it, or it leaves no room for responses.
@@ -86,7 +87,7 @@ def frame(backbone: Backbone, template: str) -> Frame:
     tok, causal, ending = backbone.tokenizer, is_causal(backbone.model), []
     chat = bool(getattr(tok, "chat_template", None))
     if chat:
-        before, after = _around(backbone)
+        before, after = _around(backbone, asks)
         head = []
     else:
         before, after = ("Human: ", "\n\nAssistant:") if causal else ("", "")
@@ -107,7 +108,7 @@ def frame(backbone: Backbone, template: str) -> Frame:
     room = backbone.max_tokens - sum(len(part) for part in parts if not isinstance(part, str))
     if room < 2:
         raise ConfigError(
-            f"params.yaml: backbone.max_tokens: {backbone.max_tokens}, and features.pair_states.template takes "
+            f"params.yaml: {_owner(asks)}.max_tokens: {backbone.max_tokens}, and {asks}.template takes "
             f"{backbone.max_tokens - room} tokens itself; raise it, or shorten the template"
         )
     space = "" if chat else " "
@@ -115,7 +116,12 @@ def frame(backbone: Backbone, template: str) -> Frame:
     return Frame(tuple(parts), room, (a, b))
 
 
-def _around(backbone: Backbone) -> tuple[str, str]:
+def _owner(asks: str) -> str:
+    """The section that names the backbone of one that asks it."""
+    return "backbone" if asks == ASKS else asks
+
+
+def _around(backbone: Backbone, asks: str) -> tuple[str, str]:
     """What the chat template writes before and after one user turn, up to where a response begins."""
     from jinja2 import TemplateError
 
@@ -126,24 +132,24 @@ def _around(backbone: Backbone) -> tuple[str, str]:
         before, after = tok.apply_chat_template(turn, tokenize=False, add_generation_prompt=True, **own).split(CONTENT)
     except (TemplateError, ValueError, TypeError) as error:
         raise ConfigError(
-            f"params.yaml: backbone.path: its chat template does not take one user turn, as pair_states needs "
-            f"({error}); take pair_states out of features.blocks, or another backbone"
+            f"params.yaml: {_owner(asks)}.path: its chat template does not take one user turn, as {asks} needs "
+            f"({error}); take another backbone"
         ) from error
     return before, after
 
 
-def check_letters(backbone: Backbone, found: Frame) -> None:
+def check_letters(backbone: Backbone, found: Frame, asks: str = f"{ASKS}.letters") -> None:
     """ConfigError unless the next token is read where it is to be a letter, and each letter is one token."""
     if backbone.pooling != "last":
         raise ConfigError(
-            f"params.yaml: features.pair_states.letters are read at the last token, and backbone.pooling is "
-            f"{backbone.pooling}; set pooling to last, or letters to false"
+            f"params.yaml: {asks} are read at the last token, and backbone.pooling is {backbone.pooling}; set pooling "
+            "to last, or letters to false"
         )
     for letter, ids in zip("AB", found.letters, strict=True):
         if len(ids) != 1:
             raise ConfigError(
-                f"params.yaml: features.pair_states.letters: {letter} is {len(ids)} tokens of this backbone, expected "
-                "one; set letters to false, or take another backbone"
+                f"params.yaml: {asks}: {letter} is {len(ids)} tokens of this backbone, expected one; do without "
+                "letters, or take another backbone"
             )
 
 
@@ -188,11 +194,62 @@ def embed_pairs(
         ConfigError: As `frame` and `check_letters`.
         NumericsError: If a state is not finite.
     """
-    import torch
-
     known = frame(backbone, template)
     if asks:
         check_letters(backbone, known)
+    items, sign = _both_orders(backbone, known, pairs)
+    if out is not None:
+        _say_size(title, len(pairs), items)
+    bare = replace(backbone, language_model=None)
+    for rows, pooled, _ in batched(bare, items, batch_tokens=batch_tokens, title=title, group=group):
+        assert out is not None
+        own = [row // 2 for row in rows]
+        np.add.at(out, own, pooled * (sign[rows] / 2)[:, None, None])
+        if asks and letters is not None:
+            np.add.at(letters[:, 0], own, _log_odds(backbone, known, pooled) * sign[rows] / 2)
+    return counted(items, title, backbone, said=out is not None)
+
+
+def letter_odds(
+    backbone: Backbone, pairs: Sequence[PairText], template: str, *, asks: str, batch_tokens: int = 4096, title: str
+) -> np.ndarray:
+    """Log odds that a decoder's next word is the letter of the first response and not of the second, nats.
+
+    Half their sum is what `embed_pairs` gives as letters, but for rounding.
+
+    Args:
+        backbone: Loaded for its letters.
+        pairs: Conversations with two responses each; the same text twice has even odds on average.
+        template: As in `bgpm.backbones.PairTemplate`.
+        asks: The section of params.yaml that asks, for messages.
+        batch_tokens: As in `bgpm.backbones.embedding.embed`.
+
+    Returns:
+        float64 [N, 2]: with the first response standing first, as A, and with it standing second, as B.
+
+    Raises:
+        ConfigError: As `frame` and `check_letters`.
+        NumericsError: If a state is not finite.
+    """
+    known = frame(backbone, template, asks)
+    check_letters(backbone, known, asks)
+    items, sign = _both_orders(backbone, known, pairs)
+    _say_size(title, len(pairs), items)
+    found = np.zeros((len(pairs), 2))
+    bare = replace(backbone, language_model=None)
+    for rows, pooled, _ in batched(bare, items, batch_tokens=batch_tokens, title=title, group=None):
+        own, odds = [row // 2 for row in rows], _log_odds(backbone, known, pooled)
+        second = np.where(sign[rows] == 0, np.array(rows) % 2, sign[rows] < 0).astype(int)
+        found[own, second] = odds * np.where(second, -1.0, 1.0)
+    even = sign[::2] == 0
+    found[even, 1] = -found[even, 0]
+    counted(items, title, backbone, said=True)
+    return found
+
+
+def _both_orders(backbone: Backbone, known: Frame, pairs: Sequence[PairText]) -> tuple[list[Tokens], np.ndarray]:
+    """Two texts a pair; and of each, float32 [2 N], 1 where the first response stands first, -1 where it stands second,
+    0 where both orders read the same."""
     # Rounding of a forward depends on what lies beside it: a pair and its reverse are read as one.
     turned = [second < first for _, first, second in pairs]
     ordered = [(m, b, a) if turn else (m, a, b) for (m, a, b), turn in zip(pairs, turned, strict=True)]
@@ -202,23 +259,24 @@ def embed_pairs(
             for m, a, b in ordered
         )
     )
-    if out is not None:
-        size = sum(len(item.ids) for item in items)
-        log.info("%s: %s pairs in both orders are %s forwards of %s tokens together", title, f"{len(pairs):,}",
-                 f"{len(items):,}", f"{size:,}")  # fmt: skip
+    sign = np.array([turn for turned_one in turned for turn in ((-1, 1) if turned_one else (1, -1))], np.float32)
+    sign[[item.ids == items[row ^ 1].ids for row, item in enumerate(items)]] = 0.0
+    return items, sign
+
+
+def _say_size(title: str, pairs: int, items: Sequence[Tokens]) -> None:
+    size = sum(len(item.ids) for item in items)
+    log.info("%s: %s pairs in both orders are %s forwards of %s tokens together", title, f"{pairs:,}",
+             f"{len(items):,}", f"{size:,}")  # fmt: skip
+
+
+def _log_odds(backbone: Backbone, known: Frame, pooled: np.ndarray) -> np.ndarray:
+    """Log odds of the letter A over B as the next token, float64 [n], of states [n, layers, width] of the last one."""
+    import torch
+
     head = backbone.lm_head
-    bare = replace(backbone, language_model=None)
-    for rows, pooled, _ in batched(bare, items, batch_tokens=batch_tokens, title=title, group=group):
-        assert out is not None
-        own = [row // 2 for row in rows]
-        sign = np.array([1.0 if (row % 2 == 0) != turned[row // 2] else -1.0 for row in rows], np.float32)
-        same = [items[row].ids == items[row ^ 1].ids for row in rows]
-        sign[same] = 0.0
-        np.add.at(out, own, pooled * (sign / 2)[:, None, None])
-        if asks and letters is not None:
-            states = torch.from_numpy(pooled[:, -1]).to(head.weight.device, head.weight.dtype)
-            with torch.inference_mode():
-                logits = head(states).double()
-            a, b = (logits[:, ids[0]] for ids in known.letters)
-            np.add.at(letters[:, 0], own, (a - b).cpu().numpy() * sign / 2)
-    return counted(items, title, backbone, said=out is not None)
+    states = torch.from_numpy(pooled[:, -1]).to(head.weight.device, head.weight.dtype)
+    with torch.inference_mode():
+        logits = head(states).double()
+    a, b = (logits[:, ids[0]] for ids in known.letters)
+    return (a - b).cpu().numpy()

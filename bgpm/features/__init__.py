@@ -12,14 +12,11 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
+from bgpm.backbones import PAIR_TEMPLATE, PairTemplate
 from bgpm.registry import Settings
 
 log = logging.getLogger("bgpm")
 
-PAIR_TEMPLATE = (
-    "{prompt}\n\nResponse A:\n{response_a}\n\nResponse B:\n{response_b}\n\n"
-    "Which response is better, A or B? Answer with one letter."
-)
 OLD = ("layers", "pca", "whiten", "text_statistics")  # keys of a section without blocks
 
 
@@ -32,16 +29,9 @@ class PairReading(Settings):
         max_pairs: More pairs than this in a pool, benchmark or file are refused: each is read twice.
     """
 
-    template: str = PAIR_TEMPLATE
+    template: PairTemplate = PAIR_TEMPLATE
     letters: bool = False
     max_pairs: int = Field(default=20_000, ge=1)
-
-    @model_validator(mode="after")
-    def _each_field_stands_once(self) -> PairReading:
-        for name in ("{prompt}", "{response_a}", "{response_b}"):
-            if self.template.count(name) != 1:
-                raise ValueError(f"template: expected {name} once, got it {self.template.count(name)} times")
-        return self
 
 
 class FeatureSettings(Settings):

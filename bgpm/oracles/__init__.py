@@ -76,6 +76,9 @@ class Verdicts:
         return np.array([sum(a.cost for a in some) for some in self.annotations], np.float64)
 
 
+MODELS = ("judge", "letters")  # kinds whose labels a language model gives
+
+
 def mean_label(annotations: Sequence[Annotation]) -> float:
     """Mean of the labels given; NaN where everybody abstained."""
     labels = [a.label for a in annotations if a.label is not None]
@@ -87,9 +90,12 @@ class Oracle(Component):
 
     Class attributes:
         paid: True where every label costs somebody's time or money: then one arm and one seed, unless asked.
+        worker: Module that is imported only when the oracle is asked, whose code counts for what labels while it is
+            chosen; None for none.
     """
 
     paid: ClassVar[bool] = False
+    worker: ClassVar[str | None] = None
 
     def check(self, annotations: Path) -> None:
         """Refuse settings that do not go together or files that are not there, before any work starts.

@@ -10,7 +10,7 @@ import os
 import re
 import threading
 import uuid
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -26,6 +26,7 @@ from bgpm.annotations.texts import batch_texts as texts_of
 from bgpm.errors import ConfigError, LabelsPendingError
 from bgpm.oracles import Oracle, OracleFiles, Query, Verdicts
 from bgpm.oracles._chat import Chat, RefusedError, Reply, StoppedError
+from bgpm.oracles._orders import position_bias
 from bgpm.oracles._replies import EXPECTED, read_reply
 
 log = logging.getLogger("bgpm")
@@ -441,18 +442,6 @@ def reconcile(ab: Annotation, ba: Annotation, disagreement: Literal["average", "
     if disagreement == "tie" and np.sign(ab.label - 0.5) != np.sign(ba.label - 0.5):
         return 0.5
     return (ab.label + ba.label) / 2
-
-
-def position_bias(pairs: Iterable[tuple[Annotation, Annotation]]) -> tuple[float, float]:
-    """Shares of the pairs answered in both orders in which the first place, and the second, won both times.
-
-    NaN where no pair has both answers.
-    """
-    both = [(ab.label, ba.label) for ab, ba in pairs if ab.label is not None and ba.label is not None]
-    if not both:
-        return math.nan, math.nan
-    ab, ba = np.array(both).T
-    return float(((ab > 0.5) & (ba < 0.5)).mean()), float(((ab < 0.5) & (ba > 0.5)).mean())
 
 
 def summary(pairs: Collection[tuple[Annotation, Annotation]], disagreement: Literal["average", "tie"]) -> str:

@@ -14,6 +14,7 @@ those features by the same code as on frozen ones. Features are in the same coor
 | `batches` | labelled pairs as packed or padded batches; the order they are seen in |
 | `trainer` | the updates: Trainer, DeepSpeed, checkpoints to resume from |
 | `checkpoint` | a trained backbone and its head on disk |
+| `builds` | locks that a killed build of DeepSpeed's operators leaves |
 | `run` | one task from files to files |
 
 This file imports none of them: the settings are read without torch, and a stage of frozen features depends on no

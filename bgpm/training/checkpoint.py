@@ -161,7 +161,8 @@ def _adapted(folder: Path, base: BackboneSettings, *, merge: bool) -> Backbone:
             model = PeftModel.from_pretrained(backbone.model, str(folder))
     except (RuntimeError, ValueError) as error:
         raise StateError(f"{folder}: these adapters do not fit {base.path}: {error}; train again") from error
-    if set(get_peft_model_state_dict(model)) != saved:
+    # Embeddings have no adapters; to find out by itself PEFT would ask the hub for the base, by whatever its name is.
+    if set(get_peft_model_state_dict(model, save_embedding_layers=False)) != saved:
         raise StateError(f"{folder / ADAPTER}: has weights of other modules than its configuration says; train again")
     inner = model.merge_and_unload() if merge else model.get_base_model()
     return dataclasses.replace(backbone, model=inner.eval().requires_grad_(False))

@@ -27,7 +27,7 @@ from bgpm.data.tables import as_pairs, read_array, read_table, where
 from bgpm.data.texts import TextSet
 from bgpm.features.reduction import Reduction
 from bgpm.fingerprints import code_fingerprint
-from bgpm.launch import end_with_stage, own_cores, process_group, rank_world
+from bgpm.launch import end_with_stage, is_launched, local_rank_world, own_cores, process_group, rank_world
 from bgpm.models import Model
 from bgpm.posteriors import Posterior
 from bgpm.registry import build, parse
@@ -35,6 +35,7 @@ from bgpm.stage import generator
 from bgpm.stage import run as run_stage
 from bgpm.training import WHERE, Task
 from bgpm.training.batches import Collator, alike, evenly, held_out, order
+from bgpm.training.builds import refuse_stale_locks
 from bgpm.training.checkpoint import export_backbone, restore_backbone
 from bgpm.training.network import PreferenceNetwork, ScoreHead, load_base, prepare, starting_head
 from bgpm.training.trainer import fit
@@ -69,6 +70,8 @@ def train(task: Task) -> None:
         BgpmError: As the parts do.
     """
     settings = task.training
+    if settings.deepspeed and is_launched() and local_rank_world()[0] == 0:
+        refuse_stale_locks()
     head = build(Model, task.model["kind"], _without_kind(task.model), "models")
     posterior = build(Posterior, task.posterior["kind"], _without_kind(task.posterior), "posteriors")
     data, texts = _labels(task), TextSet.read(Path(task.pool))

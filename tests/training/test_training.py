@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -191,6 +192,20 @@ def test_adapters_of_another_base_or_cut_short_are_one_clear_error(
     (copy / "adapter_model.safetensors").write_bytes(b"half")
     with pytest.raises(StateError, match="cannot be read"):
         restore_backbone(copy, qwen.backbone)
+
+
+def test_adapters_are_read_without_asking_the_hub_for_their_base(
+    qwen: Workspace, lora: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = Path(shutil.copytree(lora / "backbone", tmp_path / "named"))
+    config = json.loads((copy / "adapter_config.json").read_text())
+    (copy / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "package:carries_it"}))
+    asked: list[str] = []
+    monkeypatch.setattr(
+        "peft.utils.save_and_load.check_file_exists_on_hf_hub", lambda name, *_, **__: asked.append(name)
+    )
+    restore_backbone(copy, qwen.backbone)
+    assert asked == []
 
 
 def test_a_round_whose_weights_were_not_kept_says_so_and_keeps_its_head(
