@@ -12,7 +12,7 @@ from bgpm.evaluation.arm import Arm
 from bgpm.evaluation.result import Result
 from bgpm.evaluation.savings import band
 from bgpm.reporting.charts import Series, line_chart
-from bgpm.reporting.shown import Row, styled
+from bgpm.reporting.shown import TableRow, styled
 from bgpm.reporting.words import count, ends, percent
 
 
@@ -33,9 +33,9 @@ def expectations(result: Result, outlook: Mapping[str, Any]) -> dict[str, Any] |
             {
                 "title": arm.title,
                 "style": style,
-                "rounds": [Row([f"{count(r['labels'])} labels", *round_cells(r)]) for r in found["rounds"]],
+                "rounds": [TableRow([f"{count(r['labels'])} labels", *round_cells(r)]) for r in found["rounds"]],
                 "reach": [
-                    Row([f"{percent(r['target'], 1)}, {100 * r['gain']:.0f} more", *reach_cells(r)])
+                    TableRow([f"{percent(r['target'], 1)}, {100 * r['gain']:.0f} more", *reach_cells(r)])
                     for r in found["reach"]
                 ],
             }

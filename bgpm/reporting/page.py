@@ -22,7 +22,7 @@ from bgpm.reporting.costs import Cost
 from bgpm.reporting.drawn_batches import estimates_section
 from bgpm.reporting.expectations import expectations
 from bgpm.reporting.pool import pool_number, pool_section, pool_sentence
-from bgpm.reporting.shown import Number, Row, ShownArm, styled
+from bgpm.reporting.shown import Number, TableRow, ShownArm, styled
 from bgpm.reporting.summary import benchmark_notes, interval_words
 from bgpm.reporting.templates import render
 from bgpm.reporting.words import MINUS, NOT_MEASURED, caveats, count, ends, percent, points, sentence, share_words
@@ -94,7 +94,7 @@ def costs_page(costs: Sequence[Cost]) -> str:
         max(c.peak_mib for c in costs),
     )
     rows = [
-        Row(
+        TableRow(
             [c.stage, count(c.runs), f"{c.seconds:,.1f}", f"{c.cpu_seconds:,.1f}", count(c.peak_mib)], strong=c is total
         )
         for c in [*costs, total]
@@ -183,7 +183,9 @@ def _targets(result: Result) -> dict[str, Any] | None:
             f"Averaged over the whole curve, {result.arm.title} differs from {result.baseline.title} by "
             f"{points(result.area.value)} points of held-out accuracy{within}."
         )
-    rows = [Row([share_words(c.share), *_target_cells(c)], strong=c.share == result.target) for c in result.comparisons]
+    rows = [
+        TableRow([share_words(c.share), *_target_cells(c)], strong=c.share == result.target) for c in result.comparisons
+    ]
     return {"rows": rows, "area": area}
 
 
@@ -234,11 +236,11 @@ def _rules(result: Result, baselines: Mapping[str, Any]) -> dict[str, Any] | Non
     for name, rule in rules.items():
         labels = "none" if name == "first" else count(baselines.get("labels", 0))
         scores = (rule.get(split, {}).get(section) for split, section in keys)
-        rows.append(Row([RULES.get(name, name), labels, *map(_score, scores)]))
+        rows.append(TableRow([RULES.get(name, name), labels, *map(_score, scores)]))
     for arm, style in styled(result.arms):
         curves = (arm.curve(split, section, "accuracy") for split, section in keys)
         scores = (None if curve is None else float(curve[:, -1].mean()) for curve in curves)
-        rows.append(Row([f"the model, {arm.title}", count(arm.labels[-1]), *map(_score, scores)], style))
+        rows.append(TableRow([f"the model, {arm.title}", count(arm.labels[-1]), *map(_score, scores)], style))
     notes = [f"{note[:1].upper() + note[1:]}." for note in baselines.get("notes", [])]
     return {"sections": sections, "rows": rows, "notes": notes}
 
@@ -253,7 +255,9 @@ def _findings(result: Result) -> list[dict[str, Any]]:
     for arm, style in styled(result.arms):
         found = {metric: values for (split, _, metric), values in arm.values.items() if split == "model"}
         names = sorted(found, key=lambda name: name not in FINDINGS)  # stable: the named ones first
-        rows = [Row([FINDINGS.get(name, name.replace("_", " ")), *map(_short, _means(found[name]))]) for name in names]
+        rows = [
+            TableRow([FINDINGS.get(name, name.replace("_", " ")), *map(_short, _means(found[name]))]) for name in names
+        ]
         if rows:
             out.append({"title": arm.title, "style": style, "labels": [*map(count, arm.labels.tolist())], "rows": rows})
     return out

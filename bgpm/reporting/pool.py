@@ -18,7 +18,7 @@ from bgpm.evaluation.savings import Comparison, band
 from bgpm.reporting.certified import bound_words, stop_words
 from bgpm.reporting.charts import Series, every, wide_and_narrow
 from bgpm.reporting.figure import COLOURS, RC, STYLES, band_to_draw, not_measured, save
-from bgpm.reporting.shown import Number, Row, shown, styled
+from bgpm.reporting.shown import Number, TableRow, shown, styled
 from bgpm.reporting.words import NOT_REACHED, count, ends, percent
 
 TITLE = "Labels of the whole pool"
@@ -189,7 +189,7 @@ def pool_section(arms: Sequence[Arm], pool: PoolResult | None) -> dict[str, Any]
     lines = [Series(arm.title, style, arm.labels, *band(100 * pool.right[arm.name])) for arm, style in styled(arms)]
     return said | {
         "chart": wide_and_narrow("Right labels in the whole pool, %, against labels acquired", lines),
-        "targets": [Row([percent(c.target), *pool_cells(c, pool)]) for c in pool.comparisons],
+        "targets": [TableRow([percent(c.target), *pool_cells(c, pool)]) for c in pool.comparisons],
         "exports": shown(arms, export_rows),
         "certified": certified_words(arms, pool),
     }

@@ -18,7 +18,7 @@ class Number(NamedTuple):
     tone: str = ""
 
 
-class Row(NamedTuple):
+class TableRow(NamedTuple):
     """A row of a table: its cells, of which the first names it, the class of its name, and whether it stands out."""
 
     cells: Sequence[str]
@@ -38,7 +38,7 @@ class ShownArm:
 
     title: str
     style: str
-    rows: Sequence[Row] = ()
+    rows: Sequence[TableRow] = ()
 
 
 def styled(arms: Iterable[Arm]) -> list[tuple[Arm, str]]:
@@ -53,7 +53,7 @@ def shown(arms: Iterable[Arm], cells: Callable[[Arm], list[list[str]]]) -> list[
         cells: Those of each row of an arm's table; none where it has none.
     """
     return [
-        ShownArm(arm.title, style, [Row(some) for some in found])
+        ShownArm(arm.title, style, [TableRow(some) for some in found])
         for arm, style in styled(arms)
         if (found := cells(arm))
     ]
