@@ -22,7 +22,7 @@ from bgpm.reporting.costs import Cost
 from bgpm.reporting.drawn_batches import estimates_section
 from bgpm.reporting.expectations import expectations
 from bgpm.reporting.pool import pool_number, pool_section, pool_sentence
-from bgpm.reporting.shown import Number, TableRow, ShownArm, styled
+from bgpm.reporting.shown import Number, ShownArm, TableRow, styled
 from bgpm.reporting.summary import benchmark_notes, interval_words
 from bgpm.reporting.templates import render
 from bgpm.reporting.words import MINUS, NOT_MEASURED, caveats, count, ends, percent, points, sentence, share_words
