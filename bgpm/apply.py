@@ -43,6 +43,8 @@ from bgpm.registry import parse
 from bgpm.stage import read_params, setting, write_text
 from bgpm.values import parse_yaml
 
+LABELS = ("label", "chosen")  # columns by which a row says which of its responses is better
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -205,6 +207,12 @@ def export(given: argparse.Namespace) -> None:
     if given.format != "dpo" or given.one_per_prompt:
         raise ConfigError("export: --format reward or kto and --one-per-prompt belong to --pool")
     entries = read(given)
+    if labelled := sum(any(entry.columns.get(name) is not None for name in LABELS) for entry in entries):
+        print(
+            f"{labelled} rows have a label of their own, which is not read: the model says which response is better; "
+            "labels that were acquired come with --pool",
+            file=sys.stderr,
+        )
     chat = any(entry.chat for entry in entries)
     pairs, offered = [], 0
     model = PreferenceModel.load(given.model, given.seed, given.root)

@@ -218,6 +218,15 @@ def test_rank_adds_order_borda_and_winner(finished_project: Project, model: Pref
         np.testing.assert_allclose(row["borda"], expected.borda, atol=1e-6)
 
 
+def test_labels_that_an_export_does_not_read_are_said(
+    finished_project: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair = {"prompt": PROMPT, "response_a": RESPONSES[0], "response_b": RESPONSES[1]}
+    texts = write_jsonl(tmp_path / "f.jsonl", [pair | {"label": 1}, pair])
+    apply(finished_project, "export", texts, "--format", "dpo")
+    assert "1 rows have a label of their own, which is not read" in capsys.readouterr().err
+
+
 def test_export_is_trls_preference_format(
     finished_project: Project, model: PreferenceModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
