@@ -25,8 +25,10 @@ import yaml
 from bgpm.config import Params, check
 from bgpm.data.prepare import prepare
 from bgpm.errors import BgpmError, ConfigError, DataError, StateError
-from bgpm.evaluation.plan import check_enough
+from bgpm.evaluation.plan import acquired_by, check_enough
 from bgpm.installed import LAUNCHER, campaign_pipeline, default_params, is_campaign, pipeline_file, stages_folder
+from bgpm.oracles import Oracle
+from bgpm.registry import kinds
 from bgpm.rounds import rounds
 from bgpm.settings_text import with_settings
 from bgpm.sizes import pairs_of
@@ -73,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--goal", choices=("model", "pool"), default="model", help="a good model, or a labelled pool; default: model"
     )
     parser.add_argument(
-        "--oracle", choices=("human", "judge", "letters", "recorded"), default="human",
+        "--oracle", choices=kinds(Oracle), default="human",
         help="who labels: people, a language model, or the file itself; default: human",
     )  # fmt: skip
     parser.add_argument(
@@ -256,8 +258,7 @@ def _read(params: Params, pool: Path | None) -> Splits:
 def _check_audits(params: Params, pool: int) -> None:
     """Refuse audits that can certify nothing, as the stage `plan` will."""
     if params.goal == "pool" and params.oracle != "recorded":
-        start, batch = pairs_of(params.start.labels, pool), pairs_of(params.batch_size, pool)
-        acquired = [start + batch * k for k in range(len(params.rounds) + 1)]
+        acquired = acquired_by(params.start.labels, params.batch_size, len(params.rounds), pool)
         check_enough(params.audit, acquired, pool, paid=True)
 
 

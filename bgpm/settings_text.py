@@ -47,7 +47,7 @@ def _found(root: yaml.Node, key: str, file: str) -> tuple[yaml.Node, yaml.Node]:
     """The last step of a dotted key, and its value."""
     name = node = root
     for depth, step in enumerate(steps := key.split(".")):
-        known = {step.value: (step, value) for step, value in node.value} if isinstance(node, yaml.MappingNode) else {}
+        known = {one.value: (one, value) for one, value in node.value} if isinstance(node, yaml.MappingNode) else {}
         if step not in known:
             place = ".".join(steps[:depth])
             names = ", ".join(known) or f"no further keys: set {place} as a whole"

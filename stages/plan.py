@@ -11,14 +11,14 @@ from pydantic import Field
 from bgpm.data.tables import read_table
 from bgpm.errors import DataError
 from bgpm.evaluation import AuditSettings
-from bgpm.evaluation.plan import are_audited, audits_of, begin_of, check_enough
+from bgpm.evaluation.plan import acquired_by, are_audited, audits_of, begin_of, check_enough
 from bgpm.models import Model
 from bgpm.oracles import Oracle
 from bgpm.posteriors import MapSettings, Posterior
 from bgpm.registry import member
 from bgpm.sections import RoundSettings, Sections
 from bgpm.selection import StartSettings
-from bgpm.sizes import Size, pairs_of
+from bgpm.sizes import Size
 from bgpm.stage import PLAN, POOL, run, write_json
 
 log = logging.getLogger("bgpm")
@@ -42,8 +42,7 @@ def main() -> None:
     pairs = read_table(POOL / "pairs.parquet", ["split", "prompt", "response_a", "response_b"])
     on_offer = pairs["split"] == "pool"
     pool = int(on_offer.sum())
-    start, batch = pairs_of(settings.start.labels, pool), pairs_of(settings.batch_size, pool)
-    acquired = [start + batch * k for k in range(len(settings.rounds) + 1)]
+    acquired = acquired_by(settings.start.labels, settings.batch_size, len(settings.rounds), pool)
     if paid and goal == "pool":
         check_enough(audit, acquired, pool, paid=paid)
     posterior = settings.posterior.for_goal(goal, settings.model, frozen=settings.training == "frozen")

@@ -256,6 +256,27 @@ def inside() -> Iterator[Callable[[Project], None]]:
         yield lambda project: stack.enter_context(working_in(project))
 
 
+def up_to_features() -> None:
+    """Run the stages of the working directory from the parameters to the features."""
+    from stages import check, embed, features, prepare
+
+    check.main()
+    prepare.main()
+    for which in ("pool", "benchmark"):
+        embed.main(which)
+    features.main()
+
+
+def up_to_seed_labels() -> None:
+    """Run them on, to the labels of the seed set."""
+    from stages import label, plan, start
+
+    up_to_features()
+    plan.main()
+    start.main()
+    label.main("start")
+
+
 def model_of_every_label(project: Project) -> None:
     """A project prepared, embedded and reduced, and one Bradley-Terry model of every label in its folder ``model``."""
     from bgpm.data.tables import read_table, rows_of
@@ -263,14 +284,9 @@ def model_of_every_label(project: Project) -> None:
     from bgpm.loop.train import train
     from bgpm.models.bt import Bt
     from bgpm.posteriors.laplace import Laplace
-    from stages import check, embed, features, prepare
 
     with working_in(project):
-        check.main()
-        prepare.main()
-        for which in ("pool", "benchmark"):
-            embed.main(which)
-        features.main()
+        up_to_features()
         pool = read_pool(Path("data/pool"), Path("data/features/pool"))
         truth = read_table(Path("data/truth/pool.parquet"))
         pair = rows_of(pool.table["pair_id"], truth["pair_id"], "pairs")

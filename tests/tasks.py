@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +80,26 @@ if "RANK" in os.environ:
     import deepspeed.ops
     deepspeed.ops.__compatible_ops__ = {}
 """
+
+
+def kill_after_a_checkpoint(module: list[str], folder: Path, env: Mapping[str, str], task: str) -> None:
+    """Run ``python -m`` in a project, and kill its whole group, as a machine that goes down, once a training run has
+    left a checkpoint.
+
+    Args:
+        module: Name of the module, and its arguments.
+        task: Pattern of the run's folder in .checkpoints.
+    """
+    with subprocess.Popen(
+        [sys.executable, "-m", *module], cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as process:  # fmt: skip
+        deadline = time.monotonic() + 300
+        while not list((folder / ".checkpoints").glob(f"{task}/checkpoint-*/complete")):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def write_site(folder: Path, program: str) -> Path:

@@ -40,7 +40,7 @@ POLITE = 20.0  # seconds that an interrupted run has to end by itself
 STAGE = re.compile(r"^(Running stage|Stage) '([^']+)'", re.M)
 BUSY = re.compile(r"Unable to acquire lock|is busy, it is being blocked")
 ERROR = re.compile(r"^error: (.+)$", re.M)
-TRACEBACK = re.compile(r"^(\w+(?:Error|Exception): .+)$", re.MULTILINE)  # of a fault of ours
+TRACEBACK = re.compile(r"^(\w+(?:Error|Exception): .+)$", re.M)  # of a fault of ours
 DVC_ERROR = re.compile(r"^ERROR: (.+)$", re.M)
 
 Phase = Literal["idle", "running", "busy", "failed", "finished"]

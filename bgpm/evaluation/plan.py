@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from bgpm.errors import ConfigError
 from bgpm.evaluation import AUTO, DOUBT, AuditSettings
 from bgpm.evaluation.audit import level, smallest
-from bgpm.sizes import pairs_of
+from bgpm.sizes import Size, pairs_of
 
 
 def audits_of(audit: AuditSettings, pool: int) -> int:
@@ -39,6 +39,12 @@ def looks_of(audit: AuditSettings, rounds: int, *, paid: bool) -> int | None:
     unless ``audit.looks`` plans it.
     """
     return audit.looks if audit.looks is not None or paid else rounds + 1
+
+
+def acquired_by(start: Size, batch_size: Size, rounds: int, pool: int) -> list[int]:
+    """Pairs of a pool of so many that are acquired by the seed set, and by each round."""
+    first, batch = pairs_of(start, pool), pairs_of(batch_size, pool)
+    return [first + batch * k for k in range(rounds + 1)]
 
 
 def check_enough(audit: AuditSettings, acquired: Sequence[int], pool: int, *, paid: bool) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from backbone_models import user, write_language_model
-from conftest import Project, write_tiny_bert
+from conftest import Project, up_to_seed_labels, write_tiny_bert
 from scipy.special import expit, logit
 from smollm import PACKAGE, SHA256, needs_package
 
@@ -22,7 +22,7 @@ from bgpm.errors import ConfigError, WeightsError
 from bgpm.oracles import Oracle, OracleFiles, Query, Verdicts
 from bgpm.oracles.letters import Letters
 from bgpm.registry import build
-from stages import check, embed, features, label, plan, prepare, start
+from stages import check
 
 PROMPTS = ["tell me about the river", "what of {response_b}?"]
 RESPONSES = ["river clear useful", "vague", "kind exact", "wrong broken useless vague", "same"]
@@ -130,13 +130,7 @@ def test_the_loop_labels_its_seed_set_and_its_code_counts_while_it_is_chosen(
     check.main()
     assert project.read("data/code/label").split()[:1] == before
     assert len(project.read("data/code/label").split()) == 2
-    prepare.main()
-    for which in ("pool", "benchmark"):
-        embed.main(which)
-    features.main()
-    plan.main()
-    start.main()
-    label.main("start")
+    up_to_seed_labels()
     labels = read_table(Path("data/start/labels.parquet"))
     kept = LabelStore(Path("data/start/annotations.jsonl")).by_pair()
     for pair, given in zip(labels["pair_id"], labels["label"], strict=True):

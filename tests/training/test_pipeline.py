@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import TWO_ROUNDS, Project, ran, with_changes
-from tasks import HOLD, files_of, write_site, write_tiny_qwen
+from tasks import HOLD, files_of, kill_after_a_checkpoint, write_site, write_tiny_qwen
 
 from bgpm.stage import read_params
 from bgpm.training import in_effect
@@ -92,16 +87,7 @@ def test_the_whole_loop_trains_its_backbone_and_only_what_changed_runs_again(
     evaluation = project.read("data/entropy/round-1/evaluation/curve.csv")
     hold = write_site(project.folder, HOLD)
     command = ["repro", "--force", "--single-item", "train@entropy-round0"]
-    with subprocess.Popen(
-        [sys.executable, "-m", "dvc", *command], cwd=project.folder, env=cold.env, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL, start_new_session=True,
-    ) as process:  # fmt: skip
-        deadline = time.monotonic() + 300
-        while not list((project.folder / ".checkpoints").glob("entropy-1-0-*/checkpoint-*/complete")):
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-        os.killpg(process.pid, signal.SIGKILL)
+    kill_after_a_checkpoint(["dvc", *command], project.folder, cold.env, "entropy-1-0-*")
     hold.unlink()
     assert not (project.folder / "data/entropy/round-1/model/seed-0").exists()
     again = project.dvc(*command)  # forced again: a plain repro has no need to: the cache knows the result

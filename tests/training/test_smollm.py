@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Project, tiny_benchmark, tiny_pool, working_in, write_jsonl
+from conftest import Project, tiny_benchmark, tiny_pool, up_to_seed_labels, working_in, write_jsonl
 from safetensors.torch import load_file
 from smollm import PACKAGE, SHA256, needs_package
-from tasks import HOLD, UNCOMPILED, files_of, write_site
+from tasks import HOLD, UNCOMPILED, files_of, kill_after_a_checkpoint, write_site
 
 from bgpm.backbones.embedding import load_backbone
 from bgpm.inference import PreferenceModel
 from bgpm.launch import LauncherSettings, command_line
 from bgpm.training import Task
-from stages import check, embed, features, label, plan, prepare, start, train
+from stages import train
 
 pytestmark = [pytest.mark.smollm, needs_package]
 MODEL = Path("data/start/model")
@@ -42,14 +37,7 @@ def project(fresh_project: Project, tmp_path_factory: pytest.TempPathFactory) ->
         training__holdout=0.0, training__lora__rank=2, training__learning_rate=0.001, features__states__layers="last",
     )  # fmt: skip
     with working_in(project):
-        check.main()
-        prepare.main()
-        for which in ("pool", "benchmark"):
-            embed.main(which)
-        features.main()
-        plan.main()
-        start.main()
-        label.main("start")
+        up_to_seed_labels()
     return project
 
 
@@ -73,16 +61,7 @@ def test_adapters_of_a_run_killed_in_the_middle_are_those_of_an_undisturbed_one(
 ) -> None:
     project = copy_of(undisturbed, tmp_path / "project")
     hold = write_site(project.folder, HOLD)
-    with subprocess.Popen(
-        [sys.executable, "-m", "stages.train", "start"], cwd=project.folder, env=project.env,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    ) as process:  # fmt: skip
-        deadline = time.monotonic() + 300
-        while not list((project.folder / ".checkpoints").glob("start-0-0-*/checkpoint-*/complete")):
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        os.killpg(process.pid, signal.SIGKILL)
+    kill_after_a_checkpoint(["stages.train", "start"], project.folder, project.env, "start-0-0-*")
     hold.unlink()
     assert not (project.folder / MODEL).exists()
     again = project.stage("train", "start")
