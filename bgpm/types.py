@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
@@ -150,22 +150,25 @@ class Comparisons:
         label: float64 [N] in [0, 1], probability that response_a is better; 0.5 is a tie.
         margin: float64 [N] or None, how much better the winner is, >= 0, in units of the score.
         weight: float64 [N] or None, how often each label counts in a fit, >= 0; None counts each once.
+        importance: float64 [N] or None, importance weights of labels that were drawn, >= 0; a fit multiplies them, or a
+            power of them, with ``weight`` (`bgpm.fitting.importance`).
     """
 
     pairs: Pairs
     label: np.ndarray
     margin: np.ndarray | None = None
     weight: np.ndarray | None = None
+    importance: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if len(self.pairs) != len(self.label):
             raise ShapeError(f"{len(self.pairs)} pairs but {len(self.label)} labels")
         if self.margin is not None and len(self.pairs) != len(self.margin):
             raise ShapeError(f"{len(self.pairs)} pairs but {len(self.margin)} margins")
-        if self.weight is not None:
-            if len(self.pairs) != len(self.weight):
-                raise ShapeError(f"{len(self.pairs)} pairs but {len(self.weight)} weights")
-            if len(self.weight) and not (np.isfinite(self.weight).all() and self.weight.min() >= 0):
+        for weight in (self.weight, self.importance):
+            if weight is not None and len(self.pairs) != len(weight):
+                raise ShapeError(f"{len(self.pairs)} pairs but {len(weight)} weights")
+            if weight is not None and len(weight) and not (np.isfinite(weight).all() and weight.min() >= 0):
                 raise ShapeError("weights say how often labels count: every one must be finite and >= 0")
         if np.isnan(self.label).any():
             raise ShapeError("a missing label cannot be trained on: drop the pair or label it")
@@ -177,7 +180,12 @@ class Comparisons:
 
     def swapped(self) -> Comparisons:
         """The same facts with the responses of every pair in the other order."""
-        return Comparisons(self.pairs.swapped(), 1.0 - self.label, self.margin, self.weight)
+        return replace(self, pairs=self.pairs.swapped(), label=1.0 - self.label)
+
+    @property
+    def weighed(self) -> bool:
+        """Whether some labels may count more often than others."""
+        return self.weight is not None or self.importance is not None
 
 
 @dataclass(frozen=True)

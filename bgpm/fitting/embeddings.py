@@ -196,7 +196,7 @@ def fit_amortized(
     """
     settings.check(model)
     assert isinstance(model, Gpm)  # no other kind has free embeddings
-    if data.weight is not None:
+    if data.weighed:
         raise ConfigError("posterior: amortized counts every label once: give labels no weight, or use laplace")
     if data.pairs.numbers is not None:
         raise ConfigError("posterior: amortized reads no numbers of pairs: use laplace, or take pool.pair_columns out")

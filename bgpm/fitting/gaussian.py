@@ -13,6 +13,7 @@ from bgpm import functional as F
 from bgpm.errors import ConfigError
 from bgpm.fitting import Fitted, covariances, saved
 from bgpm.fitting.effects import EffectsKernel, Places, ResponseEffects, gaussian
+from bgpm.fitting.importance import weighed
 from bgpm.fitting.lbfgs import OnData
 from bgpm.fitting.map import EffectFit, MapFit, fit_map, score
 from bgpm.fitting.newton import gauss_newton
@@ -212,7 +213,7 @@ def fit_point(
     settings: MapSettings, model: Model, features: Features, data: Comparisons, *, seed: int
 ) -> GaussianModel:
     """The maximum a posteriori, without uncertainty."""
-    seen = labelled_for(settings, model, features, data)
+    seen = labelled_for(settings, model, features, data, seed=seed)
     fit = fit_map(settings, model, seen, blocks=blocks_of(features, data.pairs), seed=seed)
     effects = None
     if fit.effects is not None:
@@ -222,7 +223,7 @@ def fit_point(
 
 def fit_laplace(settings: Laplace, model: Model, features: Features, data: Comparisons, *, seed: int) -> GaussianModel:
     """The maximum a posteriori with a Gaussian of the likelihood's curvature around it."""
-    seen = labelled_for(settings, model, features, data)
+    seen = labelled_for(settings, model, features, data, seed=seed)
     fit = fit_map(settings, model, seen, blocks=blocks_of(features, data.pairs), seed=seed)
     with torch.no_grad():
         design = fit.module.design(seen.response_a, seen.response_b, seen.prompt)
@@ -275,12 +276,18 @@ def _model(
     return GaussianModel(kind, model, fit.module, in_features, tau, error_rate, weights, off, summary, effects)
 
 
-def labelled_for(settings: MapSettings, model: Model, features: Features, data: Comparisons) -> LabelledTensors:
-    """Labelled pairs with what this model and these settings read; ConfigError if pairs have numbers of their own and
-    the model cannot read them."""
+def labelled_for(
+    settings: MapSettings, model: Model, features: Features, data: Comparisons, *, seed: int
+) -> LabelledTensors:
+    """Labelled pairs with what this model and these settings read, and with their final weights.
+
+    Raises:
+        ConfigError: If pairs have numbers of their own and the model cannot read them.
+    """
     if data.pairs.numbers is not None and not model.linear:
         raise ConfigError(
             f"numbers of pairs are read by Bradley-Terry only, got model {model.kind}; set model: bt, or take "
             "pool.pair_columns out"
         )
-    return labelled(features, data, prompts=getattr(model, "prompt_gates", False), margins=settings.margin)
+    seen = labelled(features, data, prompts=getattr(model, "prompt_gates", False), margins=settings.margin)
+    return seen if data.importance is None else weighed(settings, seen, data.importance, seed=seed)

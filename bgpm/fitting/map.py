@@ -157,17 +157,29 @@ def fit_map(
         NumericsError: If an optimiser does not converge.
     """
     settings.check(model)
+    loss, splits = first_loss(settings), splits_of(settings, data, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    if settings.mixed:
+        fit = _mixed(settings, model, data, loss, splits, blocks, generator)
+    else:
+        fit = (_containing_bt if model.contains_bt else _free)(settings, model, data, loss, splits, generator)
+    if data.exponent is None:
+        return fit
+    return replace(fit, summary={**fit.summary, "importance_exponent": data.exponent})
+
+
+def first_loss(settings: MapSettings) -> PairLoss:
+    """The loss before anything of it is chosen or learnt."""
     tau, error_rate = (
         default if isinstance(x, str) else float(x) for x, default in ((settings.tau, 1.0), (settings.error_rate, 0.0))
     )
-    loss = PairLoss(settings, tau, error_rate)
+    return PairLoss(settings, tau, error_rate)
+
+
+def splits_of(settings: MapSettings, data: LabelledTensors, *, seed: int) -> list[FoldRows]:
+    """Folds of every cross-validation; none where there are too few prompts."""
     group = np.arange(len(data)) if settings.fold_by == "pair" else data.group
-    splits = enough(folds(group, settings.folds, generator=np.random.default_rng(seed)))
-    generator = torch.Generator().manual_seed(seed)
-    if settings.mixed:
-        return _mixed(settings, model, data, loss, splits, blocks, generator)
-    fit = _containing_bt if model.contains_bt else _free
-    return fit(settings, model, data, loss, splits, generator)
+    return enough(folds(group, settings.folds, generator=np.random.default_rng(seed)))
 
 
 def score(module: ScoreModule, data: LabelledTensors) -> Tensor:
@@ -176,7 +188,7 @@ def score(module: ScoreModule, data: LabelledTensors) -> Tensor:
         return module(data.response_a, data.response_b, data.prompt)
 
 
-def _chooser(settings: MapSettings, splits: list[FoldRows]) -> Callable[[LinearProblem], LinearFit]:
+def chooser(settings: MapSettings, splits: list[FoldRows]) -> Callable[[LinearProblem], LinearFit]:
     """How one precision for all features is chosen."""
 
     def choose(problem: LinearProblem) -> LinearFit:
@@ -194,7 +206,7 @@ def _with_error_rate(settings: MapSettings, data: LabelledTensors, loss: PairLos
 
     def held_out(loss: PairLoss) -> float:
         problem = LinearProblem(data.response_a - data.response_b, OnData(loss, data))
-        _chooser(settings, splits)(problem)
+        chooser(settings, splits)(problem)
         return problem.held_out_loss(splits)
 
     if settings.error_rate == "heldout" and splits:
@@ -210,7 +222,7 @@ def _containing_bt(
     splits: list[FoldRows],
     generator: torch.Generator,
 ) -> MapFit:
-    choose = _chooser(settings, splits)
+    choose = chooser(settings, splits)
     loss = _with_error_rate(settings, data, loss, splits)
     problem = LinearProblem(data.response_a - data.response_b, OnData(loss, data))
     linear = choose(problem)
@@ -270,7 +282,7 @@ def _mixed(
     found = None
     if model.cyclic_blocks:
         simple = LinearProblem(x, OnData(loss, data))
-        alone = _chooser(settings, splits)(simple)
+        alone = chooser(settings, splits)(simple)
         found = search(model, data, loss, simple, alone.weight, alone.precision, splits, generator=generator)
     module, priors, effect = module_of(fit.weight[None]), {"weight": fit.precision[group][None]}, fit.effect
     if found is not None and found.blocks:

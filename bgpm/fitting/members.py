@@ -160,7 +160,7 @@ def fit_ensemble(
     settings: Ensemble, model: Model, features: Features, data: Comparisons, *, seed: int
 ) -> EnsembleModel:
     """One fit decides on priors and blocks; every member then has labels and prior of its own."""
-    seen = labelled_for(settings, model, features, data)
+    seen = labelled_for(settings, model, features, data, seed=seed)
     fit = fit_map(settings, model, seen, blocks=blocks_of(features, data.pairs), seed=seed)
     generator = torch.Generator().manual_seed(seed)
     _, group = np.unique(seen.group, return_inverse=True)

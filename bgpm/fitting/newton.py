@@ -150,8 +150,12 @@ class LinearProblem:
         step = torch.cholesky_solve((x.T @ first[rows])[:, None], root)[:, 0]
         return self._weight(self.start + step)
 
-    def held_out_loss(self, splits: Sequence[FoldRows]) -> float:
-        """Loss of the held-out labels of all folds after the last solve, each fold's weights by one Newton step."""
+    def held_out_loss(self, splits: Sequence[FoldRows], loss: Loss | None = None) -> float:
+        """Loss of the held-out labels of all folds after the last solve, each fold's weights by one Newton step.
+
+        Args:
+            loss: Measures in place of the loss that was minimised.
+        """
         first, second, hessian, _ = self._at
         score = self.offset + self.x @ self.start
         half = torch.linalg.solve_triangular(torch.linalg.cholesky(hessian), self.x.T, upper=False)
@@ -161,7 +165,7 @@ class LinearProblem:
             rest = torch.eye(len(held), dtype=a.dtype) - second[held, None] * a
             score[held] += a @ torch.linalg.solve(rest, first[held])
         tested = torch.cat([held for _, held in splits])
-        return self.loss(score)[tested].sum().item()
+        return (loss or self.loss)(score)[tested].sum().item()
 
     def by_evidence(self) -> LinearFit:
         """The fit under the precision of highest evidence."""

@@ -28,6 +28,7 @@ class LabelledTensors:
         group: int64 [N], the prompt's row: folds never divide a prompt.
         weight: float64 [N] >= 0, how often each label counts, or None: once.
         rows: int64 [2, N], rows of the first and of the second responses, or None where nobody asks for them.
+        exponent: Of the importance weights inside ``weight`` (`bgpm.fitting.importance`), or None where there are none.
     """
 
     response_a: Tensor
@@ -38,6 +39,7 @@ class LabelledTensors:
     group: np.ndarray
     weight: Tensor | None = None
     rows: np.ndarray | None = None
+    exponent: float | None = None
 
     def __len__(self) -> int:
         return len(self.label)
@@ -53,6 +55,7 @@ class LabelledTensors:
             self.group[rows.numpy()],
             None if self.weight is None else self.weight[rows],
             None if self.rows is None else self.rows[:, rows.numpy()],
+            self.exponent,
         )
 
 

@@ -23,13 +23,12 @@ def train(posterior: Posterior, model: Model, pool: Pool, labels: Mapping[str, n
     Raises:
         DataError: If draws cannot be weighed.
     """
-    told, weight = ~np.isnan(labels["label"]), labels.get("weight")
-    if (drawn := draw_weights(labels)) is not None:
-        weight = drawn if weight is None else drawn * weight
+    told, weight, importance = ~np.isnan(labels["label"]), labels.get("weight"), draw_weights(labels)
     data = Comparisons(
         pool.pairs.take(labels["pair"][told]),
         labels["label"][told],
         labels["margin"][told],
         None if weight is None else weight[told],
+        None if importance is None else importance[told],
     )
     return posterior.fit(model, pool.features, data, seed=seed)

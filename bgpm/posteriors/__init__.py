@@ -101,6 +101,9 @@ class MapSettings(Posterior):
             random labels say (measured: 0.6 to 2.3 where the truth is 1). Where no response stands in
             two labels both are 0, and the summary says so. For models that contain Bradley-Terry. ``goal`` is ``auto``
             where the goal is the pool and such a model stands on frozen features, else 0.
+        importance_exponent: Of labels that were drawn with known probabilities (selection: weighted): the power to
+            which their importance weights are raised. 1 keeps them, 0 counts each label once, ``auto`` chooses 1, 1/2
+            or 0 by importance-weighted cross-validation (`bgpm.fitting.importance`).
     """
 
     prior_precision: Literal["goal", "evidence", "heldout"] | Positive = "goal"
@@ -113,6 +116,7 @@ class MapSettings(Posterior):
     fold_by: Literal["prompt", "pair"] = "prompt"
     precision_by_block: bool = False
     response_variance: Literal["goal", "auto", "evidence"] | Annotated[float, Field(ge=0, allow_inf_nan=False)] = "goal"
+    importance_exponent: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] = "auto"
 
     @property
     def effects(self) -> Literal["auto", "evidence"] | float:

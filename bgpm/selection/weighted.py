@@ -25,7 +25,8 @@ class Weighted(Selection):
     Labels acquired so are no sample of the pool either, but q says how far from one, and a fit weighs them by it
     (`bgpm.functional.importance_weights`): what is fitted is then, in expectation, the loss over the whole pool, and a
     model that cannot be right everywhere is not led astray by the pairs that the acquisition function likes. The price
-    is variance: a weight is 1 / uniform at most.
+    is variance: a weight is 1 / uniform at most, and a fit keeps as much of it as helps
+    (``posteriors.*.importance_exponent``).
 
     Gains are the values. There is no cap per prompt: a pair that a cap excludes has probability 0.
 
@@ -36,8 +37,8 @@ class Weighted(Selection):
 
     kind: Literal["weighted"] = "weighted"
     draws: ClassVar[bool] = True
-    uniform: float = Field(default=0.2, gt=0, le=1)
-    power: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    uniform: float = Field(default=0.3, gt=0, le=1)
+    power: float = Field(default=2.0, ge=0, allow_inf_nan=False)
 
     def pick(
         self, candidates: Candidates, values: np.ndarray, k: int, quota: Quota, *, generator: np.random.Generator

@@ -225,7 +225,7 @@ def starting_head(
         ConfigError: If the posterior's settings belong to a frozen backbone, or labels have weights.
     """
     posterior.check_trained()
-    if data.weight is not None:
+    if data.weighed:
         raise ConfigError(
             "training a backbone counts every label once: give labels no weight, or train on frozen features"
         )

@@ -49,7 +49,7 @@ def test_pairs_are_drawn_as_often_as_is_said(make_pool):
     values = np.linspace(0, 1, len(c)) ** 2
     response_a, response_b, times = Counter(), Counter(), 3000
     for seed in range(times):
-        rows = Weighted(uniform=0.3)(c, values, 2, generator=rng(seed)).rows.tolist()
+        rows = Weighted(uniform=0.3, power=1)(c, values, 2, generator=rng(seed)).rows.tolist()
         response_a[rows[0]] += 1
         response_b[rows[1]] += 1
     q = 0.3 / len(c) + 0.7 * values / values.sum()
