@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -156,28 +156,59 @@ def study_markdown(plan: StudyPlan, outcomes: Sequence[Outcome]) -> str:
 
 
 def _everywhere(plan: StudyPlan, outcomes: Sequence[Outcome]) -> list[str]:
-    """The arms that ran on every pool: area against random, with p-values corrected for the number of pools."""
-    pools = [pool for pool in plan.pools if plan.pool_plans[pool].labels == "recorded"]
-    arms = [arm for arm in plan.arms if plan.arm_plans[arm].baseline != arm]
-    if len(pools) < 2:
-        return []
+    """The arms that ran on every pool: area against random, pools of recorded and of simulated labels apart."""
+    recorded = [pool for pool in plan.pools if plan.pool_plans[pool].labels == "recorded"]
+    fitted = [pool for pool in plan.pools if pool not in recorded]
     found = {(o.pool, o.arm): o for o in outcomes}
-    cells: dict[str, list[str]] = {pool: [] for pool in pools}
-    for arm in arms:
-        here = [found[pool, arm] for pool in pools]
-        for o, p in zip(here, holm([aulc_p_value(o.curves) for o in here]), strict=True):
-            cells[o.pool].append(f"{100 * o.area.value:+.1f} (p {'< 0.01' if p < 0.01 else f'{p:.2f}'})")
+    arms = [arm for arm in plan.arms if plan.arm_plans[arm].baseline != arm]
+    out: list[str] = []
+    if len(recorded) > 1:
+        out += [
+            "## All pools of recorded labels",
+            "",
+            "Difference of the area under the curve from the baseline's, points. The p-value is that of a two-sided "
+            f"bootstrap, corrected by Holm's rule for {len(recorded)} pools, but not for the number of arms.",
+            "",
+            *_by_arm(plan, recorded, {arm: _corrected([found[pool, arm] for pool in recorded]) for arm in arms}),
+        ]
+    if len(fitted) > 1:
+        cells = {arm: [_area(found[pool, arm]) for pool in fitted] for arm in arms}
+        out += [
+            "## All pools of simulated labels",
+            "",
+            "Difference of the area under the curve from the baseline's with its 95% interval, points, where the model "
+            "is right.",
+            "",
+            *_by_arm(plan, fitted, cells),
+        ]
+    return out
+
+
+def _by_arm(plan: StudyPlan, pools: Sequence[str], cells: Mapping[str, Sequence[str]]) -> list[str]:
+    """A table with a row an arm and a column a pool."""
+    rows = [(f"**{arm}**" if plan.arm_plans[arm].default else arm, *row) for arm, row in cells.items()]
     return [
-        "## All pools of recorded labels",
-        "",
-        "Difference of the area under the curve from the baseline's, points. The p-value is that of a two-sided "
-        f"bootstrap, corrected by Holm's rule for {len(pools)} pools, but not for the number of arms.",
-        "",
-        "| pool | " + " | ".join(f"**{arm}**" if plan.arm_plans[arm].default else arm for arm in arms) + " |",
-        "|---" * (len(arms) + 1) + "|",
-        *(f"| {pool} | {' | '.join(row)} |" for pool, row in cells.items()),
+        f"| arm | {' | '.join(pools)} |",
+        "|---" * (len(pools) + 1) + "|",
+        *(f"| {' | '.join(row)} |" for row in rows),
         "",
     ]
+
+
+def _corrected(here: Sequence[Outcome]) -> list[str]:
+    """Area of an arm on each pool, with its p-value corrected for their number."""
+    values = holm([aulc_p_value(o.curves) for o in here])
+    return [
+        f"{100 * o.area.value:+.1f} (p {'< 0.01' if p < 0.01 else f'{p:.2f}'})"
+        for o, p in zip(here, values, strict=True)
+    ]
+
+
+def _area(o: Outcome) -> str:
+    """Area against the baseline's with its interval, points."""
+    area = o.area.interval
+    half = f" ({100 * area.low:+.1f} to {100 * area.high:+.1f})" if area else ""
+    return f"{100 * o.area.value:+.1f}{half}"
 
 
 def _points(value: float) -> str:
@@ -191,8 +222,6 @@ def _line(o: Outcome, c: Comparison) -> str:
     interval = ends(c.interval.low, c.interval.high) if c.interval else ""
     null = ends(c.null.low, c.null.high) if c.null else ""
     labels = " / ".join(f"{n:.0f}" if math.isfinite(n) else "-" for n in (c.labels_arm, c.labels_baseline))
-    area = o.area.interval
-    half = f" ({100 * area.low:+.1f} to {100 * area.high:+.1f})" if area else ""
     last = f"{_points(o.curves.arm[-1])} / {_points(o.curves.baseline[-1])}"
     saved = "no gain" if math.isnan(c.saving) else percent(c.saving)
-    return f"| {name} | {saved} | {interval} | {null} | {labels} | {100 * o.area.value:+.1f}{half} | {last} |"
+    return f"| {name} | {saved} | {interval} | {null} | {labels} | {_area(o)} | {last} |"

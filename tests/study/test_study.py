@@ -246,8 +246,8 @@ def test_arms_with_other_batch_sizes_are_compared_where_both_have_points(tmp_pat
 
 
 def test_the_page_corrects_p_values_for_the_pools_of_recorded_labels(tmp_path: Path) -> None:
-    """On one pool an arm is ahead under every seed, on another it is a copy, on a third labels are simulated."""
-    ahead = {"tiny": 0.2, "second": 0.0, "world": -0.2}
+    """On one pool an arm is ahead under every seed, on another it is a copy, on two labels are simulated."""
+    ahead = {"tiny": 0.2, "second": 0.0, "world": -0.2, "other": 0.1}
     for pool, step in ahead.items():
         for arm, gain in (("random", 0.0), ("entropy", step)):
             seed, k, prompt = (grid.ravel() for grid in np.indices((4, 3, 2)))
@@ -256,15 +256,18 @@ def test_the_page_corrects_p_values_for_the_pools_of_recorded_labels(tmp_path: P
             write_table(tmp_path / f"loops/{pool}/{arm}/prompts.parquet", responses)
             write_table(tmp_path / f"loops/{pool}/{arm}/curve.parquet", {"round": [0, 1, 2], "labels": [8, 14, 20]})
     pool_plans = {pool: {"sources": [{"file": "pool.jsonl"}], "heldout": 0.3} for pool in ahead}
-    pool_plans["world"]["labels"] = "fitted"
+    pool_plans["world"]["labels"] = pool_plans["other"]["labels"] = "fitted"
     shape = tiny_plan() | {"pools": list(ahead), "pool_plans": pool_plans, "budgets": dict.fromkeys(ahead, 20)}
     three = read_plan(shape)
     page = study_markdown(three, list(outcomes(three, tmp_path)))
-    table = page.split("## All pools of recorded labels")[1]
+    recorded, fitted = page.split("## All pools of ")[1:]
+    assert recorded.startswith("recorded labels")
+    assert "| arm | tiny | second |" in recorded
     # 200 draws, none of them equal or behind: p = 2 / 201, times two pools
-    assert "| tiny | +20.0 (p 0.02) |" in table
-    assert "| second | +0.0 (p 1.00) |" in table
-    assert "world" not in table
+    assert "| **entropy** | +20.0 (p 0.02) | +0.0 (p 1.00) |" in recorded
+    assert fitted.startswith("simulated labels")
+    assert "| arm | world | other |" in fitted
+    assert "| **entropy** | -20.0 (-20.0 to -20.0) | +10.0 (+10.0 to +10.0) |" in fitted
     alone = read_plan(shape | {"pools": ["tiny", "world"]})
     assert "All pools" not in study_markdown(alone, list(outcomes(alone, tmp_path)))
 
