@@ -18,7 +18,7 @@ from typing import Any
 from bgpm.errors import ConfigError, DataError
 from bgpm.evaluation.audit import ACQUIRED, AUDIT, INFERRED
 from bgpm.hub import facts_of, metrics_table, run_lines
-from bgpm.oracles import MODELS
+from bgpm.oracles import by_language_model
 from bgpm.pool_export import Format, Preferences, audits_of_round
 from bgpm.stage import read_params, setting, whole_folder, write_text
 
@@ -120,7 +120,7 @@ def of_pool(pairs: Preferences, kept: Preferences, folder: Path, seed: int, root
         "- *Right* is what those who labelled would say of an inferred pair; they err too.",
     ]
     accuracy = _audits(folder, seed, root) + _heldout(facts, every[INFERRED])
-    machine = counts[INFERRED] > 0 or facts["oracle"] in MODELS
+    machine = counts[INFERRED] > 0 or by_language_model(facts["oracle"])
     title = f"the pool `{facts['pool']}`, labelled"
     return Origin(title, lines, accuracy, [*limits, *_judged(facts)], machine)
 
@@ -208,6 +208,6 @@ def _heldout(facts: Mapping[str, Any], inferred: int) -> list[str]:
 
 
 def _judged(facts: Mapping[str, Any]) -> Iterable[str]:
-    if facts["oracle"] in MODELS:
+    if by_language_model(facts["oracle"]):
         return ["- Labels come from a language model, with its biases."]
     return []

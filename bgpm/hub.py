@@ -28,7 +28,7 @@ from bgpm.data.tables import read_table, where
 from bgpm.errors import ConfigError, StateError
 from bgpm.features import FeatureSettings
 from bgpm.features.reduction import Reduction
-from bgpm.oracles import MODELS
+from bgpm.oracles import by_language_model
 from bgpm.posteriors import Fitted, load
 from bgpm.registry import parse
 from bgpm.stage import TRUTH, generator, read_params, setting, write_json
@@ -218,7 +218,7 @@ def card(parts: Parts) -> str:
         "- The interval, where there is one, is over held-out prompts of the same source: it says nothing of others."
     ]
     lines += ["- Prompt and response are cut to " + f"{parts.backbone.max_tokens} tokens, the prompt first."]
-    if facts.get("oracle") in MODELS:
+    if by_language_model(facts.get("oracle")):
         lines += ["- Labels come from a language model, with its biases; held-out labels may too."]
     lines += ["- It prefers what its labels preferred: look at them before you optimise against it.", ""]
     return "\n".join(lines)

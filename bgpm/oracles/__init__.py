@@ -16,7 +16,7 @@ from typing import ClassVar
 import numpy as np
 
 from bgpm.annotations.store import Annotation
-from bgpm.registry import Component
+from bgpm.registry import Component, kinds, member
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,6 @@ class Verdicts:
         return np.array([sum(a.cost for a in some) for some in self.annotations], np.float64)
 
 
-MODELS = ("judge", "letters")  # kinds whose labels a language model gives
-
-
 def mean_label(annotations: Sequence[Annotation]) -> float:
     """Mean of the labels given; NaN where everybody abstained."""
     labels = [a.label for a in annotations if a.label is not None]
@@ -90,11 +87,13 @@ class Oracle(Component):
 
     Class attributes:
         paid: True where every label costs somebody's time or money: then one arm and one seed, unless asked.
+        by_language_model: Whether a language model gives the labels: what is published of them says so.
         worker: Module that is imported only when the oracle is asked, whose code counts for what labels while it is
             chosen; None for none.
     """
 
     paid: ClassVar[bool] = False
+    by_language_model: ClassVar[bool] = False
     worker: ClassVar[str | None] = None
 
     def check(self, annotations: Path) -> None:
@@ -115,3 +114,8 @@ class Oracle(Component):
             LabelsPendingError: If people or a service have not answered yet; what they did answer is kept.
         """
         raise NotImplementedError
+
+
+def by_language_model(kind: str | None) -> bool:
+    """Whether an oracle of this kind gives labels of a language model; False of a kind that is not known here."""
+    return kind in kinds(Oracle) and member(Oracle, kind).by_language_model

@@ -95,6 +95,7 @@ class Judge(Oracle):
     price_output: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     allow_many: bool = False
     paid: ClassVar[bool] = True
+    by_language_model: ClassVar[bool] = True
 
     @property
     def _longest_reply(self) -> Any:

@@ -54,6 +54,7 @@ class Letters(Oracle):
     dtype: Literal["float32", "bfloat16"] = "float32"
     allow_many: bool = False
     paid: ClassVar[bool] = True
+    by_language_model: ClassVar[bool] = True
     worker: ClassVar[str | None] = WORKER
 
     @property
