@@ -102,13 +102,11 @@ def test_left_out_labels_are_measured_by_the_loss_that_is_given():
     assert problem.held_out_loss(splits) != pytest.approx(plain, rel=1e-3)
 
 
-def test_without_folds_the_weights_are_kept():
-    data, _, pool = drawn(n=40)
-    one = Pairs(
-        pool.pairs.response_a, pool.pairs.response_b, np.zeros(40, np.int64)
-    )  # one prompt: nothing to leave out
-    seen = labelled(pool.features, Comparisons(one, data.label), prompts=False, margins=False)
-    assert weighed(Point(), seen, data.importance, seed=0).exponent == 1.0
+def test_one_label_leaves_nothing_to_choose_by_and_keeps_its_weight():
+    data, seen, _ = drawn(n=1)
+    found = weighed(Point(), seen, data.importance, seed=0)
+    assert found.exponent == 1.0
+    np.testing.assert_array_equal(found.weight, data.importance * data.weight)
 
 
 @pytest.mark.parametrize("kind", [Point, Laplace, Ensemble])
