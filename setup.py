@@ -48,6 +48,7 @@ setup(
     package_data={
         "bgpm": ["py.typed"],
         "bgpm.annotate": ["page/*"],
+        "bgpm.annotate.templates": ["*.j2"],
         "bgpm.reporting.templates": ["*.css", "*.j2"],
         "bgpm.stages": ["python"],
     },

@@ -236,7 +236,8 @@ def test_the_wheel_has_every_module_and_file_under_bgpm_and_nothing_beside_it(en
         names = {name for name in wheel.namelist() if ".dist-info/" not in name}
         told = [name for name in wheel.namelist() if name.endswith("dist-info/licenses/LICENSE")]
     assert {name for name in names if name.endswith(".py")} == python_sources()
-    pages = [path for folder in ("annotate/page", "reporting/templates") for path in (ROOT / "bgpm" / folder).iterdir()]
+    folders = [ROOT / "bgpm" / name for name in ("annotate/page", "annotate/templates", "reporting/templates")]
+    pages = [path for folder in folders for path in folder.iterdir()]
     page = {path.relative_to(ROOT).as_posix() for path in pages if path.is_file() and path.suffix != ".py"}
     pipeline = {f"bgpm/pipeline/{name}" for name in ("dvc.yaml", "params.yaml", *campaign.COPIED)}
     assert names - python_sources() == page | pipeline | {"bgpm/py.typed", "bgpm/stages/python"}

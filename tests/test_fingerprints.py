@@ -58,6 +58,8 @@ def changed(copy: Path, path: str) -> set[str]:
         ("bgpm/annotations/store.py", {"label", "plan", "prepare", "report"}),
         ("bgpm/annotations/agreement.py", set()),
         ("bgpm/annotate/desk.py", set()),
+        ("bgpm/annotate/overview.py", set()),
+        ("bgpm/annotate/templates/campaign.html.j2", set()),
         ("bgpm/fitting/newton.py", {"plan", "train", "score", "select", "evaluate"}),
         ("bgpm/backbones/embedding.py", {"embed"}),
         ("bgpm/data/readers.py", {"prepare"}),

@@ -56,6 +56,7 @@ TEXTS = [
         for name in ("CONTRIBUTING.md", "params.yaml", "study/params.yaml", "dvc.yaml", "study/pipeline.yaml")
     ),
     *sorted((ROOT / "bgpm/annotate/page").glob("*.*")),
+    *sorted((ROOT / "bgpm").rglob("*.j2")),
 ]
 
 

@@ -324,7 +324,7 @@ def test_costs_are_grouped_by_stage_and_leftovers_of_other_runs_left_out(finishe
     root = finished_run()
     (root / ".timings/broken.json").write_text("{")
     main()
-    rows = re.findall(r'<th scope="row" class="">(train|embed|prepare|broken)</th><td>(\d+)</td>', costs(root))
+    rows = re.findall(r'<th scope="row">(train|embed|prepare|broken)</th><td>(\d+)</td>', costs(root))
     assert rows == [("train", "3"), ("embed", "1"), ("prepare", "1")]
 
 
