@@ -166,9 +166,11 @@ class Comparisons:
         if self.margin is not None and len(self.pairs) != len(self.margin):
             raise ShapeError(f"{len(self.pairs)} pairs but {len(self.margin)} margins")
         for weight in (self.weight, self.importance):
-            if weight is not None and len(self.pairs) != len(weight):
+            if weight is None:
+                continue
+            if len(self.pairs) != len(weight):
                 raise ShapeError(f"{len(self.pairs)} pairs but {len(weight)} weights")
-            if weight is not None and len(weight) and not (np.isfinite(weight).all() and weight.min() >= 0):
+            if len(weight) and not (np.isfinite(weight).all() and weight.min() >= 0):
                 raise ShapeError("weights say how often labels count: every one must be finite and >= 0")
         if np.isnan(self.label).any():
             raise ShapeError("a missing label cannot be trained on: drop the pair or label it")

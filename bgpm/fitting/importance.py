@@ -21,8 +21,7 @@ import torch
 from torch import Tensor
 
 from bgpm.fitting.lbfgs import OnData
-from bgpm.fitting.map import chooser, first_loss, splits_of
-from bgpm.fitting.newton import LinearProblem
+from bgpm.fitting.map import first_loss, held_out, splits_of
 from bgpm.fitting.tensors import LabelledTensors
 
 if TYPE_CHECKING:
@@ -39,19 +38,15 @@ def weighed(settings: MapSettings, data: LabelledTensors, importance: np.ndarray
         seed: Of the folds, those of the fit.
     """
     full = torch.from_numpy(np.asarray(importance, np.float64))
-    options = [_with(data, full, exponent) for exponent in EXPONENTS]
     if settings.importance_exponent != "auto":
         return _with(data, full, settings.importance_exponent)
+    options = [_with(data, full, exponent) for exponent in EXPONENTS]
     splits = splits_of(settings, data, seed=seed)
     if not splits:
         return options[0]
-    loss, x = first_loss(settings), data.response_a - data.response_b
-    lost = []
-    for option in options:
-        problem = LinearProblem(x, OnData(loss, option))
-        chooser(settings, splits)(problem)
-        lost.append(problem.held_out_loss(splits, OnData(loss, options[0])))
-    return options[int(np.argmin(lost))]
+    loss = first_loss(settings)
+    whole_pool = OnData(loss, options[0])
+    return min(options, key=lambda option: held_out(settings, option, loss, splits, measured=whole_pool))
 
 
 def _with(data: LabelledTensors, full: Tensor, exponent: float) -> LabelledTensors:

@@ -188,7 +188,7 @@ def score(module: ScoreModule, data: LabelledTensors) -> Tensor:
         return module(data.response_a, data.response_b, data.prompt)
 
 
-def chooser(settings: MapSettings, splits: list[FoldRows]) -> Callable[[LinearProblem], LinearFit]:
+def _chooser(settings: MapSettings, splits: list[FoldRows]) -> Callable[[LinearProblem], LinearFit]:
     """How one precision for all features is chosen."""
 
     def choose(problem: LinearProblem) -> LinearFit:
@@ -201,16 +201,30 @@ def chooser(settings: MapSettings, splits: list[FoldRows]) -> Callable[[LinearPr
     return choose
 
 
+def held_out(
+    settings: MapSettings,
+    data: LabelledTensors,
+    loss: PairLoss,
+    splits: list[FoldRows],
+    *,
+    measured: Callable[[Tensor], Tensor] | None = None,
+) -> float:
+    """Loss of left-out labels under Bradley-Terry with one precision for all features, chosen as the settings say.
+
+    Args:
+        measured: Loss of each label's score, in place of the one that is minimised.
+    """
+    problem = LinearProblem(data.response_a - data.response_b, OnData(loss, data))
+    _chooser(settings, splits)(problem)
+    return problem.held_out_loss(splits, measured)
+
+
 def _with_error_rate(settings: MapSettings, data: LabelledTensors, loss: PairLoss, splits: list[FoldRows]) -> PairLoss:
     """The loss with its error rate chosen, where it is to be."""
 
-    def held_out(loss: PairLoss) -> float:
-        problem = LinearProblem(data.response_a - data.response_b, OnData(loss, data))
-        chooser(settings, splits)(problem)
-        return problem.held_out_loss(splits)
-
     if settings.error_rate == "heldout" and splits:
-        loss = min((replace(loss, error_rate=rate) for rate in ERROR_RATES), key=held_out)
+        compared = [replace(loss, error_rate=rate) for rate in ERROR_RATES]
+        loss = min(compared, key=lambda one: held_out(settings, data, one, splits))
     return loss
 
 
@@ -222,7 +236,7 @@ def _containing_bt(
     splits: list[FoldRows],
     generator: torch.Generator,
 ) -> MapFit:
-    choose = chooser(settings, splits)
+    choose = _chooser(settings, splits)
     loss = _with_error_rate(settings, data, loss, splits)
     problem = LinearProblem(data.response_a - data.response_b, OnData(loss, data))
     linear = choose(problem)
@@ -282,7 +296,7 @@ def _mixed(
     found = None
     if model.cyclic_blocks:
         simple = LinearProblem(x, OnData(loss, data))
-        alone = chooser(settings, splits)(simple)
+        alone = _chooser(settings, splits)(simple)
         found = search(model, data, loss, simple, alone.weight, alone.precision, splits, generator=generator)
     module, priors, effect = module_of(fit.weight[None]), {"weight": fit.precision[group][None]}, fit.effect
     if found is not None and found.blocks:

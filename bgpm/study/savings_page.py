@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from bgpm.evaluation.savings import INDICATIVE_BELOW, Comparison, aulc_p_value, holm
 from bgpm.reporting.figure import RC, band_to_draw, save
 from bgpm.reporting.words import ends, percent
-from bgpm.study import StudyPlan
+from bgpm.study import ArmPlan, StudyPlan
 from bgpm.study.table import Outcome
 
 # Okabe and Ito's palette, the baseline in grey.
@@ -186,13 +186,18 @@ def _everywhere(plan: StudyPlan, outcomes: Sequence[Outcome]) -> list[str]:
 
 def _by_arm(plan: StudyPlan, pools: Sequence[str], cells: Mapping[str, Sequence[str]]) -> list[str]:
     """A table with a row an arm and a column a pool."""
-    rows = [(f"**{arm}**" if plan.arm_plans[arm].default else arm, *row) for arm, row in cells.items()]
+    rows = [(_named(arm, plan.arm_plans[arm]), *row) for arm, row in cells.items()]
     return [
         f"| arm | {' | '.join(pools)} |",
         "|---" * (len(pools) + 1) + "|",
         *(f"| {' | '.join(row)} |" for row in rows),
         "",
     ]
+
+
+def _named(arm: str, plan: ArmPlan) -> str:
+    """The arm, in bold where it is what params.yaml ships."""
+    return f"**{arm}**" if plan.default else arm
 
 
 def _corrected(here: Sequence[Outcome]) -> list[str]:
@@ -216,7 +221,7 @@ def _points(value: float) -> str:
 
 
 def _line(o: Outcome, c: Comparison) -> str:
-    name = f"**{o.arm}**" if o.plan.default else o.arm
+    name = _named(o.arm, o.plan)
     if o.plan.baseline != "random":
         name += f" (against {o.plan.baseline})"
     interval = ends(c.interval.low, c.interval.high) if c.interval else ""
