@@ -88,8 +88,9 @@ $(VENV)/.installed-docs: $(VENV)/.installed
 bench: install-dev  ## speed and memory against named references
 	python -m benchmarks
 
-peers: install peers-environments  ## beside other tools, each in an environment of its own: make peers POOLS=FOLDER (hours)
-	OMP_NUM_THREADS=1 python -m benchmarks.peers "$(POOLS)"
+# PEERS narrows it: PEERS="--labels 128" is README's table; training the backbone on all labels of four pools takes days.
+peers: install peers-environments  ## beside other tools, each in an environment of its own: make peers POOLS=FOLDER (days)
+	OMP_NUM_THREADS=1 python -m benchmarks.peers "$(POOLS)" $(PEERS)
 	OMP_NUM_THREADS=1 python -m benchmarks.peers_acquisition "$(POOLS)"
 	OMP_NUM_THREADS=1 python -m benchmarks.peers_acquisition --times
 

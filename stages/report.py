@@ -20,6 +20,7 @@ from bgpm.oracles import Oracle
 from bgpm.reporting import ReportSettings
 from bgpm.reporting.acquired import read_pool_tables
 from bgpm.reporting.costs import read_costs
+from bgpm.reporting.expectations import next_batch
 from bgpm.reporting.figure import draw
 from bgpm.reporting.page import costs_page, page
 from bgpm.reporting.pool import draw_pool
@@ -73,10 +74,11 @@ def main() -> None:
         resamples=settings.report.resamples,
         rng=generator("report"),
     )
+    of_pool = int((texts.pairs["split"] == "pool").sum())
     audit, paid = settings.audit, settings.oracle.paid
     second = pool_result(
         result.arms,
-        int((texts.pairs["split"] == "pool").sum()),
+        of_pool,
         audit=audit if are_audited(audit, goal, paid=paid) else None,
         looks=looks_of(audit, len(settings.rounds), paid=paid),
         resamples=settings.report.resamples,
@@ -88,12 +90,14 @@ def main() -> None:
         for arm in arms.values()
         if arm.measured
     }
+    left = result.arms[0].labels[-1] < of_pool
+    following = next_batch(names[0], last, by_people=params["oracle"] == "human") if left else {}
     summary = read_optional(TRUTH / "summary.json")
     benchmark = summary.get("benchmark", {})
     rule = _rule(arms[names[0]], benchmark, settings.xstest)
     write_text(REPORTS / "label_efficiency.csv", as_csv(arms.values()))
     write_json(REPORTS / "label_efficiency.json", report_json(result, to_come, rule))
-    write_text(REPORTS / "label_efficiency.md", report_markdown(result, to_come, benchmark, rule))
+    write_text(REPORTS / "label_efficiency.md", report_markdown(result, to_come, following, benchmark, rule))
     write_json(REPORTS / "metrics.json", metrics(result))
     with whole_folder(REPORTS / "plots") as folder:
         for arm in arms.values():
@@ -108,6 +112,7 @@ def main() -> None:
         params=params,
         params_text=Path("params.yaml").read_text(encoding="utf-8"),
         outlook=to_come,
+        following=following,
         benchmark=benchmark,
         rule=rule,
     )

@@ -14,10 +14,17 @@ from bgpm.evaluation.savings import band
 from bgpm.reporting.charts import Series, line_chart
 from bgpm.reporting.shown import TableRow, styled
 from bgpm.reporting.words import count, ends, percent
+from bgpm.stage import round_dir
 
 
-def expectations(result: Result, outlook: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What the page says of the rounds to come; None where no arm has an outlook."""
+def expectations(result: Result, outlook: Mapping[str, Any], following: Mapping[str, str]) -> dict[str, Any] | None:
+    """What the page says of the rounds to come; None where no arm has an outlook.
+
+    Args:
+        result: What was found.
+        outlook: A forecast by arm.
+        following: What `next_batch` gives; empty where no pair is left.
+    """
     known = [(arm, style, outlook[arm.name]) for arm, style in styled(result.arms) if outlook.get(arm.name)]
     if not known:
         return None
@@ -28,6 +35,7 @@ def expectations(result: Result, outlook: Mapping[str, Any]) -> dict[str, Any] |
     ]
     return {
         "notes": out_of_reach(outlook) + notes,
+        "following": following,
         "figures": [_carried_on(arm, style, found) for arm, style, found in ahead],
         "arms": [
             {
@@ -41,6 +49,21 @@ def expectations(result: Result, outlook: Mapping[str, Any]) -> dict[str, Any] |
             }
             for arm, style, found in ahead
         ],
+    }
+
+
+def next_batch(arm: str, last: int, *, by_people: bool) -> dict[str, str]:
+    """Commands that label an arm's next batch, and that print it once it is chosen.
+
+    Args:
+        arm: Its name in params.yaml.
+        last: The round that ends the run.
+        by_people: Whether people label on the page, which asks for one batch after another.
+    """
+    more = f'dvc exp run -S "rounds=$(bgpm rounds {last + 1})"'
+    return {
+        "label": "bgpm annotate --run" if by_people else more,
+        "show": f"bgpm batch {round_dir(arm, last)}/batch.parquet",
     }
 
 

@@ -41,6 +41,7 @@ def page(
     params: Mapping[str, Any],
     params_text: str,
     outlook: Mapping[str, Any],
+    following: Mapping[str, str],
     benchmark: Mapping[str, Any],
     rule: str,
 ) -> str:
@@ -54,6 +55,7 @@ def page(
         params: params.yaml, for what was run and where texts come from.
         params_text: params.yaml as given.
         outlook: What to expect from the next rounds, by arm.
+        following: Commands for the next batch; empty where no pair is left.
         benchmark: What the prepare stage counted of the benchmark; empty where it left nothing.
         rule: How the benchmark is scored, in words.
     """
@@ -65,7 +67,7 @@ def page(
         pool=pool_section(result.arms, result.pool),
         accuracy=_accuracy(result),
         targets=_targets(result),
-        expectations=expectations(result, outlook),
+        expectations=expectations(result, outlook, following),
         curves=_curves(result, benchmark, rule),
         certainty=certainty(result),
         estimates=estimates_section(result.arms),

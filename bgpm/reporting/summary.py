@@ -182,7 +182,7 @@ def benchmark_notes(result: Result, benchmark: Mapping[str, Any], rule: str) -> 
     return notes
 
 
-def _outlook(result: Result, outlook: Mapping[str, Any]) -> list[str]:
+def _outlook(result: Result, outlook: Mapping[str, Any], following: Mapping[str, str]) -> list[str]:
     lines = ["", "## What to expect from the next rounds", ""]
     for arm in result.arms:
         found = outlook.get(arm.name, {"missing": "no forecast was made"})
@@ -201,11 +201,15 @@ def _outlook(result: Result, outlook: Mapping[str, Any]) -> list[str]:
         lines.append("")
     law = "A power law is carried on, with the noise of measuring on these held-out prompts."
     lines.append(" ".join([law, *out_of_reach(outlook)]))
+    if following:
+        lines += ["", f"The next batch: `{following['label']}`; then `{following['show']}` prints its pairs."]
     return lines
 
 
-def report_markdown(result: Result, outlook: Mapping[str, Any], benchmark: Mapping[str, Any], rule: str) -> str:
-    """The result, the caveats, labels to each target, the last points of the curves and the forecast."""
+def report_markdown(
+    result: Result, outlook: Mapping[str, Any], following: Mapping[str, str], benchmark: Mapping[str, Any], rule: str
+) -> str:
+    """The result, the caveats, labels to each target, the last points of the curves, the forecast and what to run."""
     arm, base = result.arm, result.baseline
     title = f"{arm.title} against {base.title}" if base else arm.title
     lines = [f"# Label efficiency: {title}", ""]
@@ -249,7 +253,7 @@ def report_markdown(result: Result, outlook: Mapping[str, Any], benchmark: Mappi
     lines += ["", f"{over}; {count(_heldout(arm)['prompts'])} held-out prompts."]
     lines += [note for text in benchmark_notes(result, benchmark, rule) for note in ("", text)]
     lines += estimates_markdown(result.arms)
-    lines += _outlook(result, outlook)
+    lines += _outlook(result, outlook, following)
     return "\n".join(lines) + "\n"
 
 

@@ -8,6 +8,7 @@ import json
 import math
 import re
 from collections.abc import Callable
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -223,6 +224,26 @@ def test_the_next_rounds_are_forecast_on_the_page_and_in_the_tables_alike(report
         assert all(r["labels"] is None or r["labels"] > 0 for r in found["reach"])
     assert "out of reach" in markdown  # five points more than a curve that has levelled off
     assert "What to expect from the next rounds" in page(root)
+
+
+@pytest.mark.parametrize(
+    ("oracle", "command"),
+    [("recorded", 'dvc exp run -S "rounds=$(bgpm rounds 7)"'), ("human", "bgpm annotate --run")],
+)
+def test_the_report_says_how_to_label_the_next_batch(finished_run: Make, oracle: str, command: str) -> None:
+    root = finished_run(rounds=6, oracle=oracle)
+    main()
+    show = "bgpm batch data/entropy/round-6/batch.parquet"
+    markdown = (root / "reports/label_efficiency.md").read_text(encoding="utf-8")
+    assert f"The next batch: `{command}`; then `{show}` prints its pairs." in markdown
+    assert f"<code>{command}</code>; then <code>{show}</code>" in unescape(page(root))
+
+
+def test_a_pool_with_no_pair_left_has_no_next_batch(reported_run: Path) -> None:
+    pairs = read_table(reported_run / "data/pool/pairs.parquet")
+    assert metrics(reported_run)["labels"] == (pairs["split"] == "pool").sum()
+    assert "next batch" not in (reported_run / "reports/label_efficiency.md").read_text(encoding="utf-8")
+    assert "next batch" not in page(reported_run)
 
 
 def test_a_short_curve_says_that_there_is_no_forecast(finished_run: Make) -> None:
