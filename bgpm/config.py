@@ -111,32 +111,8 @@ def check(raw: Mapping[str, Any]) -> Params:
     """
     params = parse(Params, raw, "")
     _check_model_name(params)
-    built: dict[str, Component] = {}
-    for section, (base, choices) in FAMILIES.items():
-        settings = getattr(params, section)
-        for choice in choices:
-            kind = getattr(params, choice)
-            if kind not in kinds(base):
-                raise ConfigError(
-                    f"params.yaml: {choice}: unknown kind {kind!r}; choose one of: {', '.join(kinds(base))}"
-                )
-            if kind not in settings:
-                raise ConfigError(f"params.yaml: {section}.{kind}: missing; add `{kind}: {{}}` for the defaults")
-        for kind, values in settings.items():
-            today = RENAMED.get(kind) if section == "models" else None
-            component = build(base, today or kind, values, section)
-            built |= {choice: component for choice in choices if getattr(params, choice) == kind}
-    for choice in ("acquisition", "baseline"):
-        if isinstance(built[choice], Auto):
-            built[choice] = _stands_for(params, choice)
-    numbers = [(r.k, r.next) for r in params.rounds]
-    if numbers != [(k, k + 1) for k in range(len(numbers))]:
-        raise ConfigError(
-            f"params.yaml: rounds: expected k = 0, 1, 2, ... each with next = k + 1, got {numbers}; "
-            f"`bgpm rounds {len(numbers)}` prints them"
-        )
-    if len(set(params.seeds)) != len(params.seeds):
-        raise ConfigError(f"params.yaml: seeds: every seed must differ, got {params.seeds}")
+    built = _components(params)
+    _check_rounds_and_seeds(params)
     _check_features(params)
     _check_pair_columns(params, built["model"])
     model, posterior, oracle = built["model"], built["posterior"], built["oracle"]
@@ -160,6 +136,45 @@ def check(raw: Mapping[str, Any]) -> Params:
         gold_of(oracle.gold.path, oracle.gold.columns, oracle.gold.labels)
     _check_goal(params, oracle)
     _check_uncertainty(params, posterior, built)
+    _check_paid(params, oracle)
+    return params
+
+
+def _components(params: Params) -> dict[str, Component]:
+    """The component of every choice, built of its settings; those that are not chosen are built too, to be checked."""
+    built: dict[str, Component] = {}
+    for section, (base, choices) in FAMILIES.items():
+        settings = getattr(params, section)
+        for choice in choices:
+            kind = getattr(params, choice)
+            if kind not in kinds(base):
+                raise ConfigError(
+                    f"params.yaml: {choice}: unknown kind {kind!r}; choose one of: {', '.join(kinds(base))}"
+                )
+            if kind not in settings:
+                raise ConfigError(f"params.yaml: {section}.{kind}: missing; add `{kind}: {{}}` for the defaults")
+        for kind, values in settings.items():
+            today = RENAMED.get(kind) if section == "models" else None
+            component = build(base, today or kind, values, section)
+            built |= {choice: component for choice in choices if getattr(params, choice) == kind}
+    for choice in ("acquisition", "baseline"):
+        if isinstance(built[choice], Auto):
+            built[choice] = _stands_for(params, choice)
+    return built
+
+
+def _check_rounds_and_seeds(params: Params) -> None:
+    numbers = [(r.k, r.next) for r in params.rounds]
+    if numbers != [(k, k + 1) for k in range(len(numbers))]:
+        raise ConfigError(
+            f"params.yaml: rounds: expected k = 0, 1, 2, ... each with next = k + 1, got {numbers}; "
+            f"`bgpm rounds {len(numbers)}` prints them"
+        )
+    if len(set(params.seeds)) != len(params.seeds):
+        raise ConfigError(f"params.yaml: seeds: every seed must differ, got {params.seeds}")
+
+
+def _check_paid(params: Params, oracle: Oracle) -> None:
     many = len(params.seeds) > 1 or params.acquisition != params.baseline
     if oracle.paid and many and not getattr(oracle, "allow_many", False):
         raise ConfigError(
@@ -167,7 +182,6 @@ def check(raw: Mapping[str, Any]) -> Params:
             f"and arms {params.acquisition!r} and {params.baseline!r}; set seeds to one seed and baseline to the "
             f"acquisition, or oracles.{params.oracle}.allow_many to true"
         )
-    return params
 
 
 def _check_model_name(params: Params) -> None:

@@ -124,11 +124,34 @@ def prepare(
         summary["cycles"] = _cycles(Path(pool.path))
     if bench_rows:
         bench_tables, bench_truth = _benchmark_tables(bench_rows, pool.seed)
+        bench_summary |= _describe(bench_tables["pairs"], bench_truth)
     else:
         bench_tables = {name: _none_of(tables[name]) for name in ("prompts", "responses", "pairs")}
         bench_truth = {"benchmark": _none_of(truth["pool"])}
-    if bench_rows:
-        bench_summary |= _describe(bench_tables["pairs"], bench_truth)
+    columns = _given_columns(tables, told, bench_tables, bench_rows, pool, benchmark)
+    for name, described in (("pool", summary), ("benchmark", bench_summary)):
+        if counted := counts(columns.get(name, {})):
+            described["response columns"] = counted
+        if counted := counts(columns.get(f"{name}-pairs", {})):
+            described["pair columns"] = counted
+    return Prepared(tables, bench_tables, columns, truth | bench_truth, summary, bench_summary)
+
+
+def _given_columns(
+    tables: dict[str, Table],
+    told: Sequence[Row],
+    bench_tables: dict[str, Table],
+    bench_rows: Sequence[Row],
+    pool: PoolSettings,
+    benchmark: BenchmarkSettings | None,
+) -> dict[str, Table]:
+    """Numbers that the files give of responses and of pairs, as tables; those of pairs are taken out of theirs.
+
+    Args:
+        tables, bench_tables: Of pool and benchmark.
+        told, bench_rows: Rows that say something of a response, those that were merged or dropped since included.
+        pool, benchmark: Which columns.
+    """
     columns = {"pool": columns_table(tables["responses"]["response_id"], told, list(pool.response_columns))}
     if benchmark and bench_rows:
         ids = bench_tables["responses"]["response_id"]
@@ -143,12 +166,7 @@ def prepare(
             columns[f"{name}-pairs"] = pair_columns_table(
                 pair_id=ids, numbers=numbers, names=named, source=_source(settings)
             )
-    for name, described in (("pool", summary), ("benchmark", bench_summary)):
-        if counted := counts(columns.get(name, {})):
-            described["response columns"] = counted
-        if counted := counts(columns.get(f"{name}-pairs", {})):
-            described["pair columns"] = counted
-    return Prepared(tables, bench_tables, columns, truth | bench_truth, summary, bench_summary)
+    return columns
 
 
 def prepare_benchmark(settings: BenchmarkSettings, seed: int) -> tuple[dict[str, Table], dict[str, Table]]:
