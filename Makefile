@@ -94,8 +94,8 @@ peers: install peers-environments  ## beside other tools, each in an environment
 	OMP_NUM_THREADS=1 python -m benchmarks.peers_acquisition "$(POOLS)"
 	OMP_NUM_THREADS=1 python -m benchmarks.peers_acquisition --times
 
-PEERS := logistic laplace_torch trl_reward activeml
-peers-environments: $(PEERS:%=.venv-peers/%/.installed)
+PEER_ENVIRONMENTS := logistic laplace_torch trl_reward activeml
+peers-environments: $(PEER_ENVIRONMENTS:%=.venv-peers/%/.installed)
 
 # backpack asks for torchvision, reads none of it here, and a build of it that does not match torch stops every import.
 .venv-peers/%/.installed: benchmarks/peer_scripts/%.txt

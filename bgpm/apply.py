@@ -91,8 +91,8 @@ def add_export(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--format", choices=get_args(Format), required=True,
-        help="dpo: prompt, chosen, rejected, as TRL reads, and probability; reward: without it; kto: prompt, "
-        "completion, label (the last two of a pool only)",
+        help="dpo: prompt, chosen, rejected, as TRL reads, and probability; reward: without it; kto: columns prompt, "
+        "completion, label; reward and kto need --pool",
     )  # fmt: skip
     parser.add_argument("--one-per-prompt", action="store_true", help="of a pool: the surest pair of each prompt only")
     parser.add_argument(

@@ -37,7 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--last-wins", action="store_true", help="of two labels by one annotator for one pair the last counts"
     )
     for command in (out, into):
-        command.add_argument("--shape", choices=get_args(Shape), help="by default the file's ending says it")
+        default = "jsonl by default" if command is out else "by default the file's ending says it"
+        command.add_argument("--shape", choices=get_args(Shape), help=default)
         command.add_argument("--batch", type=Path, help="pairs of this batch.parquet only; by default of the pool")
 
 
