@@ -250,7 +250,7 @@ def export_pool(given: argparse.Namespace) -> None:
     """
     if given.file is not None or given.model is not None:
         raise ConfigError("--pool: leave FILE and --model out: the pool's own pairs are exported, as labelled")
-    folder = folder_of(given.root / given.pool)
+    folder = folder_of(given.root / given.pool, given.root)
     pairs = read_preferences(folder, given.seed, given.root)
     kept = pairs.take(np.flatnonzero(pairs.probability >= given.min_probability))
     if given.one_per_prompt:

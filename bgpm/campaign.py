@@ -234,7 +234,7 @@ def _sizes(settings: Mapping[str, str], params: Params, pool: int) -> dict[str, 
     if settings["goal"] == "pool" or {"start.labels", "batch_size", "rounds"} & settings.keys():
         return {}
     most = len(params.rounds)
-    start = max(1, min(pairs_of(params.start.labels, pool), pool // 6))
+    start = max(1, min(pool - 1, max(2, min(pairs_of(params.start.labels, pool), pool // 6))))  # one may be skipped
     left = pool // 2 - start
     batch = max(1, min(max(left // most, FEW), pairs_of(params.batch_size, pool), pool - start))
     number = max(1, min(left // batch, most))
@@ -311,8 +311,8 @@ def _said(folder: Path, params: Params, splits: Splits | None) -> list[str]:
         start = pairs_of(params.start.labels, size)
         measure = f", {heldout['pairs']} measure the model" if heldout else ""
         lines.append(
-            f"{size} pairs may be acquired{measure}; {start + batch * count} labels are planned: {start}, then {count} "
-            f"rounds of {batch} (start.labels, batch_size and rounds in params.yaml)"
+            f"{size} pairs may be acquired{measure}; {min(size, start + batch * count)} labels are planned: {start}, "
+            f"then {count} rounds of {batch} (start.labels, batch_size and rounds in params.yaml)"
         )
     if params.oracle == "human":
         commands = {

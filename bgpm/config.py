@@ -134,6 +134,7 @@ def check(raw: Mapping[str, Any]) -> Params:
     oracle.check(ANNOTATIONS)
     if isinstance(oracle, Human) and oracle.gold.path:
         gold_of(oracle.gold.path, oracle.gold.columns, oracle.gold.labels)
+    _check_margin(params, posterior, oracle)
     _check_goal(params, oracle)
     _check_uncertainty(params, posterior, built)
     _check_paid(params, oracle)
@@ -242,6 +243,28 @@ def _check_pair_columns(params: Params, model: Component) -> None:
                 f"params.yaml: {key}: {given} cannot read pair_states; set {key}: {wanted}, or take pair_states out of "
                 "features.blocks"
             )
+
+
+def _check_margin(params: Params, posterior: Posterior, oracle: Oracle) -> None:
+    """Refuse margins that are asked for and never given, and strengths that are given and never asked for."""
+    uses = bool(getattr(posterior, "margin", False))
+    people = oracle if isinstance(oracle, Human) else None
+    where = f"posteriors.{params.posterior}.margin"
+    if uses and oracle.paid and (people is None or people.strength != "margin"):
+        raise ConfigError(
+            f"params.yaml: {where}: true needs labels with a margin, and oracle {params.oracle} gives none; set it to "
+            "false" + (", or oracles.human.strength to margin" if people else "")
+        )
+    if people and people.strength == "margin" and not uses:
+        raise ConfigError(
+            f"params.yaml: oracles.human.strength: margin counts where {where} is true only; set that to true, or "
+            "strength to soft or ignore"
+        )
+    if people and people.strength == "margin" and people.scale == 2:
+        raise ConfigError(
+            "params.yaml: oracles.human.scale: 2 asks nobody how much better a response is, and strength: margin needs "
+            "that of every label; set scale to 4 or 7"
+        )
 
 
 def _check_goal(params: Params, oracle: Oracle) -> None:

@@ -8,7 +8,6 @@ Formats are TRL's: ``dpo`` and ``reward`` have one row a pair (prompt, chosen, r
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from bgpm.evaluation.certificate import certificate
 from bgpm.evaluation.plan import looks_of
 from bgpm.oracles import Oracle
 from bgpm.sections import section
-from bgpm.stage import POOL, read_params, setting
+from bgpm.stage import POOL, WAITING, number_of, read_params, setting
 
 Format = Literal["dpo", "reward", "kto"]
 LABELS = "pool_labels.parquet"
@@ -71,18 +70,29 @@ class Preferences:
         return {name: found[name] for name in (ACQUIRED, AUDIT, INFERRED)}
 
 
-def folder_of(place: Path) -> Path:
+def folder_of(place: Path, root: Path = Path()) -> Path:
     """The round's folder: the one given, or the last round of an arm's folder.
 
+    Rounds that params.yaml no longer lists, and rounds behind one that waits for labels, are left over from another
+    run.
+
+    Args:
+        place: Of a round or an arm.
+        root: The project, whose params.yaml lists the rounds.
+
     Raises:
+        ConfigError: If that file cannot be read.
         StateError: If no pool was labelled there.
     """
-    rounds = [path.parent for path in place.glob(f"round-*/{LABELS}")]
     if (place / LABELS).is_file():
         return place
-    if not rounds:
+    last = setting(read_params(root / "params.yaml"), "rounds")[-1]["next"]
+    waits = [number_of(note.parent) for note in place.glob(f"round-*/{WAITING}")]
+    rounds = {number_of(path.parent): path.parent for path in place.glob(f"round-*/{LABELS}")}
+    of_this_run = [k for k in rounds if k <= min([last, *waits])]
+    if not of_this_run:
         raise StateError(f"{place}: no {LABELS} there, and in no round-K below; name a round such as data/auto/round-5")
-    return max(rounds, key=lambda path: int(re.sub(r"\D", "", path.name) or -1))
+    return rounds[max(of_this_run)]
 
 
 def read_preferences(folder: Path, seed: int, root: Path = Path()) -> Preferences:

@@ -81,6 +81,11 @@ def round_dir(arm: str, k: int | str) -> Path:
     return {"start": START, "offline": OFFLINE}.get(arm, DATA / arm / f"round-{int(k)}")
 
 
+def number_of(folder: Path) -> int:
+    """K of a folder ``round-K``."""
+    return int(folder.name.removeprefix("round-"))
+
+
 def features_dir(model: Path, seed: int, which: str) -> Path:
     """Folder of the features of ``pool`` or ``benchmark`` that a seed's model reads: of its own backbone where that
     was trained with it, of the frozen one otherwise."""

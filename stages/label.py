@@ -3,6 +3,8 @@ nothing."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from bgpm.annotations.store import jsonl
@@ -16,6 +18,7 @@ from bgpm.sections import Sections
 from bgpm.stage import (
     ANNOTATIONS,
     ASKED,
+    DATA,
     FROZEN,
     PLAN,
     POOL,
@@ -23,6 +26,7 @@ from bgpm.stage import (
     TRUTH,
     WAITING,
     generator,
+    number_of,
     round_dir,
     run,
     write_json,
@@ -49,6 +53,7 @@ def main(arm: str, k: str = "0") -> None:
     # Those who label see one list, in which nothing tells a pair of the batch from an audit.
     asked, sheet = batch, here / "batch.parquet"
     (here / ASKED).unlink(missing_ok=True)
+    _forget_later(here, first=first)
     if len(questions["pair"]) > len(batch["pair"]):
         asked, sheet = audits.mixed(questions, generator("ask", arm, number)), here / ASKED
         write_table(sheet, asked)
@@ -71,6 +76,13 @@ def main(arm: str, k: str = "0") -> None:
     write_text(there / FROZEN, jsonl(annotations))
     (here / WAITING).unlink(missing_ok=True)
     (here / ASKED).unlink(missing_ok=True)
+
+
+def _forget_later(here: Path, *, first: bool) -> None:
+    """Take away the notes of batches behind this one: an earlier run stopped at them, and they will be chosen anew."""
+    for note in DATA.glob(f"*/round-*/{WAITING}") if first else here.parent.glob(f"round-*/{WAITING}"):
+        if first or number_of(note.parent) > number_of(here):
+            note.unlink()
 
 
 def _wanted(batch: Table, known: Table | None, before: Table, scores: Table | None) -> Table:

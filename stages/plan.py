@@ -1,5 +1,6 @@
-"""Stage plan: what can be known before any label: how many inferred pairs are audited, whether that can ever certify
-the target, and whether a prompt has more responses than response effects take."""
+"""Stage plan: what can be known before any label: whether the pool has as many pairs as the seed set, how many inferred
+pairs are audited, whether that can ever certify the target, and whether a prompt has more responses than response
+effects take."""
 
 from __future__ import annotations
 
@@ -42,6 +43,7 @@ def main() -> None:
     pairs = read_table(POOL / "pairs.parquet", ["split", "prompt", "response_a", "response_b"])
     on_offer = pairs["split"] == "pool"
     pool = int(on_offer.sum())
+    settings.start.number(pool)
     acquired = acquired_by(settings.start.labels, settings.batch_size, len(settings.rounds), pool)
     if paid and goal == "pool":
         check_enough(audit, acquired, pool, paid=paid)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import pytest
+from conftest import with_changes
 
 from bgpm.config import FAMILIES, Params, check
 from bgpm.errors import ConfigError
@@ -69,6 +73,27 @@ def test_what_belongs_to_fixed_features_is_refused_where_the_backbone_is_trained
     check(changed)
     with pytest.raises(ConfigError, match=rf"posteriors\.laplace\.{name}: .* set training\.mode: frozen"):
         check({**changed, "training": {**PARAMS["training"], "mode": "lora"}})
+
+
+@pytest.mark.parametrize(
+    ("oracle", "margin", "human", "said"),
+    [
+        ("judge", True, {}, r"margin: true needs labels with a margin, and oracle judge gives none; set it to false$"),
+        ("human", True, {}, r"posteriors\.laplace\.margin: .* or oracles\.human\.strength to margin"),
+        ("human", False, {"strength": "margin", "scale": 4}, r"oracles\.human\.strength: margin counts where post"),
+        ("human", True, {"strength": "margin", "scale": 2}, r"oracles\.human\.scale: 2 asks nobody how much better"),
+        ("human", True, {"strength": "margin", "scale": 7}, None),
+        ("recorded", True, {}, None),
+    ],
+)
+def test_a_margin_that_no_label_will_have_is_refused(
+    oracle: str, margin: bool, human: dict[str, Any], said: str | None
+) -> None:
+    changes = {"posteriors__laplace__margin": margin, "oracles__judge__model": "some"}
+    people = {**PARAMS["oracles"]["human"], **human}
+    one = {"oracle": oracle, "seeds": [0], "baseline": "auto", "oracles__human": people}
+    with pytest.raises(ConfigError, match=said) if said else nullcontext():
+        check(with_changes(deepcopy(PARAMS), **one, **changes))
 
 
 def test_an_older_name_of_a_model_is_read_among_settings_and_refused_as_the_model(

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from conftest import Project
+
+
+def test_a_seed_set_that_the_pool_has_not_is_refused_before_texts_are_embedded(project: Project) -> None:
+    project.params(start__labels=100_000)
+    said = project.stage("plan", check=False).stderr
+    assert re.search(r"start\.labels: expected at most \d+, the pairs in the pool, got 100000", said)
+
 
 WARNING = "training stops once as many are labelled: row "
 

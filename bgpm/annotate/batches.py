@@ -15,7 +15,7 @@ import numpy as np
 
 from bgpm.data.dedup import digest
 from bgpm.data.tables import read_table, rows_of, where
-from bgpm.errors import DataError, StateError
+from bgpm.errors import StateError
 from bgpm.sizes import pairs_of
 from bgpm.stage import ASKED, POOL, START, TRUTH, WAITING, round_dir, setting
 from bgpm.values import read_json
@@ -74,7 +74,7 @@ class PoolTexts:
 
     def __getitem__(self, pair_id: str) -> ShownPair:
         if pair_id not in self.row:
-            raise DataError(f"pair {pair_id!r}: the pool has no such pair; run `dvc repro`, then start the page again")
+            raise StateError(f"pair {pair_id!r}: the pool has no such pair; `dvc repro` makes it anew, or has to run")
         row = self.row[pair_id]
         turns = json.loads(str(self.messages[self.pairs["prompt"][row]]))
         response_a, response_b = (str(self.responses[self.pairs[name][row]]) for name in ("response_a", "response_b"))

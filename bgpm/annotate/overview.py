@@ -346,6 +346,7 @@ def _kappa(value: float) -> str:
     return "not defined" if math.isnan(value) else f"{value:.2f}"
 
 
+@_readable
 def _batch(batch: OpenBatch | None, texts: PoolTexts) -> Section:
     """The pairs that are asked, with what the model thinks of them; audits among them are counted alone."""
     if batch is None:

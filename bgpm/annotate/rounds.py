@@ -41,6 +41,8 @@ STAGE = re.compile(r"^(Running stage|Stage) '([^']+)'", re.M)
 BUSY = re.compile(r"Unable to acquire lock|is busy, it is being blocked")
 ERROR = re.compile(r"^error: (.+)$", re.M)
 TRACEBACK = re.compile(r"^(\w+(?:Error|Exception): .+)$", re.M)  # of a fault of ours
+NOT_MADE = re.compile(r"^ERROR: failed to reproduce(.+)$", re.M)  # names the stages that failed
+QUOTED = re.compile(r"'([^']+)'")
 DVC_ERROR = re.compile(r"^ERROR: (.+)$", re.M)
 
 Phase = Literal["idle", "running", "busy", "failed", "finished"]
@@ -124,21 +126,36 @@ def progress(parts: Iterable[Sequence[Step]], log_text: str) -> RoundState:
     return RoundState("running", "Look for what changed")
 
 
-def outcome(code: int, log_text: str, *, waits: bool) -> RoundState:
+def outcome(code: int, log_text: str, parts: Iterable[Sequence[Step]], *, waits: bool) -> RoundState:
     """What a run that ended with this exit code means.
 
     Args:
-        waits: Whether a stage has stopped for people since the run began.
+        parts: As of `plan`.
+        waits: Whether a stage has stopped for people since the run began. Another that failed is a failure all the
+            same: evaluations follow the batch, and without them nobody learns when to stop.
     """
     if code == 0:
         return RoundState("finished")
     if waits:
-        return RoundState("idle")
+        broken = _broken(parts, log_text)
+        if broken is None:
+            return RoundState("idle")
+        log_text = broken
     if BUSY.search(log_text):
         return RoundState("busy")
     found = (pattern.findall(log_text) for pattern in (ERROR, TRACEBACK, DVC_ERROR))
     said = next(filter(None, found), [f"dvc repro ended with exit code {code}"])
     return RoundState("failed", error=visible(said[-1]))
+
+
+def _broken(parts: Iterable[Sequence[Step]], log_text: str) -> str | None:
+    """What the first stage printed that failed and asks nobody; None where there is none."""
+    named = {name for line in NOT_MADE.findall(log_text) for name in QUOTED.findall(line)}
+    broken = next((step.name for part in parts for step in part if step.name in named and not step.asks), None)
+    if broken is None:
+        return None
+    printed = log_text.rpartition(f"Running stage '{broken}'")[2]
+    return STAGE.split(printed)[0] + f"\nERROR: stage '{broken}' failed"
 
 
 @contextmanager
@@ -249,7 +266,7 @@ class Rounds:
             waits = any(note not in before for note in self.notes())
             if waits and self.due() and self.quiet() > time.monotonic() - began:
                 waits = False  # the stage waits for what we hold for complete: another run would say so again
-            state = outcome(code, _text(), waits=waits)
+            state = outcome(code, _text(), parts, waits=waits)
             if state.phase == "failed":
                 log.warning("the round failed: %s; see %s", state.error, LOG)
             self._set(state)

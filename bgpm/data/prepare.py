@@ -380,9 +380,10 @@ def _tables(rows: Sequence[Row], splits: Sequence[str], seed: int) -> tuple[dict
         if splits[n] == "benchmark":
             pair_id = row.id or digest(row.subset, messages[n], response_a, response_b)
         elif row.id:
-            # Which order it stands for, so that a label given under the other order is not taken for this one;
-            # told by the texts alone, since the file's own order may give the label away.
-            pair_id = f"{row.id}:{'up' if response_a < response_b else 'down'}"
+            # Which texts it stands for: a file written anew may give a number to another pair. And which order, so
+            # that a label given under the other order is not taken for this one; told by the texts alone, since the
+            # file's own order may give the label away.
+            pair_id = f"{row.id}:{keys[n][:8]}:{'up' if response_a < response_b else 'down'}"
         else:
             pair_id = digest("", messages[n], response_a, response_b)
         place = (pair_id, len(prompts["text"]) - 1, respond(n, response_a), respond(n, response_b))

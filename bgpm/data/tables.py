@@ -10,7 +10,8 @@ and a benchmark whose items are scored whole (`bgpm.data.benchmarks`) has, row b
 
     items.parquet      pair_id, rule, item, cell
 
-``pair_id`` stands for one order of the responses: a user's id reads ``ID:up`` (texts ascending) or ``ID:down``.
+``pair_id`` stands for one order of the responses: a user's id reads ``ID:KEY:up`` (texts ascending) or
+``ID:KEY:down``, KEY the beginning of the hash of its texts.
 ``key`` names the pair whatever its order. ``split`` is ``pool``, ``heldout`` or ``benchmark``. Labels are in tables of
 their own (``data/truth``): pair_id, label (probability that ``response_a`` is better, NaN when unknown), margin (NaN
 when unknown).

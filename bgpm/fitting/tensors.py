@@ -71,7 +71,7 @@ def labelled(features: Features, data: Comparisons, *, prompts: bool, margins: b
         NumericsError: If a feature is NaN or infinite; names the row.
     """
     if not len(data):
-        raise DataError("cannot train on no labels: label at least one pair, or raise start.labels")
+        raise DataError("cannot train on no labels: every pair so far was skipped; raise start.labels")
     margin = None
     if margins:
         if data.margin is None or not np.isfinite(data.margin).all() or (data.margin < 0).any():

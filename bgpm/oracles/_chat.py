@@ -22,7 +22,8 @@ from bgpm.errors import BgpmError, ConfigError, LabelsPendingError, visible
 
 BUSY = (408, 409, 425, 429)  # try again later; so is every 5xx
 REFUSED = (400, 413, 422)  # this request as it stands: too long, filtered, or a parameter the model does not know
-MAY_BE_PAID = (408, 500, 502, 504)  # a gateway may say so of work that the model has done; other failures cost nothing
+# A gateway may say so of work that the model has done (520, 524: Cloudflare's); other failures cost nothing.
+MAY_BE_PAID = (408, 500, 502, 504, 520, 524)
 MOST_TOKENS = 10**9  # that one request can have
 ENCODED = ("content-encoding", "content-length", "transfer-encoding")  # headers that speak of the packed body
 LONGEST_QUOTE = 10_000  # characters that are looked at to quote a beginning

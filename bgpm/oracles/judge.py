@@ -33,6 +33,7 @@ log = logging.getLogger("bgpm")
 
 FIELDS = ("prompt", "response_a", "response_b")
 FIRST = 5  # replies of which one must be readable before more are asked for
+REFUSAL = "refused: "  # how the note of a refused question begins
 OVERHEAD = 64  # tokens that a chat template may add to a message, generously
 
 
@@ -251,7 +252,7 @@ class Judge(Oracle):
     def _settle(
         self, ask: _Ask, tries: int, chat: Chat, budget: _Budget, store: LabelStore, first: _FirstReplies
     ) -> None:
-        """Ask until a reply can be parsed, at most ``attempts`` times."""
+        """Ask until a reply can be parsed, at most ``attempts`` times; a question that is refused, once."""
         size = len(json.dumps(ask.body, ensure_ascii=False).encode())  # no tokeniser makes more tokens than bytes
         at_most = self._price(OVERHEAD + size, self._longest_reply or 0)
 
@@ -280,8 +281,8 @@ class Judge(Oracle):
                         f"{chat.url}: pair {ask.pair_id!r} was refused: {error}; mend oracles.judge.request, or "
                         "set oracles.judge.refusal to abstain to go on without such pairs"
                     ) from None
-                store.append(self._annotation(ask, None, 0.0, f"refused: {error}"))
-                continue
+                store.append(self._annotation(ask, None, 0.0, f"{REFUSAL}{error}"))
+                return
             cost = self._price(*reply.usage) if reply.usage else at_most
             label = read_reply(reply, soft=self.logprobs > 0)
             note = chat.clean(reply.text)
@@ -339,8 +340,9 @@ class _Told:
         return len(self._annotations.get(ask.key, []))
 
     def settles(self, ask: _Ask, attempts: int) -> bool:
-        """Whether a question has its label, or as many replies as are paid for."""
-        return self.tries(ask) >= attempts or any(a.label is not None for a in self._annotations.get(ask.key, []))
+        """Whether a question has its label, was refused, or has as many replies as are paid for."""
+        had = self._annotations.get(ask.key, [])
+        return len(had) >= attempts or any(a.label is not None or a.note.startswith(REFUSAL) for a in had)
 
     def word(self, ask: _Ask) -> Annotation:
         """The label, or the last abstention, at the cost of every reply to the question.

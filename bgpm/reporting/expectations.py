@@ -62,7 +62,7 @@ def next_batch(arm: str, last: int, *, by_people: bool) -> dict[str, str]:
     """
     more = f'dvc exp run -S "rounds=$(bgpm rounds {last + 1})"'
     return {
-        "label": "bgpm annotate --run" if by_people else more,
+        "label": f"{more}; bgpm annotate --run" if by_people else more,
         "show": f"bgpm batch {round_dir(arm, last)}/batch.parquet",
     }
 

@@ -26,6 +26,16 @@ class StartSettings(Settings):
     labels: Size = 16
     design: Literal["random", "doptimal"] = "random"
 
+    def number(self, pool: int) -> int:
+        """How many pairs that is, of a pool of so many; ConfigError if it has fewer."""
+        found = pairs_of(self.labels, pool)
+        if found > pool:
+            raise ConfigError(
+                f"params.yaml: start.labels: expected at most {pool}, the pairs in the pool, got {found}; "
+                "ask for fewer or enlarge the pool"
+            )
+        return found
+
 
 def seed_set(
     settings: StartSettings, features: Features, pairs: Pairs, *, generator: np.random.Generator
@@ -36,12 +46,7 @@ def seed_set(
         ConfigError: If there are fewer pairs than labels wanted.
         NumericsError: If a feature is not finite (``doptimal`` only); names the response's row.
     """
-    k = pairs_of(settings.labels, len(pairs))
-    if k > len(pairs):
-        raise ConfigError(
-            f"params.yaml: start.labels: expected at most {len(pairs)}, the pairs in the pool, got {k}; "
-            "ask for fewer or enlarge the pool"
-        )
+    k = settings.number(len(pairs))
     if settings.design == "random":
         return generator.choice(len(pairs), k, replace=False)
     return _doptimal(features, pairs, k, generator)

@@ -139,7 +139,22 @@ def test_progress_counts_the_stages_from_one_batch_to_the_next() -> None:
     ],
 )
 def test_what_ended_a_run_is_told_apart(code: int, log: str, waits: bool, expected: RoundState) -> None:
-    assert outcome(code, log, waits=waits) == expected
+    assert outcome(code, log, PARTS, waits=waits) == expected
+
+
+def test_a_stage_that_fails_while_another_waits_for_people_is_a_failure() -> None:
+    log = """Running stage 'label@a-round0':
+error: 2 of 2 pairs wait for a label
+WARNING: failed to run: sh stages/python -m stages.label a 0, exited with 1
+Running stage 'train@a-round0':
+error: data/x: is gone
+WARNING: failed to run: sh stages/python -m stages.train a 0, exited with 1
+Stage 'start' didn't change, skipping
+"""
+    end = "ERROR: failed to reproduce{}: failed to run: sh stages/python -m stages.label a 0, exited with 1\n"
+    both = log + end.format(" stages: 'label@a-round0', 'train@a-round0'")
+    assert outcome(255, both, PARTS, waits=True) == RoundState("failed", error="data/x: is gone")
+    assert outcome(255, log + end.format(" 'label@a-round0'"), PARTS, waits=True) == RoundState("idle")
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from conftest import ROOT
 from bgpm.annotate.desk import label_of, shown
 from bgpm.annotate.server import access
 from bgpm.annotations.store import LabelStore
+from bgpm.data.tables import read_table, write_table
 from bgpm.errors import ConfigError
 
 JSON = {"Content-Type": "application/json"}
@@ -385,6 +386,22 @@ def test_a_file_that_is_broken_for_a_moment_loses_no_answer(campaign: Any, start
     assert path.name in reply["error"]
     path.write_text(good, encoding="utf-8")
     assert server.annotate("ada", "pair-0")[0] == 200
+
+
+def test_a_pool_that_is_made_anew_loses_no_answer(campaign: Any, start: Any) -> None:
+    """Between `prepare` and the next `select` the batch names pairs that the pool no longer has."""
+    place = campaign()
+    server = start(place.root)
+    path = place.root / "data/pool/pairs.parquet"
+    good, table = path.read_bytes(), read_table(path)
+    write_table(path, {name: column[:2] for name, column in table.items()})
+    status, reply = server.annotate("ada", "pair-0")
+    assert status == 503
+    assert "the pool has no such pair" in reply["error"]
+    assert "the pool has no such pair" in server.request("GET", "/campaign")[2].decode()
+    path.write_bytes(good)
+    assert server.annotate("ada", "pair-0")[0] == 200
+    assert [line["pair_id"] for line in place.lines()] == ["pair-0"]
 
 
 def test_a_second_server_on_the_same_labels_is_refused(campaign: Any, start: Any) -> None:

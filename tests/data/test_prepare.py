@@ -84,6 +84,15 @@ def test_the_name_of_a_pair_does_not_give_its_label_away(run: Run) -> None:
     assert abs((up == first_wins).mean() - 0.5) < 5 * 0.5 / np.sqrt(len(up))
 
 
+def test_an_id_that_a_new_file_gives_to_another_pair_names_another_pair(run: Run, pool_records: Make) -> None:
+    rows = [row | {"id": n} for n, row in enumerate(pool_records())]
+    moved = [row | {"id": n} for n, row in enumerate([{**rows[-1], "prompt": "a new one"}, *rows[:-1]])]
+    edited = [{**rows[0], "response_a": "a new text"}, *rows[1:]]
+    before = facts(run(rows))
+    assert not set(before) & set(facts(run(moved)))
+    assert len(set(before) - set(facts(run(edited)))) == 1
+
+
 def split_by_prompt(prepared: Prepared) -> list[str]:
     prompts = prepared.pool["prompts"]
     return [split for _, split in sorted(zip(prompts["text"], prompts["split"], strict=True))]

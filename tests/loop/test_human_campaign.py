@@ -144,6 +144,28 @@ def campaign(tmp_path_factory: pytest.TempPathFactory) -> Any:
         yield made, k
 
 
+def test_a_batch_that_waits_takes_the_notes_of_later_ones_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An earlier run stopped at them; nobody is to label pairs that will be chosen anew."""
+    monkeypatch.chdir(tmp_path)
+    made = Campaign(tmp_path)
+    made.prepare()
+    made.first_model()
+    notes = {k: tmp_path / f"data/auto/round-{k}/waiting.json" for k in (3, 12)}
+    for note in notes.values():
+        note.parent.mkdir(parents=True)
+        note.write_text("{}", encoding="utf-8")
+    score.main("auto", "0")
+    select.main("auto", "0")
+    with pytest.raises(LabelsPendingError):
+        label.main("auto", "0")
+    assert not any(note.exists() for note in notes.values())
+    assert (tmp_path / "data/auto/round-0/waiting.json").exists()
+    notes[3].write_text("{}", encoding="utf-8")
+    with pytest.raises(LabelsPendingError):
+        label.main("auto", "0")
+    assert not notes[3].exists()
+
+
 def read(name: str, k: int) -> dict[str, np.ndarray]:
     return read_table(Path(f"data/auto/round-{k}/{name}.parquet"))
 

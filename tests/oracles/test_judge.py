@@ -467,6 +467,8 @@ def test_a_refused_question_stops_the_run_or_counts_as_an_abstention(files: Orac
             labels(service, files, concurrency=1)
         np.testing.assert_array_equal(labels(service, files, refusal="abstain"), [1, np.nan, 1, 1, 1])
         asked = len(service.requests)
+        refused = sum("answer 5" in request.shown for request in service.requests)
+        assert refused == 1 + 2  # by the run that stopped, and once in each order
         labels(service, files, refusal="abstain")
         assert len(service.requests) == asked
 
@@ -506,6 +508,7 @@ LOST = {
     "cut off": Response(body=completion("A").body, cut=True),
     "unreadable": Response(body=b"<html>"),
     "a gateway's": Response(504),
+    "another gateway's": Response(524),
 }
 
 

@@ -226,10 +226,10 @@ def test_the_next_rounds_are_forecast_on_the_page_and_in_the_tables_alike(report
     assert "What to expect from the next rounds" in page(root)
 
 
-@pytest.mark.parametrize(
-    ("oracle", "command"),
-    [("recorded", 'dvc exp run -S "rounds=$(bgpm rounds 7)"'), ("human", "bgpm annotate --run")],
-)
+MORE = 'dvc exp run -S "rounds=$(bgpm rounds 7)"'
+
+
+@pytest.mark.parametrize(("oracle", "command"), [("recorded", MORE), ("human", f"{MORE}; bgpm annotate --run")])
 def test_the_report_says_how_to_label_the_next_batch(finished_run: Make, oracle: str, command: str) -> None:
     root = finished_run(rounds=6, oracle=oracle)
     main()
