@@ -127,6 +127,8 @@ def make(folder: Path, pool: Path | None, settings: Mapping[str, str]) -> list[s
         write_text(Path(made) / "README.md", README.format(name=folder.resolve().name))
         shutil.copytree(made, folder, dirs_exist_ok=True)
     _init(folder, top=top)
+    if top is None:
+        _commit(folder)
     return _said(folder, params, splits)
 
 
@@ -229,17 +231,21 @@ def _defaults(settings: Mapping[str, str]) -> dict[str, str]:
 
 
 def _sizes(settings: Mapping[str, str], params: Params, pool: int) -> dict[str, str]:
-    """Seed set, batch and rounds, those of ``params`` at most, that acquire about half of a small pool, where none of
-    them is set; a goal pool has shares."""
-    if settings["goal"] == "pool" or {"start.labels", "batch_size", "rounds"} & settings.keys():
+    """Seed set, batch and rounds, those of ``params`` at most, that acquire about half of a small pool, as far as they
+    are not set; a goal pool has shares."""
+    if settings["goal"] == "pool":
         return {}
     most = len(params.rounds)
-    start = max(1, min(pool - 1, max(2, min(pairs_of(params.start.labels, pool), pool // 6))))  # one may be skipped
-    left = pool // 2 - start
-    batch = max(1, min(max(left // most, FEW), pairs_of(params.batch_size, pool), pool - start))
-    number = max(1, min(left // batch, most))
-    found = {"start.labels": str(start), "batch_size": str(batch)}
-    return found if number == most else found | {"rounds": rounds(number)}
+    start = pairs_of(params.start.labels, pool)
+    if "start.labels" not in settings:
+        start = max(1, min(pool - 1, max(2, min(start, pool // 6))))  # one may be skipped
+    left, batch = pool // 2 - start, pairs_of(params.batch_size, pool)
+    if "batch_size" not in settings:
+        batch = max(1, min(max(left // most, FEW), batch, pool - start))
+    number = most if "rounds" in settings else max(1, min(left // batch, most))
+    found = {"start.labels": str(start), "batch_size": str(batch), "rounds": rounds(number)}
+    same = "rounds" if number == most else ""
+    return {key: value for key, value in found.items() if key not in settings and key != same}
 
 
 def _checked(made: Path, text: str) -> Params:
@@ -286,6 +292,21 @@ def _init(folder: Path, *, top: Path | None) -> None:
     write_text(folder / ".dvc/config", "[core]\n    analytics = false\n")
 
 
+def _commit(folder: Path) -> None:
+    """The first commit, which `dvc exp run` starts from.
+
+    Raises:
+        StateError: If git refuses it.
+    """
+    known = _git(folder, "config", "user.email").returncode == 0
+    who = () if known else ("-c", "user.name=bgpm", "-c", "user.email=bgpm@localhost")
+    for words in (("add", "--all"), (*who, "commit", "--quiet", "--message", "A campaign")):
+        if (done := _git(folder, *words)).returncode:
+            raise StateError(
+                f"{folder}: is made, but `git {words[0]}` failed: {' '.join(done.stderr.split())}; commit it"
+            )
+
+
 def _lacking(ours: Mapping[str, Any], theirs: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
     """Settings by dotted key that the package's params.yaml has and a campaign's has not."""
     for key, value in ours.items():
@@ -323,5 +344,11 @@ def _said(folder: Path, params: Params, splits: Splits | None) -> list[str]:
             commands[f"{bgpm} annotate --heldout"] = "once: labels to measure the model with"
     else:
         commands = {repro: "runs every round; then see reports/index.html"}
+    told = round(splits["pool"]["labelled"] * splits["pool"]["pairs"]) if splits else 0
+    if told and params.oracle != "recorded":
+        lines.append(
+            f"{told} of them have a label in the file, which --oracle {params.oracle} does not read: they are asked "
+            "for anew; --oracle recorded takes them"
+        )
     width = max(map(len, commands))
     return [*lines, "", *(f"  {command:{width}}  # {does}" for command, does in commands.items())]

@@ -24,11 +24,13 @@ from bgpm.evaluation.audit import ACQUIRED, AUDIT, INFERRED
 from bgpm.evaluation.certificate import certificate
 from bgpm.evaluation.plan import looks_of
 from bgpm.oracles import Oracle
+from bgpm.oracles.human import Human
 from bgpm.sections import section
-from bgpm.stage import POOL, WAITING, number_of, read_params, setting
+from bgpm.stage import ANNOTATIONS, POOL, START, WAITING, number_of, read_params, setting
 
 Format = Literal["dpo", "reward", "kto"]
 LABELS = "pool_labels.parquet"
+ANNOTATED = "annotated"
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ class Preferences:
         prompt: Messages of each pair's prompt.
         chosen, rejected: Texts.
         probability: That the chosen response is the better one, float64 [N]; 1 where a label was given.
-        source: acquired, inferred or audit, str [N].
+        source: acquired, inferred, audit, or annotated (people labelled it, and no round acquired it: a reserve, or
+            what an earlier run asked for), str [N].
         ties: Pairs that were left out because neither is better.
     """
 
@@ -67,7 +70,8 @@ class Preferences:
     def counts(self) -> dict[str, int]:
         """Pairs by source."""
         found = Counter(self.source.tolist())
-        return {name: found[name] for name in (ACQUIRED, AUDIT, INFERRED)}
+        always = (ACQUIRED, AUDIT, INFERRED)
+        return {name: found[name] for name in (*always, ANNOTATED) if found[name] or name in always}
 
 
 def folder_of(place: Path, root: Path = Path()) -> Path:
@@ -88,6 +92,11 @@ def folder_of(place: Path, root: Path = Path()) -> Path:
         return place
     last = setting(read_params(root / "params.yaml"), "rounds")[-1]["next"]
     waits = [number_of(note.parent) for note in place.glob(f"round-*/{WAITING}")]
+    if (root / START / WAITING).exists():
+        raise StateError(
+            f"{root / START}: the seed set waits for labels, and the rounds below {place} are an earlier run's; label "
+            "it, or name the round that is meant"
+        )
     rounds = {number_of(path.parent): path.parent for path in place.glob(f"round-*/{LABELS}")}
     of_this_run = [k for k in rounds if k <= min([last, *waits])]
     if not of_this_run:
@@ -104,6 +113,8 @@ def read_preferences(folder: Path, seed: int, root: Path = Path()) -> Preference
         root: The project, in which the pool lies.
 
     Raises:
+        ConfigError: If params.yaml cannot be read.
+        DataError: If an annotation cannot.
         StateError: If a file is missing, the seed is not in it, or it belongs to another pool.
     """
     path = folder / LABELS
@@ -115,6 +126,12 @@ def read_preferences(folder: Path, seed: int, root: Path = Path()) -> Preference
     audited = ~np.isnan(mine["audit"])
     label = np.where(audited, mine["audit"], mine["label"])
     probability = np.where(audited, mine["audit"], mine["probability"])
+    source = mine["source"].astype(object)
+    given = np.array([said.get(name, np.nan) for name in mine["pair_id"]]) if (said := annotated(root)) else None
+    if given is not None:  # nobody's word is overruled by a model
+        rows = (source == INFERRED) & ~audited & ~np.isnan(given)
+        label[rows] = probability[rows] = given[rows]
+        source[rows] = ANNOTATED
     decided = np.flatnonzero(label != 0.5)
     pool = root / POOL
     pairs = read_table(pool / "pairs.parquet", ["pair_id", "prompt", "response_a", "response_b"])
@@ -129,9 +146,15 @@ def read_preferences(folder: Path, seed: int, root: Path = Path()) -> Preference
         [str(text[row]) for row in chosen],
         [str(text[row]) for row in rejected],
         np.where(first, probability[decided], 1 - probability[decided]),
-        mine["source"][decided],
+        source[decided],
         len(label) - len(decided),
     )
+
+
+def annotated(root: Path) -> dict[str, float]:
+    """What people said of pairs, by pair_id, where enough of them did; nothing where other oracles label."""
+    oracle = section(read_params(root / "params.yaml"), "oracle", Oracle)
+    return oracle.answered(root / ANNOTATIONS)[0] if isinstance(oracle, Human) else {}
 
 
 def one_per_prompt(pairs: Preferences) -> Preferences:

@@ -102,7 +102,9 @@ def read_params(path: Path = Path("params.yaml")) -> dict[str, Any]:
     try:
         params = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"{path}: not found; run stages from the repository's root") from None
+        raise ConfigError(
+            f"{path}: not found; go to the folder of the campaign or the repository (some commands take it as --root)"
+        ) from None
     except ValueError as error:
         raise ConfigError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(params, dict):
@@ -211,5 +213,6 @@ def seeds_of(model: Path) -> list[int]:
     """Seeds that a round's model folder holds, sorted; StateError when it holds none."""
     seeds = sorted(int(path.stem.removeprefix("seed-")) for path in model.glob("seed-*.json"))
     if not seeds:
-        raise StateError(f"{model}: no model in it; run `dvc repro` or `dvc checkout`")
+        inside = f"; it is in {model / 'model'}" if any((model / "model").glob("seed-*.json")) else ""
+        raise StateError(f"{model}: no model in it{inside or '; run `dvc repro` or `dvc checkout`'}")
     return seeds

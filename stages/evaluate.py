@@ -69,7 +69,11 @@ def main(arm: str, k: str = "0") -> None:
             by_length = length_rule(gap[mine["pair"]], mine["label"], gap[heldout.rows], heldout.label)
             rows.append(("heldout", "all", "length_rule", by_length))
         else:
-            how = "run `bgpm annotate --heldout`" if len(heldout.label) else "no prompt is held out (pool.heldout: 0)"
+            how = (
+                "run `bgpm annotate --heldout`"
+                if (table["split"] == "heldout").any()
+                else "no prompt is held out (pool.heldout: 0)"
+            )
             log.warning("%s, round %d: no held-out labels: %s", arm, number, how)
         if audits is not None:  # offline has acquired the whole pool
             numbers = read_pair_numbers(features_dir(here / "model", seed, "pool"))

@@ -86,18 +86,19 @@ def main() -> None:
     )
     result = replace(result, pool=second, goal=goal)
     to_come = {
-        arm.name: outlook(arm.labels, arm.trials.curves, generator("report", "outlook", arm.name))
+        arm.name: outlook(arm.labels, arm.trials.curves, of_pool, generator("report", "outlook", arm.name))
         for arm in arms.values()
         if arm.measured
     }
     left = result.arms[0].labels[-1] < of_pool
     following = next_batch(names[0], last, by_people=params["oracle"] == "human") if left else {}
+    model = (round_dir(names[0], last) / "model").as_posix()
     summary = read_optional(TRUTH / "summary.json")
-    benchmark = summary.get("benchmark", {})
+    benchmark = {"path": params["benchmark"]["path"]} | summary.get("benchmark", {})
     rule = _rule(arms[names[0]], benchmark, settings.xstest)
     write_text(REPORTS / "label_efficiency.csv", as_csv(arms.values()))
     write_json(REPORTS / "label_efficiency.json", report_json(result, to_come, rule))
-    write_text(REPORTS / "label_efficiency.md", report_markdown(result, to_come, following, benchmark, rule))
+    write_text(REPORTS / "label_efficiency.md", report_markdown(result, to_come, following, model, benchmark, rule))
     write_json(REPORTS / "metrics.json", metrics(result))
     with whole_folder(REPORTS / "plots") as folder:
         for arm in arms.values():
@@ -113,6 +114,7 @@ def main() -> None:
         params_text=Path("params.yaml").read_text(encoding="utf-8"),
         outlook=to_come,
         following=following,
+        model=model,
         benchmark=benchmark,
         rule=rule,
     )

@@ -60,7 +60,7 @@ def test_what_is_not_a_mapping_is_refused_in_one_line(tmp_path: Path, text: str,
 
 
 def test_a_file_that_is_absent_or_not_text_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="not found; run stages from the repository's root"):
+    with pytest.raises(ConfigError, match="not found; go to the folder of the campaign or the repository"):
         stage.read_params(tmp_path / "params.yaml")
     (tmp_path / "params.yaml").write_bytes(b"a: \xff\xfe")
     with pytest.raises(ConfigError, match="is not valid YAML"):
@@ -172,7 +172,8 @@ def test_a_stage_run_in_the_wrong_folder_says_so_without_a_traceback(tmp_path: P
         check=False,
     )
     assert done.returncode == 1
-    assert done.stderr == "error: params.yaml: not found; run stages from the repository's root\n"
+    where = "go to the folder of the campaign or the repository (some commands take it as --root)"
+    assert done.stderr == f"error: params.yaml: not found; {where}\n"
     assert done.stdout == ""
     assert list(tmp_path.iterdir()) == []
 

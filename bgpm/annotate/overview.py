@@ -36,7 +36,7 @@ from bgpm.reporting.expectations import kept_words, reach_cells, round_cells
 from bgpm.reporting.shown import TableRow, styled
 from bgpm.reporting.words import count, percent
 from bgpm.sections import section
-from bgpm.stage import ANNOTATIONS, FROZEN, HELDOUT_ANNOTATIONS, START, generator, round_dir, setting
+from bgpm.stage import ANNOTATIONS, FROZEN, HELDOUT_ANNOTATIONS, POOL, START, generator, round_dir, setting
 
 Said = Mapping[str, Mapping[str, Annotation]]
 # A section of the page: its parts by name, or of each arm; one sentence in their place; None where it is left out.
@@ -257,16 +257,17 @@ def _curve(params: Mapping[str, Any], batches: Sequence[OpenBatch]) -> Section:
     chart = None
     if len(arms[0].labels) > 1:
         chart = line_chart("Held-out accuracy, %, against labels acquired", series, width=760, height=300)
-    forecasts = [found for arm in arms if (found := _forecast(arm))]
+    pool = int((read_table(POOL / "pairs.parquet", ["split"])["split"] == "pool").sum())
+    forecasts = [found for arm in arms if (found := _forecast(arm, pool))]
     return {"chart": chart, "caption": f"{'; '.join(words)}, {basis}.", "forecasts": forecasts}
 
 
-def _forecast(arm: Arm) -> dict[str, Any] | None:
+def _forecast(arm: Arm, pool: int) -> dict[str, Any] | None:
     """What the next rounds of an arm may bring, and the labels left to more."""
     curve = arm.curve("heldout", "all", "accuracy")
     if curve is None:
         return None
-    found = outlook(arm.labels, curve, generator("campaign", arm.name, len(arm.labels)))
+    found = outlook(arm.labels, curve, pool, generator("campaign", arm.name, len(arm.labels)))
     if "missing" in found:
         return {"name": arm.name, "missing": found["missing"]}
     return {

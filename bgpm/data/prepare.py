@@ -294,7 +294,7 @@ def _sample(rows: list[Row], settings: PoolSettings, dropped: Tally) -> list[Row
 def _check_pool(rows: Sequence[Row], splits: Sequence[str], settings: PoolSettings) -> None:
     source = _source(settings)
     if not rows:
-        raise DataError(f"{source}: the pool is empty, or nothing is left of it: every pair was dropped, see above")
+        raise DataError(f"{source}: the pool has no pair, or none is left: what was dropped, and why, stands above")
     prompts = Counter({row.prompt: split for row, split in zip(rows, splits, strict=True)}.values())
     for name in ("pool", "heldout") if settings.heldout else ("pool",):
         if not prompts[name]:

@@ -95,7 +95,7 @@ def line_chart(
     for s in series:
         out += _band(box, s)
     for s in series:
-        out += _line(box, s)
+        out += _line(box, s, x_label)
     if target:
         out.append(f'<text class="note" x="{box.left + 6}" y="{box.y(target[0]) - 6:.1f}">{escape(target[1])}</text>')
         out += _crossings(box, target[0], crossings)
@@ -205,13 +205,13 @@ def _band(box: _Box, s: Series) -> list[str]:
     return [f'<polygon class="band {s.style}" points="{" ".join(edge)}"/>']
 
 
-def _line(box: _Box, s: Series) -> list[str]:
+def _line(box: _Box, s: Series, x_label: str) -> list[str]:
     out = [f'<polyline class="line {s.style}" points="{" ".join(_points(box, s.x, s.y))}"/>']
     for x, y, half in zip(s.x.tolist(), s.y.tolist(), s.half.tolist(), strict=True):
         within = "" if math.isnan(half) else f" \N{PLUS-MINUS SIGN} {half:.3g}"
         out.append(
             f'<circle class="dot {s.style}" cx="{box.x(x):.1f}" cy="{box.y(y):.1f}" r="2.6">'
-            f"<title>{escape(s.name)}, {x:,.0f} labels: {y:.4g}{within}</title></circle>"
+            f"<title>{escape(s.name)}; {escape(x_label)} {x:,.0f}: {y:.4g}{within}</title></circle>"
         )
     return out
 

@@ -87,8 +87,8 @@ def out_of_reach(outlook: Mapping[str, Any]) -> list[str]:
     if not horizons:
         return []
     return [
-        f"Out of reach is what takes more than {max(horizons):.0f} times the labels so far; chance is that of "
-        "getting there before."
+        f"Out of reach is what takes more than {max(horizons):.3g} times the labels so far, or than the pool has; "
+        "chance is that of getting there before."
     ]
 
 

@@ -42,6 +42,7 @@ def page(
     params_text: str,
     outlook: Mapping[str, Any],
     following: Mapping[str, str],
+    model: str,
     benchmark: Mapping[str, Any],
     rule: str,
 ) -> str:
@@ -56,6 +57,7 @@ def page(
         params_text: params.yaml as given.
         outlook: What to expect from the next rounds, by arm.
         following: Commands for the next batch; empty where no pair is left.
+        model: Folder of the last round's model.
         benchmark: What the prepare stage counted of the benchmark; empty where it left nothing.
         rule: How the benchmark is scored, in words.
     """
@@ -76,6 +78,7 @@ def page(
         rules=_rules(result, baselines),
         model=_findings(result),
         params_text=params_text,
+        model_folder=model,
         data=_data(params, pool, summary),
     )
 

@@ -165,7 +165,7 @@ def benchmark_notes(result: Result, benchmark: Mapping[str, Any], rule: str) -> 
         benchmark: What the prepare stage counted of it.
         rule: Its rule in words.
     """
-    notes = [f"How the benchmark is scored: {rule}."] if rule else []
+    notes = [f"The benchmark is {benchmark['path']}. How it is scored: {rule}."] if rule else []
     lacking = [
         f"{'the benchmark' if section == 'all' else section} lacks {values.max():.0f}"
         for (split, section, metric), values in result.arm.values.items()
@@ -182,7 +182,7 @@ def benchmark_notes(result: Result, benchmark: Mapping[str, Any], rule: str) -> 
     return notes
 
 
-def _outlook(result: Result, outlook: Mapping[str, Any], following: Mapping[str, str]) -> list[str]:
+def _outlook(result: Result, outlook: Mapping[str, Any], following: Mapping[str, str], model: str) -> list[str]:
     lines = ["", "## What to expect from the next rounds", ""]
     for arm in result.arms:
         found = outlook.get(arm.name, {"missing": "no forecast was made"})
@@ -202,12 +202,18 @@ def _outlook(result: Result, outlook: Mapping[str, Any], following: Mapping[str,
     law = "A power law is carried on, with the noise of measuring on these held-out prompts."
     lines.append(" ".join([law, *out_of_reach(outlook)]))
     if following:
-        lines += ["", f"The next batch: `{following['label']}`; then `{following['show']}` prints its pairs."]
+        lines += ["", f"The next batch: `{following['label']}`. Its pairs: `{following['show']}`."]
+    lines += ["", f"The model of the last round: `{model}`."]
     return lines
 
 
 def report_markdown(
-    result: Result, outlook: Mapping[str, Any], following: Mapping[str, str], benchmark: Mapping[str, Any], rule: str
+    result: Result,
+    outlook: Mapping[str, Any],
+    following: Mapping[str, str],
+    model: str,
+    benchmark: Mapping[str, Any],
+    rule: str,
 ) -> str:
     """The result, the caveats, labels to each target, the last points of the curves, the forecast and what to run."""
     arm, base = result.arm, result.baseline
@@ -234,7 +240,9 @@ def report_markdown(
         for c in result.comparisons:
             null = ends(c.null.low, c.null.high) if c.null else "single seed"
             saving = "no gain" if math.isnan(c.saving) else percent(c.saving)
-            labels = f"{count(c.labels_arm)} | {count(c.labels_baseline)}"
+            labels = (
+                "no gain | no gain" if math.isnan(c.saving) else f"{count(c.labels_arm)} | {count(c.labels_baseline)}"
+            )
             where = f"{share_words(c.share)} | {percent(c.target, 1)}"
             lines.append(f"| {where} | {labels} | {saving} | {interval_words(c.interval)} | {null} |")
     lines += second
@@ -253,7 +261,7 @@ def report_markdown(
     lines += ["", f"{over}; {count(_heldout(arm)['prompts'])} held-out prompts."]
     lines += [note for text in benchmark_notes(result, benchmark, rule) for note in ("", text)]
     lines += estimates_markdown(result.arms)
-    lines += _outlook(result, outlook, following)
+    lines += _outlook(result, outlook, following, model)
     return "\n".join(lines) + "\n"
 
 

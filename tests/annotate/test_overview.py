@@ -42,8 +42,8 @@ def arm(points: int) -> Arm:
 
 
 def test_a_young_campaign_says_what_a_forecast_needs_and_an_older_one_gives_it() -> None:
-    assert "a forecast needs 4 points of the curve, here are 3" in PIECES.forecast(_forecast(arm(3)))
-    page = PIECES.forecast(_forecast(arm(8)))
+    assert "a forecast needs 4 points of the curve, here are 3" in PIECES.forecast(_forecast(arm(3), 900))
+    page = PIECES.forecast(_forecast(arm(8), 900))
     assert "272 labels</th>" in page  # the next round is as large as the last: 240 + 32
     assert page.count("<tr>") == 2 + 4 + 3
     assert "&lt;b&gt;mine&lt;/b&gt;: the next rounds" in page
@@ -78,7 +78,7 @@ def test_without_a_round_of_the_server_the_page_says_what_to_run() -> None:
 @pytest.fixture
 def said(campaign: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What the template is given in a campaign with every section of the page."""
-    place, start, batch = campaign(pairs=40), Path("data/start"), Path("data/entropy/round-0")
+    place, start, batch = campaign(pairs=900), Path("data/start"), Path("data/entropy/round-0")
     monkeypatch.chdir(place.root)
     place.params(goal="pool")
     place.wait("entropy/round-0", place.ids[:8])

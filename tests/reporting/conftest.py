@@ -44,7 +44,7 @@ class Run:
     """Writes the inputs of the report stage below a folder."""
 
     def __init__(
-        self, root: Path, *, seeds: int = 5, rounds: int = 8, prompts: int = 60, pool_prompts: int = 120
+        self, root: Path, *, seeds: int = 5, rounds: int = 8, prompts: int = 60, pool_prompts: int = 200
     ) -> None:
         self.root, self.seeds, self.rounds, self.prompts = root, seeds, rounds, prompts
         self.measured = True  # whether somebody knows the pool's true labels
@@ -229,10 +229,11 @@ def make_run(
     rounds: int = 8,
     extras: bool = True,
     measured: bool = True,
+    pool_prompts: int = 200,
     **changes: object,
 ) -> Path:
     """Write a finished run into a folder."""
-    run = Run(root, seeds=seeds, rounds=rounds)
+    run = Run(root, seeds=seeds, rounds=rounds, pool_prompts=pool_prompts)
     run.measured = measured
     acquisition, *_, baseline = [*arms, *arms]  # one arm alone is its own baseline
     run.params(acquisition, baseline, **changes)

@@ -235,15 +235,31 @@ def test_the_report_says_how_to_label_the_next_batch(finished_run: Make, oracle:
     main()
     show = "bgpm batch data/entropy/round-6/batch.parquet"
     markdown = (root / "reports/label_efficiency.md").read_text(encoding="utf-8")
-    assert f"The next batch: `{command}`; then `{show}` prints its pairs." in markdown
-    assert f"<code>{command}</code>; then <code>{show}</code>" in unescape(page(root))
+    assert f"The next batch: `{command}`. Its pairs: `{show}`." in markdown
+    assert f"<code>{command}</code>. Its pairs:\n<code>{show}</code>" in unescape(page(root))
+    assert "data/entropy/round-6/model" in markdown
+    assert "<code>data/entropy/round-6/model</code>" in page(root)
 
 
-def test_a_pool_with_no_pair_left_has_no_next_batch(reported_run: Path) -> None:
-    pairs = read_table(reported_run / "data/pool/pairs.parquet")
-    assert metrics(reported_run)["labels"] == (pairs["split"] == "pool").sum()
-    assert "next batch" not in (reported_run / "reports/label_efficiency.md").read_text(encoding="utf-8")
-    assert "next batch" not in page(reported_run)
+def test_a_pool_with_no_pair_left_has_no_next_batch(finished_run: Make) -> None:
+    root = finished_run(pool_prompts=120)
+    main()
+    pairs = read_table(root / "data/pool/pairs.parquet")
+    assert metrics(root)["labels"] == (pairs["split"] == "pool").sum()
+    markdown = (root / "reports/label_efficiency.md").read_text(encoding="utf-8")
+    for said in (markdown, page(root)):
+        assert "next batch" not in said
+        assert "every pair of the pool is acquired" in said
+
+
+def test_a_forecast_ends_where_the_pool_does_and_stays_within_0_and_1(finished_run: Make) -> None:
+    root = finished_run({"entropy": (2.6, 0.99), "random": (0.8, 0.72)}, rounds=7, pool_prompts=120)  # 256 of 288
+    main()
+    found = json.loads((root / "reports/label_efficiency.json").read_text(encoding="utf-8"))["outlook"]["entropy"]
+    assert [r["labels"] for r in found["rounds"]] == [288]
+    assert all(0 <= r["low"] <= r["high"] <= 1 for r in found["rounds"])
+    assert found["horizon"] == pytest.approx(288 / 256, abs=1e-6)
+    assert all(r["labels"] is None or r["labels"] <= 288 - 256 for r in found["reach"])
 
 
 def test_a_short_curve_says_that_there_is_no_forecast(finished_run: Make) -> None:
@@ -268,7 +284,10 @@ def test_reliability_coverage_and_best_of_n_of_the_last_round_are_drawn(finished
 def test_how_the_benchmark_is_scored_and_what_is_not_counted_is_said(reported_run: Path) -> None:
     root = reported_run
     markdown = (root / "reports/label_efficiency.md").read_text(encoding="utf-8")
-    assert "How the benchmark is scored: a section is the share of its pairs that are ordered rightly" in markdown
+    assert (
+        "The benchmark is data/corpus. How it is scored: a section is the share of its pairs that are ordered rightly"
+        in markdown
+    )
     assert "reported alone and in no section: <i>mine (3)" in markdown
     assert "Not scored: tie (2)." in markdown
     assert "&lt;i&gt;mine (3)" in page(root)
