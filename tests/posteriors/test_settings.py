@@ -152,6 +152,21 @@ def test_a_big_ensemble_has_the_laplace_variance_on_a_linear_model(problem):
     assert ((ensemble.mean - laplace.mean).abs() / laplace.variance.sqrt()).mean() < 0.3
 
 
+@pytest.mark.parametrize("prompts", [1, 2, 18, 19])
+def test_an_ensembles_variance_is_laplaces_however_few_prompts_the_labels_are_of(prompts, problem):
+    p = problem(300, 8, linear=1.0)
+    pairs = replace(p.data.pairs, prompt=np.arange(300) % prompts)
+    ratios = []
+    for seed in range(2):
+        fitted = (
+            posterior.fit(Bt(), p.features, Comparisons(pairs, p.data.label), seed=seed).moments(p.features, p.test)
+            for posterior in (Ensemble(prior_precision=1.0, members=40), Laplace(prior_precision=1.0))
+        )
+        many, one = (moments.variance.mean().item() for moments in fitted)
+        ratios.append(many / one)
+    assert 0.75 < np.mean(ratios) < 1.35
+
+
 def test_members_differ_by_their_prior_where_no_label_is(problem):
     p = problem(20, 5)
     one = Comparisons(p.data.pairs.take(np.arange(1)), p.data.label[:1])
