@@ -365,6 +365,7 @@ def _calibrated_left_out(
     effect_variance: float,
 ) -> float:
     """The temperature under which scores of labels that were left out, with their uncertain effects, lose least."""
+    loss, data = _of_predictions(loss, data)
     mean, variance = problem.left_out(splits)
     if found is not None and found.by_fold:
         variance = torch.full_like(mean, 2 * effect_variance)
@@ -494,6 +495,7 @@ def _calibrated(loss: PairLoss, data: LabelledTensors, splits: list[FoldRows], s
     """The temperature at which held-out scores of the folds' models have the highest likelihood."""
     if not splits:
         return loss.tau
+    loss, data = _of_predictions(loss, data)
     total = torch.zeros(len(TAUS), dtype=torch.float64)
     for scorer, (_, held) in zip(scorers, splits, strict=True):
         unseen = data.take(held)
@@ -501,3 +503,14 @@ def _calibrated(loss: PairLoss, data: LabelledTensors, splits: list[FoldRows], s
         for k, tau in enumerate((loss.tau * TAUS).tolist()):
             total[k] += replace(loss, tau=tau)(scored, unseen).sum()
     return loss.tau * TAUS[int(total.argmin())].item()
+
+
+def _of_predictions(loss: PairLoss, data: LabelledTensors) -> tuple[PairLoss, LabelledTensors]:
+    """The likelihood of labels under predictions, which know no margin: sigmoid(s / tau).
+
+    A loss with margins is none, its outcomes' probabilities do not add up to 1: a larger tau alone makes it smaller.
+    """
+    if data.margin is None:
+        return loss, data
+    plain = loss.settings.model_copy(update={"loss": "logistic", "margin": False})
+    return replace(loss, settings=plain), replace(data, margin=None)

@@ -86,6 +86,7 @@ def test_margins_that_are_not_there_are_asked_for(problem):
         ({"error_rate": 0.5}, "less than 0.5"),
         ({"error_rate": "guess"}, "heldout"),
         ({"loss": "regression", "margin": True, "error_rate": 0.1}, "error_rate: 0.0"),
+        ({"margin": True, "tau": "learn"}, "tau: heldout"),
         ({"folds": 1}, "greater than or equal to 2"),
         ({"structure": "diagonal"}, "kronecker"),
     ],
@@ -118,6 +119,22 @@ def test_calibration_finds_the_temperature_that_labels_were_made_with(problem):
     scale = np.std(strong.moments(p.features, p.test).mean.numpy()) / np.std(p.truth)
     assert right.summary()["tau"] == pytest.approx(scale, rel=0.25)  # folds see four labels in five
     assert scale < 0.7
+
+
+@pytest.mark.parametrize("effects", [0.0, 0.1])
+@pytest.mark.parametrize("loss", ["logistic", "regression"])
+def test_calibration_of_a_loss_with_margins_is_by_the_likelihood_of_its_predictions(loss, effects, problem):
+    p = problem(200, 8, linear=2.0)
+    reward = np.linalg.lstsq(_differences(p, p.test), p.truth)[0]
+    data = Comparisons(p.data.pairs, p.data.label, np.abs(_differences(p, p.data.pairs) @ reward))
+    settings = {"margin": True, "loss": loss, "prior_precision": 2.0, "response_variance": effects}
+    fitted = Point(tau="heldout", **settings).fit(Bt(), p.features, data, seed=0)
+    mean, winner = fitted.moments(p.features, p.test).mean, torch.from_numpy(1 / (1 + np.exp(-p.truth)))
+
+    def nats(tau: float) -> float:
+        return torch.nn.functional.binary_cross_entropy_with_logits(mean / tau, winner).item()
+
+    assert nats(fitted.tau) < min(map(nats, np.geomspace(0.1, 10, 81))) + 0.005
 
 
 @pytest.mark.parametrize("precision", ["heldout", "evidence"])
@@ -192,6 +209,10 @@ def test_an_ensembles_moments_are_those_of_its_members(problem):
     moments = model.moments(p.features, p.test)
     np.testing.assert_allclose(moments.mean, scores.mean(0), rtol=1e-10, atol=1e-12)
     np.testing.assert_allclose(moments.variance, scores.var(0, ddof=1), rtol=1e-10)
+
+
+def _differences(p, pairs):
+    return p.features.responses[pairs.response_a].astype(float) - p.features.responses[pairs.response_b]
 
 
 def _sides(p):
