@@ -17,7 +17,7 @@ from bgpm.posteriors.ensemble import Ensemble
 from bgpm.posteriors.laplace import Laplace
 from bgpm.posteriors.point import Point
 from bgpm.registry import build
-from bgpm.types import Comparisons
+from bgpm.types import Comparisons, FeatureBlock
 
 
 def weight_of(settings, p, data=None):
@@ -119,6 +119,26 @@ def test_calibration_finds_the_temperature_that_labels_were_made_with(problem):
     scale = np.std(strong.moments(p.features, p.test).mean.numpy()) / np.std(p.truth)
     assert right.summary()["tau"] == pytest.approx(scale, rel=0.25)  # folds see four labels in five
     assert scale < 0.7
+
+
+UNITS = {
+    "laplace": (Laplace(), Gpm(), 0.0),
+    "laplace, evidence": (Laplace(prior_precision="evidence", precision_by_block=True), Gpm(), 0.0),
+    "laplace, cyclic blocks": (Laplace(), Gpm(), 3.0),
+    "laplace, effects": (Laplace(response_variance="auto"), Bt(), 0.0),
+    "point, network": (Point(folds=2), PairMlp(hidden=4), 0.0),
+}
+
+
+@pytest.mark.parametrize(("posterior", "head", "cyclic"), UNITS.values(), ids=UNITS)
+def test_the_temperature_is_nothing_but_the_unit_of_scores(posterior, head, cyclic, problem):
+    p = problem(120, 6, linear=2.0, cyclic=cyclic)
+    features = replace(p.features, blocks=(FeatureBlock("one", 0, 2), FeatureBlock("other", 2, 6)))
+    fitted = [posterior.model_copy(update={"tau": tau}).fit(head, features, p.data, seed=0) for tau in (1.0, 0.1)]
+    one, tenth = (model.moments(features, p.test) for model in fitted)
+    assert all((model.summary().get("blocks_active", 0) != 0) == (cyclic != 0) for model in fitted)
+    torch.testing.assert_close(tenth.mean / 0.1, one.mean, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(tenth.variance / 0.1**2, one.variance, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("effects", [0.0, 0.1])
