@@ -149,7 +149,7 @@ class GaussianModel(Fitted):
             None if form is None else covariances.restore(form, groups["covariance"]),
             OffBlocks(**groups["off"]) if "off" in groups else None,
             description["summary"],
-            ResponseEffects(**groups["effects"]) if "effects" in groups else None,
+            ResponseEffects.restored(stem, groups["effects"]) if "effects" in groups else None,
         )
 
     def _moments_with(self, places: Places, features: Features, pairs: Pairs) -> ScoreMoments:

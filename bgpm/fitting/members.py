@@ -128,7 +128,7 @@ class EnsembleModel(Fitted):
             description["tau"],
             description["error_rate"],
             description["summary"],
-            ResponseEffects(**groups["effects"]) if "effects" in groups else None,
+            ResponseEffects.restored(stem, groups["effects"]) if "effects" in groups else None,
             groups["by_member"]["effects"] if "by_member" in groups else None,
         )
 
