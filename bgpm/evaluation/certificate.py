@@ -90,8 +90,8 @@ def certificate(arm: Arm, audit: AuditSettings, looks: int | None) -> Certificat
         return None
     audited, wrong = known[2:4]
     bound = bounds(known, audit.alpha, looks)
-    last = look_numbers(audited)[:, -1].tolist()
-    coming = [level(audit.alpha, number + 1 if looks is None else number, looks) for number in last]
+    looked = np.maximum.accumulate(audited > 0, axis=1).sum(1).tolist()
+    coming = [level(audit.alpha, number + 1 if looks is None else 1, looks) for number in looked]  # planned: all alike
     ends = (np.stack(known)[:, :, -1]).T.tolist()
     missing = tuple(
         audits_missing(*end, target=audit.target, alpha=alpha) for end, alpha in zip(ends, coming, strict=True)

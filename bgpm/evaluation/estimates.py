@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SPLIT = "estimated"
 METRICS = ("accuracy", "nll")
+ROUNDING = 1e-9  # of a standard error that is 0
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Estimate:
     Attributes:
         value: Share of pairs in the right order, where labels have a winner, or mean negative log-likelihood in nats.
             May lie outside of what is possible: cutting it off would bias it.
-        error: Its standard error; NaN from one label.
+        error: Its standard error; NaN from one label, and where draws say nothing of it because all their values are
+            the same, as all right answers are: there it is not 0 but not known, unless no pair is left.
         labels: k, draws it rests on.
     """
 
@@ -83,7 +85,9 @@ def estimates(batch: Mapping[str, np.ndarray]) -> dict[str, Estimate]:
         if not counted.any():
             return None
         found = total(value)[0] / share
-        return Estimate(found, total(value - (0.0 if share == 1.0 else found))[1] / share, len(counted))
+        error = total(value - (0.0 if share == 1.0 else found))[1] / share
+        known = error > ROUNDING or len(counted) == size
+        return Estimate(found, error if known else np.nan, len(counted))
 
     found = zip(METRICS, (mean_of(right, ~np.isnan(right)), mean_of(loss, told)), strict=True)
     return {name: estimate for name, estimate in found if estimate is not None}

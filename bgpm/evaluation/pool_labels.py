@@ -16,16 +16,16 @@ Rows are those of a learning curve (see `bgpm.evaluation.curve`) with the split 
                                     right by the annotators, M, n and x; ties and abstentions are wrong
 
 Where annotators err with a known rate e, the posterior of an acquired pair takes its label out of the fit and puts
-it back as evidence: with mean m, variance v and the label's own gradient g and Fisher information c at m, the model
-without the label has variance v / (1 - c v) and mean m - g v / (1 - c v) (the leave-one-out identity of Laplace's
-approximation), and n annotators of whom a share y prefers the first response add n (2 y - 1) log((1 - e) / e) to its
-log-odds.
+it back as evidence: with mean m, variance v and the label's own gradient g and Fisher information c at m, each times
+the label's weight in the fit, the model without the label has variance v / (1 - c v) and mean m - g v / (1 - c v) (the
+leave-one-out identity of Laplace's approximation), and n annotators of whom a share y prefers the first response add
+n (2 y - 1) log((1 - e) / e) to its log-odds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -88,8 +88,8 @@ def pool_labels(
     Args:
         pair: int64 [N], rows of the pool's table, sorted, each once.
         moments: Of the scores of these pairs.
-        acquired: Columns pair and label (NaN: everybody abstained, so the model infers it), and annotators where
-            several may have been asked.
+        acquired: Columns pair and label (NaN: everybody abstained, so the model infers it), annotators where several
+            may have been asked, and weight where labels had one in the fit.
         audits: Columns pair and label of audited pairs, none of them acquired; none by default.
 
     Raises:
@@ -106,8 +106,9 @@ def pool_labels(
     source[at] = ACQUIRED
     if moments.error_rate > 0:
         votes = acquired["annotators"][told] if "annotators" in acquired else np.ones(len(rows))
-        own = ScoreMoments(moments.mean[at], moments.variance[at], moments.tau, moments.error_rate)
-        probability[at] = posterior_of_acquired(own, given, votes)
+        weight = acquired["weight"][told] if "weight" in acquired else np.ones(len(rows))
+        own = replace(moments, mean=moments.mean[at], variance=moments.variance[at])
+        probability[at] = posterior_of_acquired(own, given, votes, weight)
         label[at] = (np.sign(probability[at] - 0.5) + 1) / 2
     else:
         probability[at] = given
@@ -127,7 +128,9 @@ def _places(pair: np.ndarray, rows: np.ndarray, what: str) -> np.ndarray:
     return at
 
 
-def posterior_of_acquired(moments: ScoreMoments, label: np.ndarray, votes: np.ndarray) -> np.ndarray:
+def posterior_of_acquired(
+    moments: ScoreMoments, label: np.ndarray, votes: np.ndarray, weight: np.ndarray | None = None
+) -> np.ndarray:
     """P(a better) of pairs whose labels may be wrong, given model and label, [N]; see the head of this module.
 
     Approximate where the posterior is not Gaussian. A point estimate (variance 0) cannot take a label out of its fit:
@@ -137,21 +140,25 @@ def posterior_of_acquired(moments: ScoreMoments, label: np.ndarray, votes: np.nd
         moments: Of a model that was trained on these labels; its error rate e is above 0.
         label: Share of the votes for the first response, in [0, 1].
         votes: Annotators behind each label, >= 1.
+        weight: How often each label counted in the fit, >= 0; once by default.
     """
     import torch
 
     e = moments.error_rate
-    before = left_out(moments, label)
+    before = left_out(moments, label, weight)
     logit = F.predictive_logit(*map(torch.from_numpy, before), moments.tau).numpy()
     return 1 / (1 + np.exp(-np.clip(logit + votes * (2 * label - 1) * np.log((1 - e) / e), -500, 500)))
 
 
-def left_out(moments: ScoreMoments, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def left_out(
+    moments: ScoreMoments, label: np.ndarray, weight: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Mean and variance of labelled pairs' scores had each one's own label not been there, [N] each.
 
     Args:
         moments: Of a model that was trained on these labels.
         label: In [0, 1].
+        weight: How often each label counted in the fit, >= 0; once by default.
     """
     e, tau = moments.error_rate, moments.tau
     mean, variance = moments.mean.numpy(), moments.variance.numpy()
@@ -159,6 +166,8 @@ def left_out(moments: ScoreMoments, label: np.ndarray) -> tuple[np.ndarray, np.n
     q = e + (1 - 2 * e) * p  # P(a label says first)
     slope = (1 - 2 * e) * p * (1 - p) / tau
     by_vote = slope / (q * (1 - q)) if e > 0 else np.full_like(p, 1 / tau)  # the limit, where p rounds to 0 or 1 too
+    if weight is not None:
+        by_vote = weight * by_vote
     gradient, information = (label - q) * by_vote, slope * by_vote
     without = variance / (1 - np.minimum(information * variance, _MOST_INFORMATION))
     return mean - without * gradient, without

@@ -50,10 +50,10 @@ class Pair:
         one, two = data.response_a @ plane, data.response_b @ plane
         return one[:, 0] * two[:, 1] - one[:, 1] * two[:, 0]
 
-    def start(self, data: LabelledTensors) -> Tensor:
+    def start(self, data: LabelledTensors, tau: float) -> Tensor:
         """Rows P and Q, [2, p], of a block along this pair that moves scores by about one logit."""
         spread = self.wedge(data).square().mean().sqrt().item()
-        return torch.stack([self.left, self.right]) * max(spread, 1e-12) ** -0.5
+        return torch.stack([self.left, self.right]) * (max(spread, 1e-12) ** -0.5 * tau**0.5)
 
 
 def leading_pairs(data: LabelledTensors, residual: Tensor, count: int, *, generator: torch.Generator) -> list[Pair]:
@@ -234,7 +234,7 @@ def _path(
     data: LabelledTensors, loss: DataLoss, weight: Tensor, precision: Tensor, precisions: list[float], pair: Pair
 ) -> list[Tensor]:
     """Weights with one more block, started from a singular pair, at each precision from strong to weak."""
-    module = module_of(torch.cat([weight, pair.start(data)]))
+    module = module_of(torch.cat([weight, pair.start(data, loss.tau)]))
     path = []
     for alpha in precisions:
         rows = torch.cat([precision, torch.full((2,), alpha, dtype=torch.float64)])

@@ -15,14 +15,20 @@ and a fingerprint of that row's features, and a table is taken for the pool's wh
 count. In any other table, such as a benchmark's or new texts, every response is one without labels: it adds its prior
 variance and no mean. A table where most fingerprints agree and some do not is the pool's after a change: refused.
 
+Coarse features, a few numbers of each response, agree by chance: fingerprints tell only where most effects have one
+that no other effect has. Elsewhere a table is the pool's where it begins with all of the pool's rows, by a hash of
+their features.
+
 Shapes: N pairs, R responses with labels, q weights.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -30,6 +36,7 @@ from torch import Tensor, nn
 
 from bgpm.errors import StateError
 from bgpm.fitting.incidence import Incidence
+from bgpm.fitting.tensors import CHUNK
 from bgpm.networks import Design, ScoreModule
 from bgpm.types import Features, Pairs
 
@@ -40,6 +47,7 @@ class ResponseEffects:
 
     Attributes:
         variance: sigma^2, float64 [].
+        table: int64 [2], rows of the pool's table and the hash of their features, `table_hash`.
         rows: int64 [R], rows of the pool's responses.
         prints: int64 [R], fingerprints of their features.
         sizes: int64 [S, 2], sizes of components and how many of each, as in `Incidence`.
@@ -49,6 +57,7 @@ class ResponseEffects:
     """
 
     variance: Tensor
+    table: Tensor
     rows: Tensor
     prints: Tensor
     sizes: Tensor
@@ -62,6 +71,7 @@ class ResponseEffects:
         none = torch.empty(0, dtype=torch.float64)
         return cls(
             torch.tensor(variance, dtype=torch.float64),
+            torch.tensor([len(features.responses), table_hash(features.responses)], dtype=torch.int64),
             torch.from_numpy(incidence.rows),
             torch.from_numpy(fingerprints(features.responses[incidence.rows])),
             torch.tensor(incidence.sizes, dtype=torch.int64).view(-1, 2),
@@ -69,6 +79,20 @@ class ResponseEffects:
             effect.new_empty(len(effect), 0),
             none,
         )
+
+    @classmethod
+    def restored(cls, stem: Path, saved: Mapping[str, Tensor]) -> ResponseEffects:
+        """From the tensors of a saved model.
+
+        Raises:
+            StateError: If an earlier version wrote them, without the pool's table.
+        """
+        if "table" not in saved:
+            raise StateError(
+                f"{stem}: its response effects do not say what table they belong to, as those of this version do; "
+                "train the model again"
+            )
+        return cls(**saved)
 
     def settled(self) -> ResponseEffects:
         """The same with no variance of their own for responses that have labels: others say what is open there."""
@@ -80,13 +104,15 @@ class ResponseEffects:
         Raises:
             StateError: If the table is the pool's, changed since; names a row.
         """
-        rows, count = self.rows.numpy(), len(features.responses)
+        rows, prints, count = self.rows.numpy(), self.prints.numpy(), len(features.responses)
         place = np.full(count, -1, np.int64)
         if len(rows) and rows.max() < count:
-            same = fingerprints(features.responses[rows]) == self.prints.numpy()
-            if same.all():
+            same = fingerprints(features.responses[rows]) == prints
+            _, first, times = np.unique(prints, return_index=True, return_counts=True)
+            telling = 2 * same[first[times == 1]].sum() > len(rows)
+            if same.all() and (telling or self._begins(features.responses)):
                 place[rows] = np.arange(len(rows))
-            elif 2 * same.sum() > len(rows):
+            elif telling:
                 raise StateError(
                     f"response row {rows[~same][0]}: its features differ from those the model learnt its effect with, "
                     f"and those of {same.sum()} other rows do not; train the model again on this pool"
@@ -94,6 +120,21 @@ class ResponseEffects:
         empty = torch.empty(0, dtype=torch.int64)
         sizes = tuple((int(k), int(n)) for k, n in self.sizes.tolist())
         return Places(self, torch.from_numpy(place), *Incidence(rows, empty, empty, sizes).layout())
+
+    def _begins(self, table: np.ndarray) -> bool:
+        """Whether a table of features begins with all of the pool's."""
+        size, known = self.table.tolist()
+        return len(table) >= size and table_hash(table[:size]) == known
+
+
+def table_hash(table: np.ndarray) -> int:
+    """64 bits of a hash of a table of features [R, p]: the same for equal values, in float32 as in float64."""
+    digest = hashlib.blake2b(digest_size=8)
+    for start in range(0, len(table), CHUNK):
+        with np.errstate(over="ignore"):
+            rows = table[start : start + CHUNK].astype("<f4") + np.float32(0)  # -0 becomes 0
+        digest.update(rows.tobytes())
+    return int.from_bytes(digest.digest(), "little", signed=True)
 
 
 def fingerprints(table: np.ndarray) -> np.ndarray:

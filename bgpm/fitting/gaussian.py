@@ -149,7 +149,7 @@ class GaussianModel(Fitted):
             None if form is None else covariances.restore(form, groups["covariance"]),
             OffBlocks(**groups["off"]) if "off" in groups else None,
             description["summary"],
-            ResponseEffects(**groups["effects"]) if "effects" in groups else None,
+            ResponseEffects.restored(stem, groups["effects"]) if "effects" in groups else None,
         )
 
     def _moments_with(self, places: Places, features: Features, pairs: Pairs) -> ScoreMoments:
@@ -240,7 +240,7 @@ def fit_laplace(settings: Laplace, model: Model, features: Features, data: Compa
     off = None
     if fit.blocks_off and settings.off_variance:
         generator = torch.Generator().manual_seed(seed)
-        off = off_blocks(seen, curvature, settings.off_variance, generator=generator)
+        off = off_blocks(seen, curvature, settings.off_variance * fit.loss.tau**2, generator=generator)
     summary = {**fit.summary, "structure": form}
     return _model(settings, model, width(features, data.pairs), fit, weights, off, summary, effects)
 

@@ -49,8 +49,12 @@ def weighed(settings: MapSettings, data: LabelledTensors, importance: np.ndarray
     return min(options, key=lambda option: held_out(settings, option, loss, splits, measured=whole_pool))
 
 
-def _with(data: LabelledTensors, full: Tensor, exponent: float) -> LabelledTensors:
+def tempered(full: Tensor, exponent: float) -> Tensor:
     """Powers of the importance weights that sum to what the weights sum to, so that the prior counts as much."""
     power = full**exponent
-    weight = power * (full.sum() / power.sum())
+    return power * (full.sum() / power.sum())
+
+
+def _with(data: LabelledTensors, full: Tensor, exponent: float) -> LabelledTensors:
+    weight = tempered(full, exponent)
     return replace(data, weight=weight if data.weight is None else weight * data.weight, exponent=exponent)

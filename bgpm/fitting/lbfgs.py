@@ -21,6 +21,11 @@ MAX_STEPS = 5000
 class DataLoss(Protocol):
     """The loss of each label, [N], from scores [N] and the data they belong to."""
 
+    @property
+    def tau(self) -> float:
+        """Temperature of the likelihood: the unit of the scores, which are logits times tau."""
+        ...
+
     def __call__(self, score: Tensor, data: LabelledTensors) -> Tensor: ...
 
     def curvature(self, score: Tensor, data: LabelledTensors) -> Tensor | None:

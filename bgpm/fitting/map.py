@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from bgpm.posteriors import MapSettings
 
 # Strong to weak. Cyclic blocks: shares of sigma_1(G), above which zero is a minimum. Elsewhere the weights start
-# at unit scale, and these are multiples of the precision that says so.
+# at unit scale, in logits, and these are multiples of the precision that says so.
 BLOCK_SHARES = (1 / 2, 1 / 8, 1 / 32, 1 / 128)
 UNIT_MULTIPLES = (64.0, 16.0, 4.0, 1.0)
 LEARNT_TAU, LEARNT_PRECISION = 0.1, 4.0  # centre and precision of the log-normal prior of a learnt temperature
@@ -188,14 +188,14 @@ def score(module: ScoreModule, data: LabelledTensors) -> Tensor:
         return module(data.response_a, data.response_b, data.prompt)
 
 
-def _chooser(settings: MapSettings, splits: list[FoldRows]) -> Callable[[LinearProblem], LinearFit]:
+def _chooser(settings: MapSettings, splits: list[FoldRows], tau: float) -> Callable[[LinearProblem], LinearFit]:
     """How one precision for all features is chosen."""
 
     def choose(problem: LinearProblem) -> LinearFit:
         if settings.prior_precision == "evidence":
-            return problem.by_evidence()
+            return problem.by_evidence(tau)
         if isinstance(settings.prior_precision, str):
-            return problem.by_heldout(splits)
+            return problem.by_heldout(splits, tau)
         return problem.solve(settings.prior_precision)
 
     return choose
@@ -215,7 +215,7 @@ def held_out(
         measured: Loss of each label's score, in place of the one that is minimised.
     """
     problem = LinearProblem(data.response_a - data.response_b, OnData(loss, data))
-    _chooser(settings, splits)(problem)
+    _chooser(settings, splits, loss.tau)(problem)
     return problem.held_out_loss(splits, measured)
 
 
@@ -236,7 +236,7 @@ def _containing_bt(
     splits: list[FoldRows],
     generator: torch.Generator,
 ) -> MapFit:
-    choose = _chooser(settings, splits)
+    choose = _chooser(settings, splits, loss.tau)
     loss = _with_error_rate(settings, data, loss, splits)
     problem = LinearProblem(data.response_a - data.response_b, OnData(loss, data))
     linear = choose(problem)
@@ -296,7 +296,7 @@ def _mixed(
     found = None
     if model.cyclic_blocks:
         simple = LinearProblem(x, OnData(loss, data))
-        alone = _chooser(settings, splits)(simple)
+        alone = _chooser(settings, splits, loss.tau)(simple)
         found = search(model, data, loss, simple, alone.weight, alone.precision, splits, generator=generator)
     module, priors, effect = module_of(fit.weight[None]), {"weight": fit.precision[group][None]}, fit.effect
     if found is not None and found.blocks:
@@ -365,6 +365,7 @@ def _calibrated_left_out(
     effect_variance: float,
 ) -> float:
     """The temperature under which scores of labels that were left out, with their uncertain effects, lose least."""
+    loss, data = _of_predictions(loss, data)
     mean, variance = problem.left_out(splits)
     if found is not None and found.by_fold:
         variance = torch.full_like(mean, 2 * effect_variance)
@@ -444,7 +445,8 @@ class _FreeSearch:
         if isinstance(self.start, GeneralPreference) and not self.scale_free:
             strongest = max([1e-12, *(pair.value for pair in self._pairs(self.start, data, generator))])
             return [share * strongest for share in BLOCK_SHARES]
-        return [multiple * self.start.weight.shape[1] for multiple in UNIT_MULTIPLES]
+        unit = 1.0 if self.scale_free else self.loss.tau
+        return [multiple * self.start.weight.shape[1] / unit**2 for multiple in UNIT_MULTIPLES]
 
     def priors(self, data: LabelledTensors, precision: float) -> dict[str, Tensor]:
         """Prior precision of every parameter; of other layers than the last, what their start was drawn with."""
@@ -457,10 +459,12 @@ class _FreeSearch:
         """A module fitted to these labels, and the loss with the temperature it ended with."""
         module = self.model.build(data.response_a.shape[1], generator=generator)
         module.load_state_dict(self.start.state_dict())
-        if isinstance(module, GeneralPreference) and not self.scale_free:
-            with torch.no_grad():
+        with torch.no_grad():
+            if not isinstance(module, GeneralPreference):
+                module.weight.mul_(self.loss.tau)
+            elif not self.scale_free:
                 for block, pair in enumerate(self._pairs(module, data, generator)):
-                    module.weight[2 * block : 2 * block + 2] = pair.start(_with_inputs(module, data))
+                    module.weight[2 * block : 2 * block + 2] = pair.start(_with_inputs(module, data), self.loss.tau)
         priors = self.priors(data, precision)
         if not self.learn_tau:
             minimise(module, data, self.loss, priors, centre=self.centre)
@@ -494,6 +498,7 @@ def _calibrated(loss: PairLoss, data: LabelledTensors, splits: list[FoldRows], s
     """The temperature at which held-out scores of the folds' models have the highest likelihood."""
     if not splits:
         return loss.tau
+    loss, data = _of_predictions(loss, data)
     total = torch.zeros(len(TAUS), dtype=torch.float64)
     for scorer, (_, held) in zip(scorers, splits, strict=True):
         unseen = data.take(held)
@@ -501,3 +506,14 @@ def _calibrated(loss: PairLoss, data: LabelledTensors, splits: list[FoldRows], s
         for k, tau in enumerate((loss.tau * TAUS).tolist()):
             total[k] += replace(loss, tau=tau)(scored, unseen).sum()
     return loss.tau * TAUS[int(total.argmin())].item()
+
+
+def _of_predictions(loss: PairLoss, data: LabelledTensors) -> tuple[PairLoss, LabelledTensors]:
+    """The likelihood of labels under predictions, which know no margin: sigmoid(s / tau).
+
+    A loss with margins is none, its outcomes' probabilities do not add up to 1: a larger tau alone makes it smaller.
+    """
+    if data.margin is None:
+        return loss, data
+    plain = loss.settings.model_copy(update={"loss": "logistic", "margin": False})
+    return replace(loss, settings=plain), replace(data, margin=None)

@@ -29,6 +29,10 @@ from bgpm.types import Comparisons, Features, PairKernel, Pairs, ScoreMoments
 if TYPE_CHECKING:
     from bgpm.posteriors.ensemble import Ensemble
 
+# Weights of G prompts give a sum over prompts the expected share (G - 1) / (G + 1) of its variance: none of one prompt,
+# nine tenths of 19. Below so many, labels are weighed one by one.
+ENOUGH_PROMPTS = 19
+
 
 class EnsembleModel(Fitted):
     """Scores of several members; their mean, their unbiased variance and their empirical covariance.
@@ -124,7 +128,7 @@ class EnsembleModel(Fitted):
             description["tau"],
             description["error_rate"],
             description["summary"],
-            ResponseEffects(**groups["effects"]) if "effects" in groups else None,
+            ResponseEffects.restored(stem, groups["effects"]) if "effects" in groups else None,
             groups["by_member"]["effects"] if "by_member" in groups else None,
         )
 
@@ -159,12 +163,17 @@ def _deviations(scores: Tensor) -> Tensor:
 def fit_ensemble(
     settings: Ensemble, model: Model, features: Features, data: Comparisons, *, seed: int
 ) -> EnsembleModel:
-    """One fit decides on priors and blocks; every member then has labels and prior of its own."""
+    """One fit decides on priors and blocks; every member then has labels and prior of its own.
+
+    Weights are drawn for prompts, whose labels may have more in common than the model says, where there are enough of
+    them (`ENOUGH_PROMPTS`). Labels of fewer prompts are weighed one by one, and so are those with effects of responses:
+    they are taken for independent given the model, as `laplace` takes all.
+    """
     seen = labelled_for(settings, model, features, data, seed=seed)
     fit = fit_map(settings, model, seen, blocks=blocks_of(features, data.pairs), seed=seed)
     generator = torch.Generator().manual_seed(seed)
-    _, group = np.unique(seen.group, return_inverse=True)
-    if fit.effects is not None:  # labels of one prompt are independent given its effects, and weighed one by one
+    prompts, group = np.unique(seen.group, return_inverse=True)
+    if fit.effects is not None or len(prompts) < ENOUGH_PROMPTS:
         group = np.arange(len(seen))
     modules, by_member = [], []
     for _ in range(settings.members):

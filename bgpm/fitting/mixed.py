@@ -368,8 +368,8 @@ class Search:
     def _precision(self, problem: MixedProblem, steps: tuple[float, ...]) -> Tensor:
         if not isinstance(self.precision, str):
             return torch.full_like(problem.scale, self.precision)
-        prior = PRIOR_SCORE_VARIANCE / len(steps) * torch.tensor(STEP, dtype=torch.float64) ** torch.tensor(steps)
-        return problem.scale / prior
+        each = PRIOR_SCORE_VARIANCE * self.tau**2 / len(steps)
+        return problem.scale / (each * torch.tensor(STEP, dtype=torch.float64) ** torch.tensor(steps))
 
     def _steps(self, problem: MixedProblem, start: tuple[float, ...], variance: float) -> tuple[float, ...]:
         if not isinstance(self.precision, str):

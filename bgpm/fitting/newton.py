@@ -29,8 +29,9 @@ FoldRows = tuple[Tensor, Tensor]  # rows of training and of held-out labels
 Evaluation = tuple[Tensor, float, Tensor, Tensor]  # weights, objective, first and second derivative in the scores
 Loss = Callable[[Tensor], Tensor]  # scores [N] to the loss of each label [N], convex or with a `curvature` of its own
 
-# Prior variance of the average labelled pair's score, in logits squared: where the search begins, how far it
-# may go, and the standard deviation of the weak log-normal hyperprior that keeps a handful of labels sane.
+# Prior variance of the average labelled pair's score, in logits squared (a score is logits times tau): where the search
+# begins, how far it may go, and the standard deviation of the weak log-normal hyperprior that keeps a handful of labels
+# sane.
 PRIOR_SCORE_VARIANCE = 4.0
 BOUNDS = (1e-3, 1e4)
 HYPERPRIOR_SD = 2.0
@@ -167,15 +168,15 @@ class LinearProblem:
         tested = torch.cat([held for _, held in splits])
         return (loss or self.loss)(score)[tested].sum().item()
 
-    def by_evidence(self) -> LinearFit:
-        """The fit under the precision of highest evidence."""
-        return self._climb(lambda fit: fit.log_evidence)
+    def by_evidence(self, tau: float = 1.0) -> LinearFit:
+        """The fit under the precision of highest evidence; ``tau`` is the likelihood's, the unit of the scores."""
+        return self._climb(lambda fit: fit.log_evidence, tau)
 
-    def by_heldout(self, splits: Sequence[FoldRows]) -> LinearFit:
+    def by_heldout(self, splits: Sequence[FoldRows], tau: float = 1.0) -> LinearFit:
         """The fit under the precision of highest cross-validated likelihood; by evidence without any fold."""
-        return self._climb(lambda _: -self.held_out_loss(splits)) if splits else self.by_evidence()
+        return self._climb(lambda _: -self.held_out_loss(splits), tau) if splits else self.by_evidence(tau)
 
-    def _climb(self, worth: Callable[[LinearFit], float]) -> LinearFit:
+    def _climb(self, worth: Callable[[LinearFit], float], tau: float = 1.0) -> LinearFit:
         """Uphill in worth plus hyperprior on a logarithmic grid of precisions, then to a parabola's peak."""
         tried: dict[float, tuple[float, LinearFit]] = {}
         reach = [math.log(bound / PRIOR_SCORE_VARIANCE) / math.log(STEP) for bound in BOUNDS]
@@ -184,7 +185,7 @@ class LinearProblem:
             if not reach[0] <= k <= reach[1]:
                 return -math.inf
             if k not in tried:
-                fit = self.solve(self.scale / PRIOR_SCORE_VARIANCE * STEP**-k)
+                fit = self.solve(self.scale / (PRIOR_SCORE_VARIANCE * tau**2) * STEP**-k)
                 tried[k] = worth(fit) - (k * math.log(STEP) / HYPERPRIOR_SD) ** 2 / 2, fit
             return tried[k][0]
 

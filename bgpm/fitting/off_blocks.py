@@ -88,7 +88,7 @@ def off_blocks(
     Args:
         data: Labelled pairs.
         curvature: Second derivative of each label's loss in its score, [N].
-        variance: Prior variance at the average labelled pair, logits squared.
+        variance: Prior variance at the average labelled pair, in units of the score squared.
         generator: Draws the starting subspace.
     """
     size = _wedge_product(data.response_a, data.response_b, data.response_a, data.response_b).mean()

@@ -259,7 +259,10 @@ def _wide_logit(mu: Tensor, sd: Tensor, x: Tensor, weights: Tensor) -> Tensor:
     # Where p is about to underflow: E min(1, e^x), which exceeds E sigmoid(x) by a factor of at most two.
     rising = mu + 0.5 * sd.square() + torch.special.log_ndtr(-mu / sd - sd)
     far = torch.logaddexp(rising, torch.special.log_ndtr(mu / sd))[:, 0]
-    return torch.where(p > 1e-30, torch.log(p) - torch.log1p(-p), far)
+    # There too where it is nearer: relative to E e^x, whose mass is around mu + sd^2, the grid lacks what is left of
+    # its edge, and this has E e^2x too much at most.
+    lacking, excess = torch.special.log_ndtr((-_EDGE - mu) / sd - sd), mu + 1.5 * sd.square()
+    return torch.where((p > 1e-30) & (lacking < excess)[:, 0], torch.log(p) - torch.log1p(-p), far)
 
 
 def _wide_predictive_entropy(mu: Tensor, sd: Tensor, x: Tensor, weights: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from bgpm.evaluation.curve import CurveRow, benchmark_rows, heldout_figures, hel
 from bgpm.evaluation.figures import FigurePoint
 from bgpm.evaluation.pool_labels import PoolLabels, pool_labels
 from bgpm.loop.pool import LabelledSplit, Pool, Table
+from bgpm.loop.weighing import fitted_weights
 from bgpm.posteriors import Fitted
 
 
@@ -75,9 +76,14 @@ def label_pool(model: Fitted, pool: Pool, acquired: Table, audits: Table | None 
     """The final label of every pair of the pool that may be acquired.
 
     Args:
-        acquired: Labels that the model was trained on: columns pair, label, and annotators where there were several.
+        acquired: Labels that the model was trained on, as `bgpm.loop.train.train` takes them, and annotators where
+            there were several.
         audits: Columns pair and label of audited pairs; none by default.
     """
+    exponent = model.summary().get("importance_exponent")
+    weight = fitted_weights(acquired, None if exponent is None else float(exponent))
+    if weight is not None:
+        acquired = {**acquired, "weight": weight}
     return pool_labels(pool.open, model.moments(pool.features, pool.pairs.take(pool.open)), acquired, audits)
 
 

@@ -38,6 +38,26 @@ def check_draws(selection: Selection, start: StartSettings, posterior: Posterior
         )
 
 
+def fitted_weights(labels: Mapping[str, np.ndarray], exponent: float | None) -> np.ndarray | None:
+    """How often each label counted in a fit, [N], NaN where nobody could say; None where each counted once.
+
+    Args:
+        labels: What the model was trained on, as `bgpm.loop.train.train` takes it.
+        exponent: Of the importance weights, as the model's summary has it; None where it had none.
+    """
+    told, weight = ~np.isnan(labels["label"]), labels.get("weight")
+    importance = None if exponent is None else draw_weights(labels)
+    if importance is None or exponent is None:
+        return weight
+    import torch
+
+    from bgpm.fitting.importance import tempered
+
+    counted = np.full(len(told), np.nan)
+    counted[told] = tempered(torch.from_numpy(importance[told]), exponent).numpy()
+    return counted if weight is None else counted * weight
+
+
 def draw_weights(labels: Mapping[str, np.ndarray]) -> np.ndarray | None:
     """How often each label counts, float64 [N]; None where each counts once.
 

@@ -80,7 +80,8 @@ class MapSettings(Posterior):
             tosses to each other, else ``heldout``.
         tau: Temperature of P(a better) = sigmoid(s / tau), or ``heldout`` to calibrate it by
             cross-validated likelihood, or ``learn`` to fit it with the weights, which needs a normalised
-            embedding: elsewhere the weights' own scale does its work.
+            embedding: elsewhere the weights' own scale does its work. Calibrated it is by labels alone, whatever the
+            loss; with margins it cannot be learnt, since a loss with margins falls as tau grows.
         loss: ``logistic``; ``rao_kupper``, ties as an outcome of their own; ``regression`` to the margin.
         margin: Use the margin column: the winner has to lead by it (logistic), or the score is to equal it
             (regression). Every label must have one.
@@ -150,6 +151,11 @@ class MapSettings(Posterior):
             raise ValueError("loss: rao_kupper takes no margin; set margin: false")
         if self.loss == "regression" and self.error_rate != 0:
             raise ValueError("loss: regression knows no wrong winner; set error_rate: 0.0")
+        if self.margin and self.tau == "learn":
+            raise ValueError(
+                "tau: learn has no optimum where the loss has margins: it falls as tau grows; set tau: heldout or a "
+                "number, or margin: false"
+            )
         return self
 
     def for_goal(self, goal: str, model: Model, *, frozen: bool) -> MapSettings:

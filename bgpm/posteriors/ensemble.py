@@ -1,9 +1,10 @@
 """Ensemble: members with bootstrapped labels and perturbed priors.
 
 Randomised maximum a posteriori sampling (arXiv:1810.05546): every member draws the centre of its prior from
-the prior, and weighs prompts by a Bayesian bootstrap, Exp(1) weights scaled to mean 1. For linear models the
-members are then close to draws from the posterior. Blocks that are switched off stay off in every member,
-and so does what they leave open: unlike `laplace`, an ensemble does not look for cycles it has not met.
+the prior, and weighs prompts, or labels where there are few prompts, by a Bayesian bootstrap, Exp(1) weights scaled
+to mean 1. For linear models the members are then close to draws from the posterior. Blocks that are switched off stay
+off in every member, and so does what they leave open: unlike `laplace`, an ensemble does not look for cycles it has
+not met.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class Ensemble(MapSettings):
 
     Attributes:
         members: How many; the rank of the covariance between pairs is one less.
-        bootstrap: Weigh prompts at random in every member.
+        bootstrap: Weigh prompts at random in every member; labels where there are fewer than 19 prompts.
         perturb_prior: Centre every member's prior at a draw from the prior.
     """
 

@@ -111,6 +111,8 @@ def test_rounds_before_the_first_audits_use_up_no_error_and_what_is_missing_says
         arm, found
     )
     assert "nothing is audited yet" in bound_words(arm, found)
+    first = (n for n in range(1, 701) if right_share(300, 700, n, 0, 1000, level(0.05, 1)) >= 0.95)
+    assert found.missing[0][0] == next(first)  # the look to come is the first
 
 
 def test_the_number_of_looks_is_open_only_where_rounds_may_be_added_and_none_is_planned() -> None:

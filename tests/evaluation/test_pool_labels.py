@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bgpm.errors import ShapeError
-from bgpm.evaluation.pool_labels import ACQUIRED, INFERRED, pool_labels, pool_rows, posterior_of_acquired
+from bgpm.evaluation.pool_labels import ACQUIRED, INFERRED, left_out, pool_labels, pool_rows, posterior_of_acquired
 from bgpm.models.bt import Bt
 from bgpm.posteriors.laplace import Laplace
 from bgpm.types import Comparisons, Features, Pairs, ScoreMoments
@@ -105,3 +105,22 @@ def test_the_posterior_of_a_label_that_may_be_wrong_is_that_of_a_fit_without_it_
         p = (1 / (1 + np.exp(-(mean + sd * np.random.default_rng(1).normal(size=200_000))))).mean()
         for_first, against = (p * (1 - e), (1 - p) * e) if label[row] else (p * e, (1 - p) * (1 - e))
         assert fast[row] == pytest.approx(for_first / (for_first + against), abs=0.02)
+
+
+def test_a_label_is_taken_out_as_often_as_it_counted_in_the_fit() -> None:
+    """Against the slow way: fits without each label."""
+    rng, n = np.random.default_rng(2), 40
+    features = Features(rng.normal(size=(2 * n, 3)).astype(np.float32), np.zeros((n, 3), np.float32))
+    pairs = Pairs(np.arange(n) * 2, np.arange(n) * 2 + 1, np.arange(n))
+    gap = features.responses[pairs.response_a] - features.responses[pairs.response_b]
+    label = (rng.random(n) < 0.15 + 0.7 / (1 + np.exp(-gap @ np.array([1.5, -1.0, 0.5])))).astype(float)
+    weight = np.where(np.arange(n) % 4, 0.5, 2.5)
+
+    def fitted(rows: np.ndarray) -> ScoreMoments:
+        data = Comparisons(pairs.take(rows), label[rows], None, weight[rows])
+        return Laplace(prior_precision=1.0, error_rate=0.15).fit(Bt(), features, data, seed=0).moments(features, pairs)
+
+    whole = fitted(np.arange(n))
+    slow = np.array([fitted(np.delete(np.arange(n), row)).mean[row].item() for row in range(n)])
+    counted, once = (((left_out(whole, label, w)[0] - slow) ** 2).mean() for w in (weight, np.ones(n)))
+    assert counted < once / 4

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bgpm.fitting.cyclic_blocks import FoundBlocks, enough, leading_pairs, module_of, refine
+from bgpm.fitting.cyclic_blocks import FoundBlocks, enough, leading_pairs, module_of, refine, scores
 from bgpm.fitting.lbfgs import minimise
 from bgpm.fitting.map import PairLoss
 from bgpm.fitting.tensors import labelled
@@ -47,6 +47,14 @@ def test_the_leading_pairs_are_the_singular_pairs_of_g(problem):
         ]
     )
     torch.testing.assert_close(pairs[0].wedge(data), slow)
+
+
+@pytest.mark.parametrize("tau", [1.0, 0.1])
+def test_a_block_starts_by_moving_scores_by_one_logit(problem, tau):
+    data = tensors(problem(200, 6, linear=0.0, cyclic=3.0))
+    pair = leading_pairs(data, data.label - 0.5, 1, generator=torch.Generator().manual_seed(0))[0]
+    moved = scores(torch.cat([torch.zeros(1, 6), pair.start(data, tau)]), data)
+    assert moved.square().mean().sqrt().item() == pytest.approx(tau)
 
 
 @pytest.mark.parametrize(("share", "stays"), [(1.05, True), (0.8, False)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from bgpm import functional as F
 from bgpm.errors import ConfigError, DataError, StateError
 from bgpm.fitting import incidence as incidences
+from bgpm.fitting.effects import ResponseEffects
 from bgpm.fitting.incidence import Incidence
 from bgpm.fitting.lbfgs import OnData
 from bgpm.fitting.map import PairLoss
@@ -333,6 +335,43 @@ def test_the_pool_after_a_change_is_refused(world: World) -> None:
     changed[9, 2] += 1e-3
     with pytest.raises(StateError, match=r"response row 9: its features differ .* train the model again"):
         model.moments(Features(changed, world.features.prompts), world.pairs)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.15, 0.5])
+def test_effects_are_not_taken_for_those_of_another_table_whose_features_are_as_coarse(world: World, share) -> None:
+    rng = np.random.default_rng(0)
+
+    def table() -> Features:
+        features = (rng.random((len(world.features.responses), 1)) < share).astype(np.float32)
+        features[-1] = rng.random()  # no label is about it
+        return Features(features, world.features.prompts)
+
+    rows = SEEN[SEEN < 42]
+    model = Laplace(**FIXED).fit(Bt(), table(), world.facts(rows), seed=0)
+    for _ in range(10):
+        other = table()
+        places = model.effects.within(other)
+        assert (places.place == -1).all()
+        x = other.responses[world.pairs.response_a] - other.responses[world.pairs.response_b]
+        expected = torch.from_numpy(x).double() @ model.module.weight[0]
+        torch.testing.assert_close(model.moments(other, world.pairs).mean, expected)
+
+
+def test_a_pool_of_coarse_features_is_known_by_all_of_its_rows_in_either_precision(world: World) -> None:
+    coarse = np.round(world.features.responses[:, :1])
+    model = Laplace(**FIXED).fit(Bt(), Features(coarse, world.features.prompts), world.facts(SEEN[:12]), seed=0)
+    changed = coarse.copy()
+    changed[-1] += 1  # no label is about it
+    pools, others = (coarse, coarse.astype(np.float64), np.concatenate([coarse, changed])), (changed, coarse[:-1])
+    known = [(model.effects.within(Features(t, world.features.prompts)).place >= 0).any() for t in (*pools, *others)]
+    assert known == [True, True, True, False, False]
+
+
+def test_effects_that_an_earlier_version_saved_are_refused_with_what_to_do(world: World) -> None:
+    effects = Laplace(**FIXED).fit(Bt(), world.features, world.facts(SEEN), seed=0).effects
+    older = {name: value for name, value in vars(effects).items() if name != "table"}
+    with pytest.raises(StateError, match="train the model again"):
+        ResponseEffects.restored(Path("model"), older)
 
 
 def test_no_variance_is_the_model_without_effects_to_the_byte(world: World, tmp_path) -> None:

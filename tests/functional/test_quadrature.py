@@ -297,6 +297,16 @@ def test_the_predictive_logit_goes_on_where_the_probability_has_underflowed() ->
     assert near[0].item() == pytest.approx(near[1].item(), abs=1e-3)
 
 
+@pytest.mark.parametrize("sd", [1.26, 2.0, 4.0, 6.0])
+def test_the_predictive_logit_of_a_pair_that_is_far_beyond_doubt_is_right_too(sd: float) -> None:
+    means = np.arange(-75.0, -14.0, 4.0)
+    found = F.predictive_logit(t64(*means), torch.full((len(means),), sd**2, dtype=torch.float64))
+    for mu, logit in zip(means.tolist(), found.tolist(), strict=True):
+        x = np.linspace(mu - 12 * sd, mu + sd**2 + 12 * sd, 100_001)
+        log_p = np.logaddexp.reduce(log_expit(x) - ((x - mu) / sd) ** 2 / 2) + math.log((x[1] - x[0]) / sd)
+        assert logit == pytest.approx(log_p - math.log(2 * math.pi) / 2, abs=0.01)
+
+
 def test_moments_are_those_of_the_score_before_division_by_the_temperature() -> None:
     mean, var = t64(-3.0, 0.2, 1.0), t64(4.0, 0.09, 30.0)
     for name in NAMES:

@@ -14,6 +14,8 @@ from bgpm.acquisition.entropy import Entropy
 from bgpm.acquisition.random import Random
 from bgpm.config import check
 from bgpm.errors import ConfigError, DataError
+from bgpm.evaluation.pool_labels import pool_labels
+from bgpm.loop.evaluate import label_pool
 from bgpm.loop.loop import Loop
 from bgpm.loop.pool import Pool
 from bgpm.loop.train import train
@@ -152,6 +154,23 @@ def table(**changes):
 def test_labels_that_cannot_be_weighed_are_refused(labels, words):
     with pytest.raises(DataError, match=words):
         draw_weights(labels)
+
+
+def test_final_labels_take_a_label_out_as_often_as_its_fit_counted_it():
+    pool, truth = misfit(120)
+    posterior = Laplace(prior_precision=1.0, error_rate=0.2, importance_exponent=0.5)
+    labels = dict(list(loop_on(pool, truth, posterior=posterior).rounds(budget=60))[-1].labels)
+    labels["label"], labels["weight"] = labels["label"].copy(), np.linspace(0.5, 2.0, 60)
+    labels["label"][7] = np.nan
+    model, told = train(posterior, Bt(), pool, labels, seed=0), np.arange(60) != 7
+    root = draw_weights(labels)[told] ** 0.5
+    counted = np.full(60, np.nan)
+    counted[told] = labels["weight"][told] * root * (draw_weights(labels)[told].sum() / root.sum())
+    moments = model.moments(pool.features, pool.pairs.take(pool.open))
+    expected, once = (pool_labels(pool.open, moments, labels | {"weight": w}) for w in (counted, np.ones(60)))
+    found = label_pool(model, pool, labels)
+    np.testing.assert_allclose(found.probability, expected.probability)
+    assert np.abs(found.probability - once.probability).max() > 0.01
 
 
 def test_what_does_not_go_with_weighing_is_refused_before_any_work():

@@ -17,7 +17,7 @@ from bgpm.posteriors.ensemble import Ensemble
 from bgpm.posteriors.laplace import Laplace
 from bgpm.posteriors.point import Point
 from bgpm.registry import build
-from bgpm.types import Comparisons
+from bgpm.types import Comparisons, FeatureBlock
 
 
 def weight_of(settings, p, data=None):
@@ -86,6 +86,7 @@ def test_margins_that_are_not_there_are_asked_for(problem):
         ({"error_rate": 0.5}, "less than 0.5"),
         ({"error_rate": "guess"}, "heldout"),
         ({"loss": "regression", "margin": True, "error_rate": 0.1}, "error_rate: 0.0"),
+        ({"margin": True, "tau": "learn"}, "tau: heldout"),
         ({"folds": 1}, "greater than or equal to 2"),
         ({"structure": "diagonal"}, "kronecker"),
     ],
@@ -120,6 +121,42 @@ def test_calibration_finds_the_temperature_that_labels_were_made_with(problem):
     assert scale < 0.7
 
 
+UNITS = {
+    "laplace": (Laplace(), Gpm(), 0.0),
+    "laplace, evidence": (Laplace(prior_precision="evidence", precision_by_block=True), Gpm(), 0.0),
+    "laplace, cyclic blocks": (Laplace(), Gpm(), 3.0),
+    "laplace, effects": (Laplace(response_variance="auto"), Bt(), 0.0),
+    "point, network": (Point(folds=2), PairMlp(hidden=4), 0.0),
+}
+
+
+@pytest.mark.parametrize(("posterior", "head", "cyclic"), UNITS.values(), ids=UNITS)
+def test_the_temperature_is_nothing_but_the_unit_of_scores(posterior, head, cyclic, problem):
+    p = problem(120, 6, linear=2.0, cyclic=cyclic)
+    features = replace(p.features, blocks=(FeatureBlock("one", 0, 2), FeatureBlock("other", 2, 6)))
+    fitted = [posterior.model_copy(update={"tau": tau}).fit(head, features, p.data, seed=0) for tau in (1.0, 0.1)]
+    one, tenth = (model.moments(features, p.test) for model in fitted)
+    assert all((model.summary().get("blocks_active", 0) != 0) == (cyclic != 0) for model in fitted)
+    torch.testing.assert_close(tenth.mean / 0.1, one.mean, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(tenth.variance / 0.1**2, one.variance, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("effects", [0.0, 0.1])
+@pytest.mark.parametrize("loss", ["logistic", "regression"])
+def test_calibration_of_a_loss_with_margins_is_by_the_likelihood_of_its_predictions(loss, effects, problem):
+    p = problem(200, 8, linear=2.0)
+    reward = np.linalg.lstsq(_differences(p, p.test), p.truth)[0]
+    data = Comparisons(p.data.pairs, p.data.label, np.abs(_differences(p, p.data.pairs) @ reward))
+    settings = {"margin": True, "loss": loss, "prior_precision": 2.0, "response_variance": effects}
+    fitted = Point(tau="heldout", **settings).fit(Bt(), p.features, data, seed=0)
+    mean, winner = fitted.moments(p.features, p.test).mean, torch.from_numpy(1 / (1 + np.exp(-p.truth)))
+
+    def nats(tau: float) -> float:
+        return torch.nn.functional.binary_cross_entropy_with_logits(mean / tau, winner).item()
+
+    assert nats(fitted.tau) < min(map(nats, np.geomspace(0.1, 10, 81))) + 0.005
+
+
 @pytest.mark.parametrize("precision", ["heldout", "evidence"])
 def test_the_prior_is_stronger_where_there_is_less_to_learn(precision, problem):
     precisions = []
@@ -152,6 +189,21 @@ def test_a_big_ensemble_has_the_laplace_variance_on_a_linear_model(problem):
     assert ((ensemble.mean - laplace.mean).abs() / laplace.variance.sqrt()).mean() < 0.3
 
 
+@pytest.mark.parametrize("prompts", [1, 2, 18, 19])
+def test_an_ensembles_variance_is_laplaces_however_few_prompts_the_labels_are_of(prompts, problem):
+    p = problem(300, 8, linear=1.0)
+    pairs = replace(p.data.pairs, prompt=np.arange(300) % prompts)
+    ratios = []
+    for seed in range(2):
+        fitted = (
+            posterior.fit(Bt(), p.features, Comparisons(pairs, p.data.label), seed=seed).moments(p.features, p.test)
+            for posterior in (Ensemble(prior_precision=1.0, members=40), Laplace(prior_precision=1.0))
+        )
+        many, one = (moments.variance.mean().item() for moments in fitted)
+        ratios.append(many / one)
+    assert 0.75 < np.mean(ratios) < 1.35
+
+
 def test_members_differ_by_their_prior_where_no_label_is(problem):
     p = problem(20, 5)
     one = Comparisons(p.data.pairs.take(np.arange(1)), p.data.label[:1])
@@ -177,6 +229,10 @@ def test_an_ensembles_moments_are_those_of_its_members(problem):
     moments = model.moments(p.features, p.test)
     np.testing.assert_allclose(moments.mean, scores.mean(0), rtol=1e-10, atol=1e-12)
     np.testing.assert_allclose(moments.variance, scores.var(0, ddof=1), rtol=1e-10)
+
+
+def _differences(p, pairs):
+    return p.features.responses[pairs.response_a].astype(float) - p.features.responses[pairs.response_b]
 
 
 def _sides(p):
