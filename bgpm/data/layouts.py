@@ -36,11 +36,12 @@ class Layout:
         name: The data set or tool that writes it.
         texts: Columns by which it is known; none of them is null.
         others: Columns by which it is known too, and which may be null.
-        label: Column that decides, the one that ``pool.columns.label`` may put another in the place of.
+        label: Column that decides.
         make: The columns of ours, from a row's columns and its place.
         coding: The label from the value of that column, given the place.
         spends: Further columns that it reads.
         tells: Columns that it does not read, and that give the label away.
+        alike: Of these the ones with the label's coding, which ``pool.columns.label`` may put in its place.
     """
 
     name: str
@@ -51,6 +52,12 @@ class Layout:
     spends: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
     tells: tuple[str, ...] = ()
+    alike: tuple[str, ...] = ()
+
+    @property
+    def numbered(self) -> tuple[str, ...]:
+        """Columns of responses that have numbers: a label 1 may mean the first, or the one that is called 1."""
+        return tuple(name for name in self.texts if name[-1].isdigit())
 
 
 def layout_of(columns: Columns) -> Layout | None:
@@ -99,9 +106,13 @@ def _alpaca_eval(value: Any, place: str) -> float:
     return 2.0 - number
 
 
-def _size(columns: Columns, column: str, place: str) -> Any:
-    size = abs(number_in(columns.get(column), -3, 3, place, "a strength from -3 to 3"))
-    return None if math.isnan(size) else size
+def _size(value: Any) -> float | None:
+    """How strong a strength is; None where there is none, or ``pool.labels`` says what its words mean."""
+    try:
+        size = abs(float(value))
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return size if size <= 3 else None
 
 
 _WINNERS = ("winner_model_a", "winner_model_b", "winner_tie")
@@ -211,12 +222,12 @@ def _renamed(**names: str) -> Callable[[Columns, str], Made]:
 def _help_steer(prompt: str, response_a: str, response_b: str, strength: str) -> Callable[[Columns, str], Made]:
     """Two responses and how much better one is; the strength's size is the margin."""
 
-    def make(columns: Columns, place: str) -> Made:
+    def make(columns: Columns, _: str) -> Made:
         return {
             "prompt": columns[prompt],
             "response_a": columns[response_a],
             "response_b": columns[response_b],
-            "margin": _size(columns, strength, place),
+            "margin": _size(columns.get(strength)),
         }
 
     return make
@@ -248,6 +259,7 @@ LAYOUTS = (
         _renamed(response_a="response_0", response_b="response_1"),
         _id_of_better,
         tells=("safer_response_id", "is_response_0_safe", "is_response_1_safe"),
+        alike=("safer_response_id",),
     ),
     Layout(
         "HelpSteer3",

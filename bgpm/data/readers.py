@@ -93,6 +93,7 @@ PARTS = frozenset(
     {"reasoning", "reasoning_content", "thinking", "thought", "thoughts", "cot", "chain_of_thought", "scratchpad"}
     | {"tool_calls", "function_call", "image", "images", "system", "system_prompt", "prefix"}
 )
+_UNREAD_LABEL = "column {0!r} looks like a label and is not read (pool.columns can name it: {{label: {0}}})"
 EXCEL = 32_767  # characters that a cell of Excel holds
 _TRANSCRIPT = re.compile(r"\A\s*Human:.*\n\nAssistant:\s*\Z", re.DOTALL)  # Anthropic's, open for a response
 # How a conversation begins that a chat template has made one text of.
@@ -298,16 +299,56 @@ def _ours(record: Record, reading: Reading, *, judged: bool = True) -> tuple[Lay
     texts = {"prompt", "response_a", "response_b", "chosen", "rejected", "responses"} & mapped.keys()
     layout = None if texts else layout_of({name: columns.get(name) for name in given})
     if layout is None:
-        return None, columns | mapped
+        return None, _with_winner(columns | mapped, given, reading) if judged else columns | mapped
     if not judged:
         columns = {name: value for name, value in columns.items() if name not in (layout.label, *layout.spends)}
-    if "label" in mapped and layout.label:
-        columns[layout.label] = mapped.pop("label")
-    made = dict(columns) | layout.make(columns, place)
+    if "label" in mapping and layout.label:
+        alike = mapping["label"] in (layout.label, *layout.alike)
+        columns[layout.label] = mapped.pop("label") if alike else None  # another column's codes are not the layout's
+    theirs = layout.make(columns, place)
     if layout.label and judged:
         value = columns.get(layout.label)
-        made["label"] = value if reading.settings.labels else layout.coding(value, place)
-    return layout, made | mapped
+        theirs["label"] = value if reading.settings.labels else layout.coding(value, place)
+    if judged and "label" in mapped:
+        _check_code(mapped["label"], mapping["label"], layout, place, reading)
+    made = dict(columns) | theirs | mapped
+    if judged and "label" in theirs and "label" not in mapping and not _is_empty(columns.get("label")):
+        made["label"] = _label_beside(theirs["label"], columns["label"], layout, place, reading)
+    own = judged and layout.label not in given
+    return layout, _with_winner(made, given, reading) if own else made
+
+
+def _with_winner(columns: dict[str, Any], given: Mapping[str, Any], reading: Reading) -> dict[str, Any]:
+    """Columns whose label is what ``winner`` says, where nothing else says one and its word needs no coding."""
+    sides = not _is_list(columns) and all(columns.get(name) is not None for name in _PAIRS[1])
+    alone = "label" not in given and "label" not in reading.settings.columns and _is_empty(columns.get("label"))
+    if sides and alone and columns.get("chosen") is None and _names_winner(columns.get("winner")):
+        return columns | {"label": columns["winner"], "winner": None}
+    return columns
+
+
+def _label_beside(decided: Any, label: Any, layout: Layout, place: str, reading: Reading) -> Any:
+    """The label of a row that has a column ``label`` beside a layout's own: that where it says something."""
+    if not _is_empty(decided):
+        reading.note(_UNREAD_LABEL.format("label"), place)
+        return decided
+    _check_code(label, "label", layout, place, reading)
+    return label
+
+
+def _check_code(value: Any, column: str, layout: Layout, place: str, reading: Reading) -> None:
+    """LabelCodingError if a column that is not the layout's own says by a code which numbered response is better."""
+    if reading.settings.labels or not layout.numbered or _is_empty(value) or _names_winner(value):
+        return
+    raise LabelCodingError(
+        f"{place}: {column} {show(value)} beside {' and '.join(layout.numbered)}: which of them it means is not known; "
+        f"say it with pool.columns: {{label: {column}}} and pool.labels, such as {{a: [1], b: [2]}}"
+    )
+
+
+def _names_winner(value: Any) -> bool:
+    """Whether a label is a word that says in any layout which response is better."""
+    return isinstance(value, str) and value.strip().lower() in WORDS.keys() - {"true", "false"}
 
 
 def _is_list(columns: Mapping[str, Any]) -> bool:
@@ -708,14 +749,12 @@ def _note_unread(record: Record, columns: Mapping[str, Any], layout: Layout | No
     texts = () if _is_list(columns) else _sides(columns, record[0], reading)
     unread = set()
     for name, value in record[1].items():
-        if _is_empty(value) or name in spent or name in reading.settings.ignore_keys:
+        read = name in spent or columns.get(name) is None  # `_ours` has put it elsewhere
+        if read or _is_empty(value) or name in reading.settings.ignore_keys:
             continue
         looks = _words(name) & JUDGING and name not in (layout.tells if layout else ()) and name not in _READ
         if name.lower() in JUDGEMENTS or looks or (name in _SIDES[:2] and name not in texts):
-            reading.note(
-                f"column {name!r} looks like a label and is not read (pool.columns can name it: {{label: {name}}})",
-                record[0],
-            )
+            reading.note(_UNREAD_LABEL.format(name), record[0])
         elif name not in _READ or (name in COPIES and columns.get("prompt") is not None):
             unread.add(name)
     if unread:

@@ -392,6 +392,72 @@ def test_another_column_of_a_known_layout_may_decide() -> None:
     assert row.label == 1.0
 
 
+NUMBERED = {
+    columns[0]: dict.fromkeys(columns, SECOND) | {columns[0]: FIRST, prompt: ASKED}
+    for prompt, *columns in (
+        ("prompt", "response_0", "response_1"),
+        ("prompt", "response_1", "response_2"),
+        ("context", "response1", "response2"),
+        ("instruction", "output_1", "output_2"),
+        ("question", "answer_0", "answer_1"),
+    )
+}
+
+
+@pytest.mark.parametrize("name", NUMBERED)
+@pytest.mark.parametrize("code", [0, 1, 2, "1", True])
+def test_a_code_beside_numbered_responses_is_refused_until_it_is_explained(name: str, code: object) -> None:
+    named = {"columns": {"label": "better"}}
+    for columns, more in (({"label": code}, {}), ({"better": code}, named)):
+        with pytest.raises(LabelCodingError, match=r"pool\.jsonl:7: \w+ .* and pool\.labels, such as"):
+            read(NUMBERED[name] | columns, **more)
+    for columns, more in (({"label": code}, {}), ({"better": code}, named)):
+        (row,) = read(NUMBERED[name] | columns, labels={"a": [code], "b": [7]}, **more)
+        assert (row.label, math.isnan(row.margin)) == (1.0, True)
+
+
+@pytest.mark.parametrize("name", NUMBERED)
+@pytest.mark.parametrize(("word", "label"), [("model_a", 1.0), ("Model_B", 0.0), ("tie", 0.5)])
+def test_a_word_for_the_winner_needs_no_coding(name: str, word: str, label: float) -> None:
+    for column in ("winner", "label"):
+        assert read(NUMBERED[name] | {column: word})[0].label == label
+        assert read(NUMBERED[name] | {column: word}, columns={"label": column})[0].label == label
+
+
+def test_a_winner_in_words_is_read_where_nothing_else_says_the_label() -> None:
+    def found(columns: dict[str, Any], **more: Any) -> tuple[float, list[str]]:
+        reading = Reading(settings(**more))
+        (row,) = rows_of_record(("p:1", columns), reading)
+        return row.label, [remark.split(" (")[0] for remark in reading.remarks()]
+
+    unread = ["column 'winner' looks like a label and is not read"]
+    assert found(SIDES | {"winner": "model_a"}) == (1.0, [])
+    assert found(SIDES | {"winner": "model_b", "label": 1}) == (1.0, unread)
+    assert found(PAIR | {"winner": "model_b"}) == (1.0, unread)
+    for columns in ({"winner": "1"}, {"winner": "gpt-4"}, {"winner": "model_b", "label": None}):
+        label, remarks = found(SIDES | columns)
+        assert (math.isnan(label), remarks) == (True, unread)
+    assert found(SIDES | {"winner": "a"}, labels={"a": ["b"], "b": ["a"]}) == (0.0, [])
+
+
+def test_a_label_beside_a_layouts_own_is_named_and_beside_lettered_responses_read() -> None:
+    reading = Reading(settings())
+    (row,) = rows_of_record(("p:1", RECORDS["HelpSteer2-preference"][0] | {"label": 1}), reading)
+    assert (row.label, ["'label'" in remark for remark in reading.noted]) == (0.0, [True])
+    columns = RECORDS["Stanford Human Preferences"][0] | {"labels": None, "label": 1}
+    assert read(columns)[0].label == 1.0
+
+
+def test_a_strength_is_no_margin_where_another_column_or_other_words_decide() -> None:
+    columns = RECORDS["HelpSteer2-preference"][0]
+    (row,) = read(columns | {"said": "model_a"}, columns={"label": "said"})
+    assert (row.label, math.isnan(row.margin)) == (1.0, True)
+    (row,) = read(columns | {"preference_strength": "first"}, labels={"a": ["first"], "b": ["second"]})
+    assert (row.label, math.isnan(row.margin)) == (1.0, True)
+    with pytest.raises(LabelCodingError, match="is_response_0_safe True"):
+        read(RECORDS["PKU-SafeRLHF"][0] | {"is_response_0_safe": True}, columns={"label": "is_response_0_safe"})
+
+
 def test_a_column_that_looks_like_a_label_and_is_not_read_is_named() -> None:
     reading = Reading(settings())
     list(rows_of_record(("p:1", labelled(1, preference="b")), reading))
