@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bgpm.data.conversations import messages_in, parsed_list, show
+from bgpm.data.conversations import messages_in, parsed_list, role_of, show
 from bgpm.errors import DataError, LabelCodingError
 
 Columns = Mapping[str, Any]
@@ -209,7 +209,7 @@ def _up_to(conversation: Any, turn: float) -> Any:
     """A list of messages up to the assistant's turn of this number; all of it where there is none, or no list."""
     said = 0
     for at, message in enumerate(conversation if isinstance(conversation, list) else []):
-        said += isinstance(message, Mapping) and message.get("role") == "assistant"
+        said += isinstance(message, Mapping) and role_of(message) == "assistant"
         if said == turn:
             return conversation[: at + 1]
     return conversation

@@ -28,12 +28,12 @@ from pathlib import Path
 from typing import Any
 
 from bgpm.data.conversations import (
-    ROLES,
     Turn,
     joined,
     messages_in,
     parsed_list,
     response_text,
+    role_of,
     show,
     turns_of,
     with_system,
@@ -399,6 +399,12 @@ def _texts(columns: Mapping[str, Any], place: str, reading: Reading) -> RecordTe
         if any(not rest for rest in found):
             raise DataError(f"{place}: a conversation ends with the prompt and has no response")
         prompt = start if prompt is None else joined(prompt, start, place)
+    for name, (first, *_) in zip(names, found, strict=True):
+        if first.role != "assistant":
+            raise DataError(
+                f"{place}: {name}: the response begins with a turn of {first.role!r}: {show(first.content)}; expected "
+                "the assistant's (role assistant, from gpt, and the like): rename the role, or take the turn out"
+            )
     if history:
         prompt = (*_history(columns[history], place, turns), *prompt)
     for name in SYSTEM:
@@ -510,8 +516,7 @@ def _check_copies(
 def _of_assistant(value: Any) -> bool:
     """Whether messages are a response alone, without the prompt."""
     first = value[0] if isinstance(value, list) and value else None
-    role = (first.get("role") or first.get("from")) if isinstance(first, Mapping) else None
-    return isinstance(role, str) and ROLES.get(role.lower(), role) == "assistant"
+    return isinstance(first, Mapping) and role_of(first) == "assistant"
 
 
 def _prompt_turns(columns: Mapping[str, Any], column: str, turns: Any, place: str) -> tuple[Turn, ...]:
@@ -604,9 +609,10 @@ def _shared_start(conversations: Sequence[tuple[Turn, ...]], names: Sequence[str
     while shared and conversations[0][shared - 1].role not in ("user", "tool"):
         shared -= 1
     if not shared:
+        roles = dict.fromkeys(turn.role for turns in conversations for turn in turns)
         raise DataError(
             f"{place}: {' and '.join(dict.fromkeys(names))} share no prompt: expected conversations with the same "
-            "turns up to a user's"
+            f"turns up to a user's, or a column prompt and the assistant's turns; the roles are {', '.join(roles)}"
         )
     return conversations[0][:shared]
 

@@ -307,17 +307,74 @@ def test_messages_as_text_are_messages(write_list: Any) -> None:
     assert (row.prompt, row.a, row.b) == ((("user", ASKED),), "It's\n" + FIRST, "No")
 
 
+@pytest.mark.parametrize("lead", [{"tool_calls": None}, {"name": ""}, {"id": "1"}])
+@pytest.mark.parametrize("write_list", [json.dumps, repr, lambda turns: json.dumps(json.dumps(turns))])
+def test_messages_as_text_are_messages_whatever_key_comes_first_and_if_written_twice(
+    lead: Any, write_list: Any
+) -> None:
+    def cell(text: str) -> str:
+        return write_list([lead | user(ASKED), lead | said(text)])
+
+    (row,) = read({"prompt": ASKED, "chosen": cell(FIRST), "rejected": cell(SECOND)}, ignore_keys=["id"])
+    assert (row.prompt, row.a, row.b) == ((("user", ASKED),), FIRST, SECOND)
+    (row,) = read({"prompt": write_list([lead | user(ASKED)]), "chosen": FIRST, "rejected": "No"}, ignore_keys=["id"])
+    assert row.prompt == (("user", ASKED),)
+
+
 def test_a_list_of_messages_that_is_cut_off_is_refused() -> None:
     with pytest.raises(DataError, match="begins like a list of messages"):
         read({"prompt": ASKED, "chosen": '[{"role": "assistant", "content": "Gre', "rejected": SECOND})
 
 
 @pytest.mark.parametrize(
-    "text", ["[1, 2]", "[{]", '{"name": "Ada",\n "age": 3}', '[{"role": "admin"}]', "[user]: hi", '{"value": 3}', "[]"]
-)
+    "text",
+    [
+        "[1, 2]", "[{]", '{"name": "Ada",\n "age": 3}', '[{"role": "admin"}]', "[user]: hi", '{"value": 3}', "[]",
+        '[{"id": 1, "from": "Bonn", "value": 3}]', '[{"id": 1, "role": "user"}]', '[{"id": 1, "role', '"[{\\"a\\": 1}]"',
+    ],
+)  # fmt: skip
 def test_prose_and_honest_json_stay_as_they_are(text: str) -> None:
     (row,) = read({"prompt": ASKED, "chosen": text, "rejected": SECOND})
     assert row.a == text
+
+
+# -- who speaks ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("names", [("role", "content"), ("from", "value")])
+@pytest.mark.parametrize(
+    ("asker", "speaker"),
+    [("Human", "Assistant"), ("USER", "ai"), ("User", "chatgpt"), ("human", "bard"), ("user", "MODEL")],
+)
+def test_speakers_are_known_in_any_case_and_never_written_into_a_response(
+    names: tuple[str, str], asker: str, speaker: str
+) -> None:
+    def turn(*said: str) -> dict[str, str]:
+        return dict(zip(names, said, strict=True))
+
+    sides = {"chosen": turn(speaker, FIRST), "rejected": turn(speaker, SECOND)}
+    for columns in (
+        {"prompt": [turn("System", "Be short."), turn(asker, ASKED)]} | sides,
+        {name: [turn("System", "Be short."), turn(asker, ASKED), last] for name, last in sides.items()},
+    ):
+        (row,) = read(columns | {"system": "Be short."})
+        assert (row.prompt, row.a, row.b) == ((("system", "Be short."), ("user", ASKED)), FIRST, SECOND)
+        texts = texts_of_record(("p:1", columns))
+        assert [turns[0].as_given()["role"] for turns in texts.responses] == ["assistant"] * 2
+
+
+def test_a_response_that_nobody_known_speaks_is_refused() -> None:
+    sides = {
+        name: [user(ASKED), {"role": "narrator", "content": text}]
+        for name, text in (("chosen", "a"), ("rejected", "b"))
+    }
+    with pytest.raises(DataError, match="chosen: the response begins with a turn of 'narrator': 'c'"):
+        read(sides)
+    with pytest.raises(DataError, match=r"share no prompt.*the roles are narrator"):
+        read({"prompt": ASKED} | {name: turns[1:] for name, turns in sides.items()})
+    other = {name: [user(ASKED), user(name), said(FIRST)] for name in sides}
+    with pytest.raises(DataError, match="the response begins with a turn of 'user': 'chosen'"):
+        read(other)
 
 
 # -- responses that repeat their prompt ------------------------------------------------------------------------------
@@ -905,5 +962,9 @@ def test_of_two_turns_the_one_that_was_judged_is_the_response() -> None:
     for whole in ({"turn": 2}, {}):
         (both,) = read({**sides, "winner": "model_a", **whole})
         assert both.a.endswith(f"{FIRST} Yes.")
+    spoken = {
+        side: [{"from": turn["role"].title(), "value": turn["content"]} for turn in sides[side]] for side in sides
+    }
+    assert read({**spoken, "winner": "model_a", "turn": 1})[0].a == FIRST
     with pytest.raises(LabelCodingError, match=r"got 'last', expected the number of the turn"):
         read({**sides, "winner": "model_a", "turn": "last"})
