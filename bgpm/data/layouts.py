@@ -17,6 +17,7 @@ one that was judged, of conversations that have two.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -35,11 +36,12 @@ class Layout:
     Attributes:
         name: The data set or tool that writes it.
         texts: Columns by which it is known; none of them is null.
-        others: Columns by which it is known too, and which may be null.
+        fits: Whether a row that has these texts is one of it.
         label: Column that decides.
         make: The columns of ours, from a row's columns and its place.
         coding: The label from the value of that column, given the place.
-        spends: Further columns that it reads.
+        spends: Further columns that it reads, for the label alone.
+        reads: Further columns that its texts depend on.
         tells: Columns that it does not read, and that give the label away.
         alike: Of these the ones with the label's coding, which ``pool.columns.label`` may put in its place.
     """
@@ -50,7 +52,8 @@ class Layout:
     make: Callable[[Columns, str], Made]
     coding: Callable[[Any, str], Any] = lambda value, _: value
     spends: tuple[str, ...] = ()
-    others: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+    fits: Callable[[Columns], bool] = lambda _: True
     tells: tuple[str, ...] = ()
     alike: tuple[str, ...] = ()
 
@@ -63,8 +66,7 @@ class Layout:
 def layout_of(columns: Columns) -> Layout | None:
     """The first layout whose columns of text are all there; None for columns that are ours already."""
     filled = {name for name, value in columns.items() if value is not None}
-    fitting = (layout for layout in LAYOUTS if filled.issuperset(layout.texts))
-    return next((layout for layout in fitting if columns.keys() >= set(layout.others)), None)
+    return next((layout for layout in LAYOUTS if filled.issuperset(layout.texts) and layout.fits(columns)), None)
 
 
 def number_in(value: Any, low: float, high: float, place: str, meaning: str) -> float:
@@ -116,6 +118,7 @@ def _size(value: Any) -> float | None:
 
 
 _WINNERS = ("winner_model_a", "winner_model_b", "winner_tie")
+_TEXTS = re.compile(r"\s*\[\s*[\"'].*[\"']\s*\]\s*", re.DOTALL)  # a cell that looks like a list of texts
 
 
 def _lmsys_55k(columns: Columns, place: str) -> Made:
@@ -128,17 +131,26 @@ def _lmsys_55k(columns: Columns, place: str) -> Made:
             f"{place}: {len(asked)} prompts, {len(response_a)} and {len(response_b)} responses: expected equal numbers"
         )
     wins = [number_in(columns.get(name), 0, 1, place, "0 or 1") for name in _WINNERS]
-    label = math.nan
-    if not all(math.isnan(win) for win in wins):
-        if sorted(wins) != [0.0, 0.0, 1.0]:
-            raise LabelCodingError(f"{place}: {', '.join(_WINNERS)} are {wins}: expected one 1 and two 0")
-        label = (1.0, 0.0, 0.5)[wins.index(1.0)]
-    return {
-        "prompt": None,
-        "response_a": _chat(asked, response_a),
-        "response_b": _chat(asked, response_b),
-        "label": label,
-    }
+    made = {"prompt": None, "response_a": _chat(asked, response_a), "response_b": _chat(asked, response_b)}
+    if all(math.isnan(win) for win in wins):
+        return made
+    if sorted(wins) != [0.0, 0.0, 1.0]:
+        raise LabelCodingError(f"{place}: {', '.join(_WINNERS)} are {wins}: expected one 1 and two 0")
+    return made | {"label": (1.0, 0.0, 0.5)[wins.index(1.0)]}
+
+
+def _is_lmsys_55k(columns: Columns) -> bool:
+    """Whether the columns of who won are there, or the three texts are lists of as many texts."""
+    cells = [columns[name] for name in ("prompt", "response_a", "response_b")]
+    if columns.keys() >= set(_WINNERS):
+        return True
+    if not all(isinstance(cell, list) or (isinstance(cell, str) and _TEXTS.fullmatch(cell)) for cell in cells):
+        return False
+    lists = [parsed_list(cell) if isinstance(cell, str) else cell for cell in cells]
+    if any(found is None for found in lists):
+        return True  # and is refused, as it cannot be read
+    texts = all(isinstance(item, str) for found in lists for item in found)
+    return texts and len({len(found) for found in lists}) == 1 and bool(lists[0])
 
 
 def _chat(asked: list[str], said: list[str]) -> list[dict[str, str]]:
@@ -250,7 +262,7 @@ LAYOUTS = (
         None,
         _lmsys_55k,
         spends=_WINNERS,
-        others=_WINNERS,
+        fits=_is_lmsys_55k,
     ),
     Layout(
         "PKU-SafeRLHF",
@@ -287,7 +299,7 @@ LAYOUTS = (
         ("conversation_a", "conversation_b"),
         "winner",
         _arena,
-        spends=("turn",),
+        reads=("turn",),
     ),
     Layout(
         "AlpacaEval",

@@ -745,7 +745,7 @@ def _note_unread(record: Record, columns: Mapping[str, Any], layout: Layout | No
     scores = next((pair for pair in SCORES if all(columns.get(name) is not None for name in pair)), ())
     spent = {"label", *reading.settings.columns.values(), *_numbered(reading.settings)}
     if layout:
-        spent |= {*layout.texts, *layout.others, *layout.spends}
+        spent |= {*layout.texts, *layout.spends, *layout.reads}
         spent |= set() if "label" in reading.settings.columns else {layout.label}
     if _is_list(columns):
         spent |= {"scores", "ranks"}

@@ -330,7 +330,7 @@ def test_a_list_of_messages_that_is_cut_off_is_refused() -> None:
     "text",
     [
         "[1, 2]", "[{]", '{"name": "Ada",\n "age": 3}', '[{"role": "admin"}]', "[user]: hi", '{"value": 3}', "[]",
-        '[{"id": 1, "from": "Bonn", "value": 3}]', '[{"id": 1, "role": "user"}]', '[{"id": 1, "role', '"[{\\"a\\": 1}]"',
+        '[{"id": 1, "from": "Bonn", "value": 3}]', '[{"id": 1, "role": "user"}]', '[{"id', '"[{\\"a\\": 1}]"',
     ],
 )  # fmt: skip
 def test_prose_and_honest_json_stay_as_they_are(text: str) -> None:
@@ -368,7 +368,7 @@ def test_a_response_that_nobody_known_speaks_is_refused() -> None:
         name: [user(ASKED), {"role": "narrator", "content": text}]
         for name, text in (("chosen", "a"), ("rejected", "b"))
     }
-    with pytest.raises(DataError, match="chosen: the response begins with a turn of 'narrator': 'c'"):
+    with pytest.raises(DataError, match="chosen: the response begins with a turn of 'narrator': 'a'"):
         read(sides)
     with pytest.raises(DataError, match=r"share no prompt.*the roles are narrator"):
         read({"prompt": ASKED} | {name: turns[1:] for name, turns in sides.items()})
@@ -665,6 +665,26 @@ def test_json_lists_without_a_winner_are_an_unlabelled_pair_and_not_prose() -> N
     columns = RECORDS["LMSYS 55k"][0] | dict.fromkeys(("winner_model_a", "winner_model_b", "winner_tie"))
     (row,) = read(columns)
     assert (row.a, math.isnan(row.label)) == (FIRST, True)
+
+
+@pytest.mark.parametrize("write_list", [json.dumps, list])
+def test_lists_of_texts_without_the_columns_of_who_won_are_conversations_too(write_list: Any) -> None:
+    columns = {"prompt": [ASKED, "More?"], "response_a": [FIRST, "No."], "response_b": [SECOND, "Yes."]}
+    columns = {name: write_list(texts) for name, texts in columns.items()}
+    texts = texts_of_record(("p:1", columns))
+    assert texts.messages == (("user", ASKED),)
+    for more, label in (({}, math.nan), ({"winner": "model_b"}, 0.0), ({"label": 1}, 1.0)):
+        (row,) = read(columns | more)
+        assert row.a.startswith(FIRST)
+        assert row.label == label or math.isnan(label) == math.isnan(row.label)
+
+
+@pytest.mark.parametrize(
+    "cells", [(ASKED, '["a"]', '["b"]'), ('["q"]', '["a", "b"]', '["c"]'), ('["q"]', "[1]", "[2]"), ("[]", "[]", "[]")]
+)
+def test_a_list_that_is_no_conversation_stays_prose(cells: tuple[str, str, str]) -> None:
+    (row,) = read(dict(zip(SIDES, cells, strict=True)))
+    assert (row.prompt[0][1], row.a, row.b) == cells
 
 
 @pytest.mark.parametrize("columns", [{"question": "Why?", "context": ASKED}, {"prompt": "Why?", "input": ASKED}])
@@ -966,5 +986,7 @@ def test_of_two_turns_the_one_that_was_judged_is_the_response() -> None:
         side: [{"from": turn["role"].title(), "value": turn["content"]} for turn in sides[side]] for side in sides
     }
     assert read({**spoken, "winner": "model_a", "turn": 1})[0].a == FIRST
+    texts = texts_of_record(("p:1", {**sides, "winner": "model_a", "turn": 1}))
+    assert [len(turns) for turns in texts.responses] == [1, 1]
     with pytest.raises(LabelCodingError, match=r"got 'last', expected the number of the turn"):
         read({**sides, "winner": "model_a", "turn": "last"})
