@@ -298,6 +298,7 @@ def _ours(record: Record, reading: Reading, *, judged: bool = True) -> tuple[Lay
     mapped = {ours: columns.get(theirs) for ours, theirs in mapping.items()}
     texts = {"prompt", "response_a", "response_b", "chosen", "rejected", "responses"} & mapped.keys()
     layout = None if texts else layout_of({name: columns.get(name) for name in given})
+    _check_further(given, layout, place, reading)
     if layout is None:
         return None, _with_winner(columns | mapped, given, reading) if judged else columns | mapped
     if not judged:
@@ -325,6 +326,27 @@ def _with_winner(columns: dict[str, Any], given: Mapping[str, Any], reading: Rea
     if sides and alone and columns.get("chosen") is None and _names_winner(columns.get("winner")):
         return columns | {"label": columns["winner"], "winner": None}
     return columns
+
+
+def _check_further(given: Mapping[str, Any], layout: Layout | None, place: str, reading: Reading) -> None:
+    """DataError if a third response stands in a column of its own: response_c, or response_3."""
+    first, second = (layout.texts if layout else _PAIRS[1])[-2:]
+    stem, mark = first[:-1], first[-1]
+    named = {"response_a", "response_b"} <= reading.settings.columns.keys() or _is_list(given)
+    if named or second[:-1] != stem or not {first, second} <= given.keys():
+        return
+    marks = r"\d+" if mark.isdigit() else "[A-Z]" if mark.isupper() else "[a-z]"
+    for name, value in given.items():
+        if name in (first, second) or not re.fullmatch(re.escape(stem) + marks, name) or _is_empty(value):
+            continue
+        if name in reading.settings.ignore_keys:
+            reading.note(f"column {name!r} left out", place)
+        elif isinstance(value, str | list | Mapping):
+            raise DataError(
+                f"{place}: column {name!r} is a further response beside {first} and {second} and would be lost; write "
+                "all of them into a list, responses, or name the two that count in pool.columns (--columns): "
+                f"{{response_a: {first}, response_b: {second}}}"
+            )
 
 
 def _label_beside(decided: Any, label: Any, layout: Layout, place: str, reading: Reading) -> Any:

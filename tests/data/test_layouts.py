@@ -939,6 +939,28 @@ def test_two_columns_of_responses_beside_two_others_are_refused_until_two_are_na
     assert (row.a, row.b, row.label) == (FIRST, SECOND, 1.0)
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("response_a", "response_b", "response_c"), ("response_1", "response_2", "response_10"),
+        ("response_0", "response_1", "response_2"), ("conversation_a", "conversation_b", "conversation_c"),
+    ],
+)  # fmt: skip
+def test_a_third_response_in_a_column_of_its_own_is_not_dropped(names: tuple[str, ...]) -> None:
+    first, second, third = names
+    columns = {"prompt": ASKED, first: FIRST, second: SECOND}
+    if first == "conversation_a":
+        columns = {name: [user(ASKED), said(text)] for name, text in ((first, FIRST), (second, SECOND))}
+    message = f"column '{third}' is a further response beside {first} and {second}"
+    for reads in (rows_of_record, texts_of_record):
+        with pytest.raises(DataError, match=message):
+            list(reads(("p:1", columns | {third: "Mint."}), Reading(settings())))  # type: ignore[call-overload]
+    named = {"response_a": first, "response_b": second}
+    for more, setting in (({third: "Mint."}, {"columns": named}), ({third: ""}, {}), ({f"{first}c": "Mint."}, {})):
+        assert read(columns | more, **setting)[0].a == FIRST
+    assert read(columns | {third: "Mint."}, ignore_keys=[third])[0].a == FIRST
+
+
 def test_a_column_chosen_that_nothing_reads_is_named() -> None:
     for columns in (SIDES | {"chosen": "b"}, {"prompt": ASKED, "responses": [FIRST, SECOND], "chosen": 1}):
         reading = Reading(settings())
