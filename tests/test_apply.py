@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import write_jsonl
 
-from bgpm.apply import add_score, read
+from bgpm.apply import _preference, add_score, read
 from bgpm.errors import ConfigError, DataError
 
 ROW = {"question": "why", "left": [{"role": "assistant", "content": "x", "mood": "fine"}], "right": "y", "verdict": "L"}
@@ -94,6 +95,25 @@ def test_blank_responses_are_kept_left_out_or_refused(tmp_path: Path, capsys: py
     alone = write_jsonl(tmp_path / "g.jsonl", [PAIR | {"response_b": ""}])
     with pytest.raises(DataError, match="no row in it, but for those left out"):
         read(given(alone, "--blank", "drop"))
+
+
+ASK, SAY = {"role": "user", "content": "why"}, [{"role": "assistant", "content": "x"}]
+TOOLS = [{"type": "function", "function": {"name": "find"}}]
+
+
+@pytest.mark.parametrize(
+    ("columns", "options"),
+    [
+        ({"prompt": [ASK], "chosen": SAY, "rejected": "y", "tools": TOOLS}, []),
+        ({"prompt": [ASK], "chosen": SAY, "rejected": "y", "mine": TOOLS}, ["--columns", "{tools: mine}"]),
+        ({"input": {"messages": [ASK], "tools": TOOLS}, "preferred_output": SAY, "non_preferred_output": SAY}, []),
+    ],
+)  # fmt: skip
+def test_tools_that_the_model_saw_are_exported(tmp_path: Path, columns: dict[str, Any], options: list[str]) -> None:
+    (entry,) = read(given(write_jsonl(tmp_path / "f.jsonl", [columns]), *options))
+    assert "find" in entry.choice.prompt[0][1]
+    row = _preference(entry, 0, 1, chat=True)
+    assert (row["tools"], row["prompt"]) == (TOOLS, [ASK])
 
 
 def test_what_does_not_exist_is_said(tmp_path: Path) -> None:

@@ -167,10 +167,12 @@ class RecordTexts:
     Attributes:
         prompt: Turns; the last one is the user's or a tool's.
         responses: Turns of each response, the assistant's first.
+        tools: That the prompt lists, as the file has them; None where it has none.
     """
 
     prompt: tuple[Turn, ...]
     responses: tuple[tuple[Turn, ...], ...]
+    tools: Any = None
 
     @property
     def messages(self) -> tuple[Message, ...]:
@@ -437,7 +439,7 @@ def _texts(columns: Mapping[str, Any], place: str, reading: Reading) -> RecordTe
         prompt = with_tools(prompt, columns[tools])
     if rendered := _RENDERED.match(prompt[0].content):
         reading.note(f"prompt in one text with {rendered[1]}, taken as text; messages would be read as turns", place)
-    return RecordTexts(_asked(prompt, place), tuple(found))
+    return RecordTexts(_asked(prompt, place), tuple(found), columns[tools] if tools else None)
 
 
 _PAIRS = (("chosen", "rejected"), ("response_a", "response_b"))
