@@ -97,6 +97,18 @@ def test_blank_responses_are_kept_left_out_or_refused(tmp_path: Path, capsys: py
         read(given(alone, "--blank", "drop"))
 
 
+def test_a_column_of_texts_that_is_not_there_is_refused_and_one_of_labels_passed_over(tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "f.jsonl", [PAIR | {"question": "how"}])
+    for ours in ("prompt", "system", "tools", "response_a"):
+        with pytest.raises(DataError, match=r"no column 'typo', which pool\.columns \(--columns\) names; .* question"):
+            read(given(file, "--columns", f"{{{ours}: typo}}"))
+    unused = "{label: typo, margin: typo, id: typo, split: typo, score_chosen: typo}"
+    assert [
+        entry.choice.prompt[0][1]
+        for entry in read(given(write_jsonl(tmp_path / "g.jsonl", [PAIR]), "--columns", unused))
+    ] == ["why"]
+
+
 ASK, SAY = {"role": "user", "content": "why"}, [{"role": "assistant", "content": "x"}]
 TOOLS = [{"type": "function", "function": {"name": "find"}}]
 

@@ -94,6 +94,11 @@ PARTS = frozenset(
     | {"tool_calls", "function_call", "image", "images", "system", "system_prompt", "prefix"}
 )
 _UNREAD_LABEL = "column {0!r} looks like a label and is not read (pool.columns can name it: {{label: {0}}})"
+# The same in a row of K responses.
+_UNREAD_LIST = (
+    "column {0!r} looks like a label and is not read (pool.columns can name a list with a number of each response: "
+    "{{scores: {0}}}, or {{ranks: {0}}} where 1 is the best)"
+)
 EXCEL = 32_767  # characters that a cell of Excel holds
 _TRANSCRIPT = re.compile(r"\A\s*Human:.*\n\nAssistant:\s*\Z", re.DOTALL)  # Anthropic's, open for a response
 # How a conversation begins that a chat template has made one text of.
@@ -292,10 +297,11 @@ def _ours(record: Record, reading: Reading, *, judged: bool = True) -> tuple[Lay
     place, given = record
     columns = {name: value for name, value in given.items() if not _is_missing(value)}
     mapping = reading.settings.columns
-    lost = sorted(theirs for theirs in mapping.values() if theirs not in given)
-    if lost and judged:
+    lost = sorted(theirs for ours, theirs in mapping.items() if theirs not in given and (judged or ours not in _UNUSED))
+    if lost:
         raise DataError(
-            f"{place}: no column {lost[0]!r}, which pool.columns names; the columns are {', '.join(sorted(given))}"
+            f"{place}: no column {lost[0]!r}, which pool.columns (--columns) names; the columns are "
+            f"{', '.join(sorted(given))}"
         )
     mapped = {ours: columns.get(theirs) for ours, theirs in mapping.items()}
     texts = {"prompt", "response_a", "response_b", "chosen", "rejected", "responses"} & mapped.keys()
@@ -443,6 +449,8 @@ def _texts(columns: Mapping[str, Any], place: str, reading: Reading) -> RecordTe
 
 
 _PAIRS = (("chosen", "rejected"), ("response_a", "response_b"))
+# What `bgpm score` and its like do not use, and so may be absent there.
+_UNUSED = ("label", "margin", "ranks", "scores", "score_chosen", "score_rejected", "id", "section", "subset", "split")
 _SIDES = ("chosen", "rejected", "response_a", "response_b", "response_0", "response_1", "response_2")
 
 
@@ -719,6 +727,12 @@ def _worths(columns: Mapping[str, Any], place: str, reading: Reading) -> list[tu
     else:
         items = _list(columns["responses"], place, "responses")
     count = len(items)
+    if "label" in reading.settings.columns and columns.get("label") is not None:
+        named = reading.settings.columns["label"]
+        raise DataError(
+            f"{place}: {named} {show(columns['label'])} as the label of {count} responses: of these pool.columns reads "
+            f"lists with a number of each response: {{scores: {named}}}, or {{ranks: {named}}} where 1 is the best"
+        )
     rated: Any = [_rating(item, reading.settings.rating) for item in items]
     scores = columns.get("scores") if rated == [None] * count else rated
     if scores is None and columns.get("ranks") is None:
@@ -784,7 +798,7 @@ def _note_unread(record: Record, columns: Mapping[str, Any], layout: Layout | No
             continue
         looks = _words(name) & JUDGING and name not in (layout.tells if layout else ()) and name not in _READ
         if name.lower() in JUDGEMENTS or looks or (name in _SIDES[:2] and name not in texts):
-            reading.note(_UNREAD_LABEL.format(name), record[0])
+            reading.note((_UNREAD_LIST if _is_list(columns) else _UNREAD_LABEL).format(name), record[0])
         elif name not in _READ or (name in COPIES and columns.get("prompt") is not None):
             unread.add(name)
     if unread:

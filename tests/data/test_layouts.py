@@ -969,6 +969,17 @@ def test_a_column_chosen_that_nothing_reads_is_named() -> None:
         assert "column 'chosen' looks like a label" in " ".join(reading.noted)
 
 
+def test_a_label_of_more_responses_is_refused_and_the_setting_that_reads_their_worth_is_named() -> None:
+    listed = {"prompt": ASKED, "responses": [FIRST, SECOND], "worth": [5, 2]}
+    reading = Reading(settings())
+    list(rows_of_record(("pool.jsonl:1", listed | {"best_of": 0}), reading))
+    assert ["{scores: best_of}" in remark for remark in reading.noted] == [True]
+    with pytest.raises(DataError, match=r"worth \[5, 2\] as the label of 2 responses: .*\{scores: worth\}"):
+        read(listed, columns={"label": "worth"})
+    assert read(listed, columns={"scores": "worth"})[0].label == 1.0
+    assert math.isnan(read(listed | {"worth": None}, columns={"label": "worth"})[0].label)
+
+
 @pytest.mark.parametrize("column", ["responses", "completions"])
 def test_scores_count_beside_responses_and_completions_alike(column: str) -> None:
     (row,) = read({"prompt": ASKED, column: [FIRST, SECOND], "scores": [2, 5]})
