@@ -8,8 +8,10 @@ as it came stays beside it, for export. What cannot be kept is refused.
 from __future__ import annotations
 
 import ast
+import io
 import json
 import re
+import tokenize
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -148,7 +150,10 @@ def role_of(message: Mapping[str, Any]) -> str | None:
 
 
 def parsed_list(text: str) -> Any:
-    """What a text says as JSON or as a Python literal; None where it is neither."""
+    """What a text says as JSON or as a Python literal; None where it is neither.
+
+    A list of texts with nothing between them is none, though Python joins them: NumPy writes lists so.
+    """
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -156,9 +161,25 @@ def parsed_list(text: str) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of escapes that Python does not know
-            return ast.literal_eval(text.strip())
+            found = ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
         return None
+    return None if _joins_texts(text.strip()) else found
+
+
+def _joins_texts(literal: str) -> bool:
+    """Whether two items of a list in a Python literal are texts side by side."""
+    opened, last = [""], ""
+    for token in tokenize.generate_tokens(io.StringIO(literal).readline):
+        if token.type == tokenize.STRING and last == "text" and opened[-1] == "[":
+            return True
+        if token.type == tokenize.OP and token.string in "([{":
+            opened.append(token.string)
+        elif token.type == tokenize.OP and token.string in ")]}":
+            opened.pop()
+        if token.type != tokenize.NL:
+            last = "text" if token.type == tokenize.STRING else ""
+    return False
 
 
 def _is_message(value: Any) -> bool:

@@ -163,7 +163,7 @@ def _chat(asked: list[str], said: list[str]) -> list[dict[str, str]]:
 def _text_list(value: Any, place: str, column: str) -> list[str]:
     found = parsed_list(value) if isinstance(value, str) else value
     if not isinstance(found, list) or not all(item is None or isinstance(item, str) for item in found):
-        raise DataError(f"{place}: {column}: expected a JSON list of texts, got {show(value)}")
+        raise DataError(f"{place}: {column}: expected a list of texts, got {show(value)}; write it as JSON")
     return ["" if item is None else item for item in found]
 
 

@@ -956,7 +956,7 @@ def is_blank(text: str) -> bool:
 def _list(value: Any, place: str, column: str) -> list[Any]:
     found = parsed_list(value) if isinstance(value, str) else value
     if not isinstance(found, list):
-        raise DataError(f"{place}: {column}: expected a list, got {show(value)}")
+        raise DataError(f"{place}: {column}: expected a list, got {show(value)}; in a table's cell write it as JSON")
     return found
 
 

@@ -679,6 +679,20 @@ def test_lists_of_texts_without_the_columns_of_who_won_are_conversations_too(wri
         assert row.label == label or math.isnan(label) == math.isnan(row.label)
 
 
+@pytest.mark.parametrize("cell", ["['x' 'y']", "['x'\n 'y']", "['x', 'y' 'z']", "['x' \"it's\"]"])
+def test_a_list_as_numpy_writes_it_is_refused_and_not_joined(cell: str) -> None:
+    for reads in (rows_of_record, texts_of_record):
+        with pytest.raises(DataError, match=r"responses: expected a list, got .*; in a table's cell write it as JSON"):
+            list(reads(("p:1", {"prompt": ASKED, "responses": cell}), Reading(settings())))  # type: ignore[call-overload]
+        for more in ({}, {"winner_model_a": 1, "winner_model_b": 0, "winner_tie": 0}):
+            with pytest.raises(DataError, match=r"prompt: expected a list of texts, got .*; write it as JSON"):
+                list(reads(("p:1", dict.fromkeys(SIDES, cell) | more), Reading(settings())))  # type: ignore[call-overload]
+    assert read({"prompt": ASKED, "chosen": cell, "rejected": SECOND})[0].a == cell
+    turns = "[{'role': 'assistant', 'content': 'Green, '\n 'from the hills.'}]"  # as pprint breaks a text
+    assert read({"prompt": ASKED, "chosen": turns, "rejected": SECOND})[0].a == FIRST
+    assert [row.a for row in read({"prompt": ASKED, "responses": "['x \\'y\\'',\n 'z']"})] == ["x 'y'"]
+
+
 @pytest.mark.parametrize(
     "cells", [(ASKED, '["a"]', '["b"]'), ('["q"]', '["a", "b"]', '["c"]'), ('["q"]', "[1]", "[2]"), ("[]", "[]", "[]")]
 )
