@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from bgpm.data.conversations import Turn, response_text
-from bgpm.data.files import FORMATS, Record, json_lines
+from bgpm.data.files import FORMATS, Record, json_lines, suffix_of
 from bgpm.data.readers import (
     Reading,
     after_prompt,
@@ -280,7 +280,7 @@ def read(given: argparse.Namespace) -> list[Entry]:
     params = _params_of_model(given)
     block = _columns_of_model(params)
     reading = Reading(_settings(given, block, params))
-    known = given.file.is_dir() or given.file.name.removesuffix(".gz").endswith(FORMATS)
+    known = given.file.is_dir() or suffix_of(given.file) in FORMATS
     rows = source_records(reading.settings) if known else json_lines(given.file)
     entries = [_entry(record, reading) for record in tqdm(rows, desc="read", unit="row", disable=None)]
     if block:

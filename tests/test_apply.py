@@ -97,6 +97,14 @@ def test_blank_responses_are_kept_left_out_or_refused(tmp_path: Path, capsys: py
         read(given(alone, "--blank", "drop"))
 
 
+def test_a_files_format_is_told_by_its_ending_in_any_case(tmp_path: Path) -> None:
+    for name, mark in (("f.CSV", ","), ("f.tsv", "\t")):
+        (tmp_path / name).write_text(f"{mark.join(PAIR)}\n{mark.join(PAIR.values())}\n")
+    assert read(given(tmp_path / "f.CSV"))[0].columns == PAIR
+    with pytest.raises(DataError, match=r"f\.tsv:1: malformed line, not JSON: .* ends in \.json, \.csv, \.parquet"):
+        read(given(tmp_path / "f.tsv"))
+
+
 def test_a_column_of_texts_that_is_not_there_is_refused_and_one_of_labels_passed_over(tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "f.jsonl", [PAIR | {"question": "how"}])
     for ours in ("prompt", "system", "tools", "response_a"):
