@@ -18,9 +18,8 @@ import numpy as np
 from tqdm import tqdm
 
 from bgpm.data.conversations import Turn, response_text
-from bgpm.data.files import FORMATS, Record, json_lines
+from bgpm.data.files import FORMATS, Record, json_lines, suffix_of
 from bgpm.data.readers import (
-    TOOLS,
     Reading,
     after_prompt,
     is_blank,
@@ -55,6 +54,7 @@ class Entry:
         choice: Prompt and responses; of a pair the first is response_a, or chosen.
         prompt, responses: Their turns, with the messages as they came.
         numbers: Of a pair those that ``pair_columns`` names; () for rows of more responses.
+        tools: That the prompt lists, as the file has them; None where it has none.
     """
 
     columns: dict[str, Any]
@@ -62,6 +62,7 @@ class Entry:
     prompt: tuple[Turn, ...]
     responses: tuple[tuple[Turn, ...], ...]
     numbers: tuple[float, ...] = ()
+    tools: Any = None
 
     @property
     def chat(self) -> bool:
@@ -279,7 +280,7 @@ def read(given: argparse.Namespace) -> list[Entry]:
     params = _params_of_model(given)
     block = _columns_of_model(params)
     reading = Reading(_settings(given, block, params))
-    known = given.file.is_dir() or given.file.name.removesuffix(".gz").endswith(FORMATS)
+    known = given.file.is_dir() or suffix_of(given.file) in FORMATS
     rows = source_records(reading.settings) if known else json_lines(given.file)
     entries = [_entry(record, reading) for record in tqdm(rows, desc="read", unit="row", disable=None)]
     if block:
@@ -356,7 +357,7 @@ def _entry(record: Record, reading: Reading) -> Entry:
         for name, value in zip(reading.settings.pair_columns, of_pair, strict=True):
             if math.isnan(value):
                 reading.note(f"pair without a number of pair_columns.{name}, taken as 0", place)
-    return Entry(columns, choice, texts.prompt, texts.responses, of_pair)
+    return Entry(columns, choice, texts.prompt, texts.responses, of_pair, texts.tools)
 
 
 def _without_prompt(entry: Entry) -> Entry:
@@ -377,8 +378,7 @@ def _preference(entry: Entry, chosen: int, rejected: int, *, chat: bool) -> dict
     sides = {"chosen": entry.responses[chosen], "rejected": entry.responses[rejected]}
     row: dict[str, Any] = {"prompt": list(given)}
     row |= {name: [turn.as_given() for turn in turns] for name, turns in sides.items()}
-    tools = next((entry.columns[name] for name in TOOLS if entry.columns.get(name)), None)
-    return row | ({"tools": tools} if tools else {})
+    return row | ({"tools": entry.tools} if entry.tools else {})
 
 
 def _write(out: Path | None, rows: Iterable[dict[str, Any]]) -> None:

@@ -36,6 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     into.add_argument(
         "--last-wins", action="store_true", help="of two labels by one annotator for one pair the last counts"
     )
+    into.add_argument(
+        "--tag", default="", metavar="NAME",
+        help="tag of Label Studio, or question of Argilla, that is the preference, where the file leaves it open",
+    )  # fmt: skip
     for command in (out, into):
         default = "jsonl by default" if command is out else "by default the file's ending says it"
         command.add_argument("--shape", choices=get_args(Shape), help=default)
@@ -74,7 +78,8 @@ def _import(given: argparse.Namespace) -> None:
     pairs = given.batch or POOL / "pairs.parquet"
     known = set(read_table(pairs, ["pair_id"])["pair_id"])
     store = LabelStore(given.store)
-    new = import_annotations(given.file, cast(Shape, shape), store, known, source=str(pairs), last_wins=given.last_wins)
+    more = {"source": str(pairs), "last_wins": given.last_wins, "tag": given.tag}
+    new = import_annotations(given.file, cast(Shape, shape), store, known, **more)
     print(f"{new} new answers in {given.store}", file=sys.stderr)
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import write_jsonl
 
-from bgpm.apply import add_score, read
+from bgpm.apply import _preference, add_score, read
 from bgpm.errors import ConfigError, DataError
 
 ROW = {"question": "why", "left": [{"role": "assistant", "content": "x", "mood": "fine"}], "right": "y", "verdict": "L"}
@@ -94,6 +95,45 @@ def test_blank_responses_are_kept_left_out_or_refused(tmp_path: Path, capsys: py
     alone = write_jsonl(tmp_path / "g.jsonl", [PAIR | {"response_b": ""}])
     with pytest.raises(DataError, match="no row in it, but for those left out"):
         read(given(alone, "--blank", "drop"))
+
+
+def test_a_files_format_is_told_by_its_ending_in_any_case(tmp_path: Path) -> None:
+    for name, mark in (("f.CSV", ","), ("f.tsv", "\t")):
+        (tmp_path / name).write_text(f"{mark.join(PAIR)}\n{mark.join(PAIR.values())}\n")
+    assert read(given(tmp_path / "f.CSV"))[0].columns == PAIR
+    with pytest.raises(DataError, match=r"f\.tsv:1: malformed line, not JSON: .* ends in \.json, \.csv, \.parquet"):
+        read(given(tmp_path / "f.tsv"))
+
+
+def test_a_column_of_texts_that_is_not_there_is_refused_and_one_of_labels_passed_over(tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "f.jsonl", [PAIR | {"question": "how"}])
+    for ours in ("prompt", "system", "tools", "response_a"):
+        with pytest.raises(DataError, match=r"no column 'typo', which pool\.columns \(--columns\) names; .* question"):
+            read(given(file, "--columns", f"{{{ours}: typo}}"))
+    unused = "{label: typo, margin: typo, id: typo, split: typo, score_chosen: typo}"
+    assert [
+        entry.choice.prompt[0][1]
+        for entry in read(given(write_jsonl(tmp_path / "g.jsonl", [PAIR]), "--columns", unused))
+    ] == ["why"]
+
+
+ASK, SAY = {"role": "user", "content": "why"}, [{"role": "assistant", "content": "x"}]
+TOOLS = [{"type": "function", "function": {"name": "find"}}]
+
+
+@pytest.mark.parametrize(
+    ("columns", "options"),
+    [
+        ({"prompt": [ASK], "chosen": SAY, "rejected": "y", "tools": TOOLS}, []),
+        ({"prompt": [ASK], "chosen": SAY, "rejected": "y", "mine": TOOLS}, ["--columns", "{tools: mine}"]),
+        ({"input": {"messages": [ASK], "tools": TOOLS}, "preferred_output": SAY, "non_preferred_output": SAY}, []),
+    ],
+)  # fmt: skip
+def test_tools_that_the_model_saw_are_exported(tmp_path: Path, columns: dict[str, Any], options: list[str]) -> None:
+    (entry,) = read(given(write_jsonl(tmp_path / "f.jsonl", [columns]), *options))
+    assert "find" in entry.choice.prompt[0][1]
+    row = _preference(entry, 0, 1, chat=True)
+    assert (row["tools"], row["prompt"]) == (TOOLS, [ASK])
 
 
 def test_what_does_not_exist_is_said(tmp_path: Path) -> None:

@@ -51,14 +51,17 @@ def record(question: Mapping[str, str], annotations: Sequence[Annotation]) -> di
     }
 
 
-def read(path: Path, passed: Passed) -> Iterator[Found]:
+def read(path: Path, passed: Passed, tag: str = "") -> Iterator[Found]:
     """Annotations of a file of records.
+
+    Args:
+        tag: Name of the question that is the preference; empty where the file shows it.
 
     Raises:
         DataError: If a record is none, or which question is the preference cannot be told.
     """
     whole = [(place, found, _responses(found, place)) for place, found in records(path, "")]
-    name = _question([responses for _, _, responses in whole], path)
+    name = _question([responses for _, _, responses in whole], path, tag)
     for place, found, responses in whole:
         for response in responses.get(name, []):
             yield place, lambda found=found, response=response: _annotation(found, response)
@@ -99,9 +102,13 @@ def _columns(found: Mapping[str, Any], name: str, place: str) -> list[dict[str, 
     ]
 
 
-def _question(whole: Sequence[Mapping[str, list[Any]]], path: Path) -> str:
+def _question(whole: Sequence[Mapping[str, list[Any]]], path: Path, tag: str) -> str:
     """The question whose values are preferences: ours by its name, the only one, or the only one with our words."""
     names = dict.fromkeys(name for responses in whole for name in responses)
+    if tag and tag not in names:
+        raise DataError(f"{path}: no question {tag!r} (--tag); there are {', '.join(names) or 'none'}")
+    if tag:
+        return tag
     if QUESTION in names or len(names) < 2:
         return QUESTION if QUESTION in names else next(iter(names), QUESTION)
     ours = {
@@ -113,7 +120,7 @@ def _question(whole: Sequence[Mapping[str, list[Any]]], path: Path) -> str:
     if len(ours) != 1:
         raise DataError(
             f"{path}: several questions ({', '.join(names)}) and none is called {QUESTION}; "
-            f"{'more than one' if ours else 'none'} has values such as A, B or tie: rename the one to {QUESTION}"
+            f"{'more than one' if ours else 'none'} has values such as A, B or tie: name it with --tag"
         )
     return ours.pop()
 

@@ -61,7 +61,14 @@ def export_annotations(
 
 
 def import_annotations(
-    path: Path, shape: Shape, store: LabelStore, known: Set[str], *, source: str = "the pool", last_wins: bool = False
+    path: Path,
+    shape: Shape,
+    store: LabelStore,
+    known: Set[str],
+    *,
+    source: str = "the pool",
+    last_wins: bool = False,
+    tag: str = "",
 ) -> int:
     """Append what a file holds to a store: everything, or nothing where anything is wrong.
 
@@ -71,6 +78,7 @@ def import_annotations(
         known: Names of the pairs that may be labelled.
         source: Where these names come from, for messages.
         last_wins: Where an annotator says two things of a pair, in the file or in file and store, the last counts.
+        tag: Name of the tool's tag or question that is the preference; empty where the file shows it.
 
     Returns:
         How many answers were new.
@@ -87,7 +95,7 @@ def import_annotations(
         problems: list[str] = []
         passed = Passed()
         fresh: list[Annotation] = []
-        for place, read in _READERS[shape](path, passed):
+        for place, read in _READERS[shape](path, passed, tag):
             try:
                 annotation = read()
             except DataError as error:
@@ -134,13 +142,13 @@ def _bare(row: Mapping[str, str]) -> dict[str, str]:
     return {name: bare(value) if name in FREE else value for name, value in row.items()}
 
 
-def _lines(path: Path, _: Passed) -> Iterator[Found]:
+def _lines(path: Path, *_: object) -> Iterator[Found]:
     """Annotations of JSONL, one an object."""
     for place, entry in records(path, ""):
         yield place, lambda entry=entry: annotation_of(entry)
 
 
-def _rows(path: Path, _: Passed) -> Iterator[Found]:
+def _rows(path: Path, *_: object) -> Iterator[Found]:
     """Annotations of CSV, one a row; an empty cell is a value that was not given, an empty label a skipped pair."""
 
     def of_row(row: Mapping[str, str]) -> Annotation:
@@ -161,7 +169,7 @@ def _rows(path: Path, _: Passed) -> Iterator[Found]:
         yield place, lambda row=row: of_row(row)
 
 
-_READERS: dict[Shape, Callable[[Path, Passed], Iterator[Found]]] = {
+_READERS: dict[Shape, Callable[[Path, Passed, str], Iterator[Found]]] = {
     "csv": _rows,
     "jsonl": _lines,
     "argilla": argilla.read,

@@ -2,7 +2,8 @@
 
 Read as JSON (tasks with ``annotations``; https://labelstud.io/guide/task_format) and as JSON-MIN or its CSV (one row an
 annotation, the task's fields and the tags side by side). A cancelled annotation and one without a choice are pairs that
-the annotator skipped. Text areas become the note. Where two tags hold a choice the one with our words counts.
+the annotator skipped. Text areas become the note. Where two tags hold a choice the one with our words counts. JSON-MIN
+does not say which columns are tags: a value of Pairwise is one, ``[{"selected": "left"}]``, and so are `TAGS`.
 """
 
 from __future__ import annotations
@@ -23,12 +24,15 @@ from bgpm.annotations.choices import (
     pair_id_of,
 )
 from bgpm.annotations.store import Annotation
+from bgpm.data.conversations import parsed_list
 from bgpm.data.files import records
 from bgpm.errors import DataError
 
 OURS = ("pair_id", "prompt", "response_a", "response_b", "answer_a", "answer_b")
 MIN = ("id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time")  # what JSON-MIN adds to a row
 CHOICES = ("choices", "pairwise")
+TAGS = ("preference", "pw")  # names of a tag that no field of a task has
+LONGEST = 40  # characters of a choice's words
 
 
 def task(question: Mapping[str, str], annotations: Sequence[Annotation]) -> dict[str, Any]:
@@ -50,17 +54,23 @@ def _written(annotation: Annotation) -> dict[str, Any]:
     }
 
 
-def read(path: Path, passed: Passed) -> Iterator[Found]:
+def read(path: Path, passed: Passed, tag: str = "") -> Iterator[Found]:
     """Annotations of a file of tasks.
 
+    Args:
+        tag: Name of the one that is the preference; empty where the file shows it.
+
     Raises:
-        DataError: If a task is none.
+        DataError: If a task is none, or which tag is the preference cannot be told.
     """
     whole = list(records(path, ""))
     if whole and all("data" not in row and "annotator" in row for _, row in whole):
-        yield from _rows(whole, passed)
+        yield from _rows(whole, path, passed, tag)
         return
-    asked = any(_results(one, CHOICES) for _, row in whole for one in _annotations(row))
+    found = {str(r.get("from_name")) for _, row in whole for one in _annotations(row) for r in _results(one, CHOICES)}
+    if tag and tag not in found:
+        raise DataError(f"{path}: no choice under {tag!r} (--tag); there are {', '.join(sorted(found)) or 'none'}")
+    asked = bool(found)
     for place, row in whole:
         data, annotations = row.get("data"), row.get("annotations", row.get("completions", []))
         if not isinstance(data, dict) or not isinstance(annotations, list):
@@ -68,7 +78,7 @@ def read(path: Path, passed: Passed) -> Iterator[Found]:
         drafts = row.get("drafts")
         passed.annotations["draft"] += len(drafts) if isinstance(drafts, list) else 0
         for one in annotations:
-            yield place, lambda data=data, one=one: _annotation(data, one, passed, asked=asked)
+            yield place, lambda data=data, one=one: _annotation(data, one, passed, asked=asked, tag=tag)
     passed.annotations = +passed.annotations
 
 
@@ -82,7 +92,7 @@ def _results(one: object, kinds: Sequence[str]) -> list[dict[str, Any]]:
     return [r for r in results or () if isinstance(r, dict) and r.get("type") in kinds]
 
 
-def _annotation(data: Mapping[str, Any], one: object, passed: Passed, *, asked: bool) -> Annotation:
+def _annotation(data: Mapping[str, Any], one: object, passed: Passed, *, asked: bool, tag: str) -> Annotation:
     """One annotation of a task.
 
     Args:
@@ -101,7 +111,7 @@ def _annotation(data: Mapping[str, Any], one: object, passed: Passed, *, asked: 
             raise DataError("a tag stands twice in one annotation: expected one choice a pair")
         others = [r for r in one["result"] if r.get("type") not in CHOICES]
         if said:
-            fields = _one_choice(said, passed)
+            fields = _one_choice(said, passed, tag)
         elif others and not asked:
             kinds = ", ".join(sorted({str(r.get("type")) for r in others}))
             raise DataError(f"no choice in this file, only {kinds}: expected a Pairwise or Choices tag")
@@ -128,19 +138,19 @@ def _texts(value: Mapping[str, Any]) -> list[str]:
     return [text] if isinstance(text, str) else [one for one in text or [] if isinstance(one, str)]
 
 
-def _one_choice(said: Mapping[str, list[Any]], passed: Passed) -> dict[str, Any]:
+def _one_choice(said: Mapping[str, list[Any]], passed: Passed, tag: str) -> dict[str, Any]:
     """What the one tag that is ours says, as `choice` reads it; the label is None where nothing was chosen."""
     given = {name: chosen for name, chosen in said.items() if chosen}
-    if not given:
-        return {"label": None, "note": ""}
-    ours = [name for name, chosen in given.items() if all(map(is_choice, chosen))]
+    ours = [tag] if tag else [name for name, chosen in given.items() if all(map(is_choice, chosen))]
     if len(given) > 1 and len(ours) != 1:
         raise DataError(
             f"choices under {', '.join(map(repr, given))}, of which {len(ours) or 'none'} can be the preference: "
-            "export the project with one such tag"
+            "name it with --tag, or export the project with one such tag"
         )
-    name = ours[0] if ours else next(iter(given))
+    name = ours[0] if ours else next(iter(given), "")
     passed.tags |= {other: "choices" for other in given if other != name}
+    if name not in given:
+        return {"label": None, "note": ""}
     if len(given[name]) != 1:
         raise DataError(f"expected one choice under {name!r}, got {len(given[name])}")
     return choice(given[name][0])
@@ -158,31 +168,71 @@ def _made(pair_id: str, said: Mapping[str, Any], by: object, times: Mapping[str,
     )
 
 
-def _rows(whole: Sequence[tuple[str, dict[str, Any]]], passed: Passed) -> Iterator[Found]:
-    """Rows of JSON-MIN. Which columns are tags the file does not say: those that hold a choice of ours in any row."""
-    tags = {
-        name
-        for _, row in whole
-        for name, value in row.items()
-        if name not in (*OURS, *MIN) and (chosen := _listed(value)) and all(map(is_choice, chosen))
-    }
+def _rows(whole: Sequence[tuple[str, dict[str, Any]]], path: Path, passed: Passed, tag: str) -> Iterator[Found]:
+    """Rows of JSON-MIN, in which tags and fields of the task stand side by side."""
+    names = dict.fromkeys(name for _, row in whole for name in row if name not in (*OURS, *MIN))
+    said = {name: [row[name] for _, row in whole if _listed(row.get(name))] for name in names}
+    if tag and tag not in names:
+        raise DataError(f"{path}: no column {tag!r} (--tag); there are {', '.join(names) or 'none'}")
+    tags = {tag} if tag else _tags(said, path, passed)
     for place, row in whole:
-        yield place, lambda row=row: _row(row, tags, passed)
+        yield place, lambda row=row: _row(row, tags, passed, tag)
+
+
+def _tags(said: Mapping[str, list[object]], path: Path, passed: Passed) -> set[str]:
+    """Columns of JSON-MIN that may be the tag: those of Pairwise, else those with a choice of ours in any row.
+
+    Raises:
+        DataError: If another column may as well be the tag, with words that are not ours.
+    """
+    ours = {name for name, values in said.items() if any(all(map(is_choice, _listed(value))) for value in values)}
+    sure = {name for name in ours if any(map(_is_pairwise, said[name]))}
+    others = [name for name, values in said.items() if name not in ours and any(map(_may_be_choice, values))]
+    if ours and others and not sure and ours.isdisjoint(TAGS):
+        raise DataError(
+            f"{path}: {', '.join(sorted(ours))} holds a choice such as A or left, but may be a field of the tasks, and "
+            f"{', '.join(others)} the tag; name the tag with --tag"
+        )
+    passed.tags |= dict.fromkeys(ours - sure if sure else (), "")
+    return sure or ours
+
+
+def _is_pairwise(value: object) -> bool:
+    return any(isinstance(item, dict) and "selected" in item for item in _items(value))
+
+
+def _may_be_choice(value: object) -> bool:
+    """Whether a cell may hold a choice in words of the project's own: one short text that is no number."""
+    listed = _listed(value)
+    word = listed[0].strip() if len(listed) == 1 and isinstance(listed[0], str) else ""
+    return 0 < len(word) <= LONGEST and not re.fullmatch(r"[-+.,:\dTZ ]+", word)
 
 
 def _listed(value: object) -> list[Any]:
-    """A tag's value in JSON-MIN as a list: one choice stands alone, several in an object."""
-    if isinstance(value, dict):
-        value = value.get("choices")
-    return list(value) if isinstance(value, list) else [] if value in (None, "") else [value]
+    """A tag's value in JSON-MIN as a list: one choice stands alone, several in an object, Pairwise in a list of one."""
+    found: list[Any] = []
+    for item in _items(value):
+        chosen = item.get("selected", item.get("choices")) if isinstance(item, dict) else item
+        found += chosen if isinstance(chosen, list) else [] if chosen in (None, "") else [chosen]
+    return found
 
 
-def _row(row: Mapping[str, Any], tags: set[str], passed: Passed) -> Annotation:
+def _items(value: object) -> list[Any]:
+    """A cell as a list of what it holds; CSV has lists and objects as JSON."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
+        found = parsed_list(value)
+        value = found if isinstance(found, list | dict) else value
+    return value if isinstance(value, list) else [value]
+
+
+def _row(row: Mapping[str, Any], tags: set[str], passed: Passed, tag: str) -> Annotation:
     pair_id = pair_id_of(row, "the row")
     if not tags:
         names = ", ".join(name for name in row if name not in MIN)
-        raise DataError(f"no column holds a choice such as A, B, tie, left or right; the row has {names}")
-    said = _one_choice({name: _listed(row.get(name)) for name in sorted(tags)}, passed)
+        raise DataError(
+            f"no column holds a choice such as A, B, tie, left or right; the row has {names}; name it with --tag"
+        )
+    said = _one_choice({name: _listed(row.get(name)) for name in sorted(tags)}, passed, tag)
     times = dict(row)
     if isinstance(times.get("lead_time"), str):  # from CSV
         try:

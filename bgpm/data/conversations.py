@@ -8,8 +8,10 @@ as it came stays beside it, for export. What cannot be kept is refused.
 from __future__ import annotations
 
 import ast
+import io
 import json
 import re
+import tokenize
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,13 +22,9 @@ from bgpm.errors import DataError
 
 # What data sets call speakers that chat templates know by other names, and what such templates know but the loop not.
 DIALECT = {
-    "human": "user",
-    "prompter": "user",
-    "gpt": "assistant",
-    "chatbot": "assistant",
-    "bot": "assistant",
-    "model": "assistant",
-    "function_call": "assistant",
+    **{role: role for role in ("system", "user", "assistant", "tool")},  # in any case: Assistant
+    **dict.fromkeys(("human", "prompter"), "user"),
+    **dict.fromkeys(("gpt", "chatgpt", "ai", "bard", "bing", "chatbot", "bot", "model", "function_call"), "assistant"),
     "observation": "tool",
 }
 ROLES = DIALECT | {"function": "tool", "ipython": "tool", "developer": "system"}
@@ -43,6 +41,8 @@ TEXTS = ("text", "input_text", "output_text")  # types of a content part that is
 # How a list of messages begins where a table's cell holds it as text, and one message alone.
 _LIST = re.compile(r"\s*\[\s*\{\s*[\"'](role|content|from|value)[\"']\s*:")
 _ONE = re.compile(r"\s*\{\s*[\"'](role|content|from|value)[\"']\s*:")
+# A list of objects, and one that was written as JSON twice: of messages where all of them have a known speaker.
+_OBJECTS = re.compile(r"\s*\[\s*\{\s*[\"']\w+[\"']\s*:|\s*\"\s*\[\s*\{\s*(\\\"|')\w+(\\\"|')\s*:")
 
 Ignored = Callable[[str, str], None]
 
@@ -110,6 +110,8 @@ def messages_in(value: Any, place: str, column: str) -> Any:
     """
     if isinstance(value, str) and (_LIST.match(value) or _ONE.match(value)):
         value = _parsed(value, place, column)
+    elif isinstance(value, str) and _OBJECTS.match(value):
+        value = _spoken(value, value)
     if isinstance(value, Mapping):
         for speaker, text in NAMES:
             lists = [value.get(speaker), value.get(text)]
@@ -132,8 +134,26 @@ def _parsed(text: str, place: str, column: str) -> Any:
     return messages if isinstance(messages, list) and all(map(_is_message, messages)) else text
 
 
+def _spoken(text: str, whole: str) -> Any:
+    """Messages that stand in a text, if all have a known speaker: any other list of objects may be a response."""
+    found = parsed_list(text)
+    if isinstance(found, str) and text is whole:
+        return _spoken(found, whole)
+    spoken = isinstance(found, list) and all(_is_message(item) and role_of(item) in ROLES.values() for item in found)
+    return found if spoken else whole
+
+
+def role_of(message: Mapping[str, Any]) -> str | None:
+    """Who speaks in a message, by the name that we have for it, or by the file's own; None where it does not say."""
+    speaker = next((message[name] for name, _ in NAMES if message.get(name) is not None), None)
+    return ROLES.get(speaker.lower(), speaker) if isinstance(speaker, str) else None
+
+
 def parsed_list(text: str) -> Any:
-    """What a text says as JSON or as a Python literal; None where it is neither."""
+    """What a text says as JSON or as a Python literal; None where it is neither.
+
+    A list of texts with nothing between them is none, though Python joins them: NumPy writes lists so.
+    """
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -141,9 +161,25 @@ def parsed_list(text: str) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of escapes that Python does not know
-            return ast.literal_eval(text.strip())
+            found = ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
         return None
+    return None if _joins_texts(text.strip()) else found
+
+
+def _joins_texts(literal: str) -> bool:
+    """Whether two items of a list in a Python literal are texts side by side."""
+    opened, last = [""], ""
+    for token in tokenize.generate_tokens(io.StringIO(literal).readline):
+        if token.type == tokenize.STRING and last == "text" and opened[-1] == "[":
+            return True
+        if token.type == tokenize.OP and token.string in "([{":
+            opened.append(token.string)
+        elif token.type == tokenize.OP and token.string in ")]}":
+            opened.pop()
+        if token.type != tokenize.NL:
+            last = "text" if token.type == tokenize.STRING else ""
+    return False
 
 
 def _is_message(value: Any) -> bool:

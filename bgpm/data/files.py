@@ -111,25 +111,31 @@ def json_lines(path: Path, limits: Limits | None = None, skip: Skip | None = Non
         if not line.strip():
             continue
         try:
-            yield f"{path}:{number}", _object(line, f"{path}:{number}")
+            yield f"{path}:{number}", _object(line, f"{path}:{number}", suffix_of(path))
         except DataError as error:
             if skip is None:
                 raise
             skip(error)
 
 
-def _object(line: str, place: str) -> dict[str, Any]:
+def _object(line: str, place: str, suffix: str) -> dict[str, Any]:
     try:
         record = parse_json(line)
     except ValueError as error:
-        raise DataError(f"{place}: malformed line, not JSON: {error}") from None
+        other = "" if suffix in FORMATS else f"; a file of another kind than JSONL ends in {', '.join(FORMATS[1:])}"
+        raise DataError(f"{place}: malformed line, not JSON: {error}{other}") from None
     if not isinstance(record, dict):
         raise DataError(f"{place}: expected a JSON object, got {type(record).__name__}")
     return record
 
 
+def suffix_of(path: Path) -> str:
+    """How a file's name ends, in lower case and without .gz."""
+    return Path(path.name.removesuffix(".gz")).suffix.lower()
+
+
 def _format(path: Path) -> str:
-    kind = Path(path.name.removesuffix(".gz")).suffix.lower()
+    kind = suffix_of(path)
     if kind not in _READERS:
         raise DataError(f"{path}: unknown format {kind!r}; expected {', '.join(FORMATS)}, each also with .gz")
     return kind
@@ -183,23 +189,34 @@ def _json(path: Path, limits: Limits) -> Iterator[Record]:
 def _csv(path: Path, limits: Limits) -> Iterator[Record]:
     csv.field_size_limit(sys.maxsize)  # the default refuses texts over 128 KiB
     lines = _lines(path, limits)
-    header = next(lines, "")
-    delimiter = _delimiter(header)
-    reader = csv.DictReader(_chained(header, lines), strict=True, delimiter=delimiter)
+    header, above = next(lines, ""), 0
+    given = re.fullmatch(r"\"?sep=(.)\"?\r?\n?", header)  # as Excel has it above the header
+    if given:
+        header, above = next(lines, ""), 1
+    last = above  # line of the last record that could be read
     try:
+        delimiter = given[1] if given else _delimiter(header)
+        reader = csv.DictReader(_chained(header, lines), strict=True, delimiter=delimiter)
         twice = [name for name, count in Counter(reader.fieldnames or ()).items() if count > 1]
         if twice:
-            raise DataError(f"{path}:1: column {twice[0]!r} stands more than once in the header; rename or drop one")
+            raise _twice(f"{path}:{above + 1}", twice[0])
+        last = reader.reader.line_num + above
         for record in reader:
-            place = f"{path}:{reader.line_num}"
+            place = f"{path}:{reader.line_num + above}"
             if None in record or None in record.values():
                 fields = len(reader.fieldnames or [])
                 raise DataError(
                     f"{place}: malformed line: expected {fields} fields, as in the header, with {delimiter!r} between"
                 )
+            last = reader.reader.line_num + above
             yield place, record
     except csv.Error as error:
-        raise DataError(f"{path}:{reader.line_num}: malformed line: {error}") from None
+        said = "a line ends with CR alone: save the file as CSV UTF-8" if "new-line" in str(error) else error
+        raise DataError(f"{path}:{last + 1}: malformed line: {said}") from None
+
+
+def _twice(place: str, column: str) -> DataError:
+    return DataError(f"{place}: column {column!r} stands more than once in the header; rename or drop one")
 
 
 def _chained(first: str, rest: Iterable[str]) -> Iterator[str]:
@@ -229,13 +246,31 @@ def _parquet(path: Path, limits: Limits) -> Iterator[Record]:
             groups = (parquet.metadata.row_group(n).total_byte_size for n in range(parquet.metadata.num_row_groups))
             if sum(groups) > limits.file:
                 raise _too_large(path, limits)
+            twice = [name for name, count in Counter(parquet.schema_arrow.names).items() if count > 1]
+            if twice:
+                raise _twice(str(path), twice[0])
             names = _class_names(parquet.schema_arrow.metadata or {})
             for batch in parquet.iter_batches(4096):
-                for record in batch.to_pylist():
+                for record in _of_batch(batch, f"{path}: rows {number} to {number + batch.num_rows - 1}"):
                     yield f"{path}: row {number}", _named(record, names)
                     number += 1
     except (pa.ArrowException, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{path}: not a readable parquet file: {error}") from None
+
+
+def _of_batch(batch: Any, place: str) -> list[dict[str, Any]]:
+    """Records of a batch of a table.
+
+    Raises:
+        DataError: Naming the column of a value that Python has no form for: no UTF-8, or a time beyond its years.
+    """
+    columns = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            columns[name] = column.to_pylist()
+        except (ValueError, OverflowError) as error:
+            raise DataError(f"{place}: column {name!r} cannot be read: {error}; mend or drop it") from None
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
 def _unpacked(path: Path, file: Any, limits: Limits) -> bytes:

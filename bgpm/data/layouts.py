@@ -17,11 +17,12 @@ one that was judged, of conversations that have two.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bgpm.data.conversations import messages_in, parsed_list, show
+from bgpm.data.conversations import messages_in, parsed_list, role_of, show
 from bgpm.errors import DataError, LabelCodingError
 
 Columns = Mapping[str, Any]
@@ -35,12 +36,14 @@ class Layout:
     Attributes:
         name: The data set or tool that writes it.
         texts: Columns by which it is known; none of them is null.
-        others: Columns by which it is known too, and which may be null.
-        label: Column that decides, the one that ``pool.columns.label`` may put another in the place of.
+        fits: Whether a row that has these texts is one of it.
+        label: Column that decides.
         make: The columns of ours, from a row's columns and its place.
         coding: The label from the value of that column, given the place.
-        spends: Further columns that it reads.
+        spends: Further columns that it reads, for the label alone.
+        reads: Further columns that its texts depend on.
         tells: Columns that it does not read, and that give the label away.
+        alike: Of these the ones with the label's coding, which ``pool.columns.label`` may put in its place.
     """
 
     name: str
@@ -49,15 +52,21 @@ class Layout:
     make: Callable[[Columns, str], Made]
     coding: Callable[[Any, str], Any] = lambda value, _: value
     spends: tuple[str, ...] = ()
-    others: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+    fits: Callable[[Columns], bool] = lambda _: True
     tells: tuple[str, ...] = ()
+    alike: tuple[str, ...] = ()
+
+    @property
+    def numbered(self) -> tuple[str, ...]:
+        """Columns of responses that have numbers: a label 1 may mean the first, or the one that is called 1."""
+        return tuple(name for name in self.texts if name[-1].isdigit())
 
 
 def layout_of(columns: Columns) -> Layout | None:
     """The first layout whose columns of text are all there; None for columns that are ours already."""
     filled = {name for name, value in columns.items() if value is not None}
-    fitting = (layout for layout in LAYOUTS if filled.issuperset(layout.texts))
-    return next((layout for layout in fitting if columns.keys() >= set(layout.others)), None)
+    return next((layout for layout in LAYOUTS if filled.issuperset(layout.texts) and layout.fits(columns)), None)
 
 
 def number_in(value: Any, low: float, high: float, place: str, meaning: str) -> float:
@@ -99,12 +108,17 @@ def _alpaca_eval(value: Any, place: str) -> float:
     return 2.0 - number
 
 
-def _size(columns: Columns, column: str, place: str) -> Any:
-    size = abs(number_in(columns.get(column), -3, 3, place, "a strength from -3 to 3"))
-    return None if math.isnan(size) else size
+def _size(value: Any) -> float | None:
+    """How strong a strength is; None where there is none, or ``pool.labels`` says what its words mean."""
+    try:
+        size = abs(float(value))
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return size if size <= 3 else None
 
 
 _WINNERS = ("winner_model_a", "winner_model_b", "winner_tie")
+_TEXTS = re.compile(r"\s*\[\s*[\"'].*[\"']\s*\]\s*", re.DOTALL)  # a cell that looks like a list of texts
 
 
 def _lmsys_55k(columns: Columns, place: str) -> Made:
@@ -117,17 +131,26 @@ def _lmsys_55k(columns: Columns, place: str) -> Made:
             f"{place}: {len(asked)} prompts, {len(response_a)} and {len(response_b)} responses: expected equal numbers"
         )
     wins = [number_in(columns.get(name), 0, 1, place, "0 or 1") for name in _WINNERS]
-    label = math.nan
-    if not all(math.isnan(win) for win in wins):
-        if sorted(wins) != [0.0, 0.0, 1.0]:
-            raise LabelCodingError(f"{place}: {', '.join(_WINNERS)} are {wins}: expected one 1 and two 0")
-        label = (1.0, 0.0, 0.5)[wins.index(1.0)]
-    return {
-        "prompt": None,
-        "response_a": _chat(asked, response_a),
-        "response_b": _chat(asked, response_b),
-        "label": label,
-    }
+    made = {"prompt": None, "response_a": _chat(asked, response_a), "response_b": _chat(asked, response_b)}
+    if all(math.isnan(win) for win in wins):
+        return made
+    if sorted(wins) != [0.0, 0.0, 1.0]:
+        raise LabelCodingError(f"{place}: {', '.join(_WINNERS)} are {wins}: expected one 1 and two 0")
+    return made | {"label": (1.0, 0.0, 0.5)[wins.index(1.0)]}
+
+
+def _is_lmsys_55k(columns: Columns) -> bool:
+    """Whether the columns of who won are there, or the three texts are lists of as many texts."""
+    cells = [columns[name] for name in ("prompt", "response_a", "response_b")]
+    if columns.keys() >= set(_WINNERS):
+        return True
+    if not all(isinstance(cell, list) or (isinstance(cell, str) and _TEXTS.fullmatch(cell)) for cell in cells):
+        return False
+    lists = [parsed_list(cell) if isinstance(cell, str) else cell for cell in cells]
+    if any(found is None for found in lists):
+        return True  # and is refused, as it cannot be read
+    texts = all(isinstance(item, str) for found in lists for item in found)
+    return texts and len({len(found) for found in lists}) == 1 and bool(lists[0])
 
 
 def _chat(asked: list[str], said: list[str]) -> list[dict[str, str]]:
@@ -140,7 +163,7 @@ def _chat(asked: list[str], said: list[str]) -> list[dict[str, str]]:
 def _text_list(value: Any, place: str, column: str) -> list[str]:
     found = parsed_list(value) if isinstance(value, str) else value
     if not isinstance(found, list) or not all(item is None or isinstance(item, str) for item in found):
-        raise DataError(f"{place}: {column}: expected a JSON list of texts, got {show(value)}")
+        raise DataError(f"{place}: {column}: expected a list of texts, got {show(value)}; write it as JSON")
     return ["" if item is None else item for item in found]
 
 
@@ -198,7 +221,7 @@ def _up_to(conversation: Any, turn: float) -> Any:
     """A list of messages up to the assistant's turn of this number; all of it where there is none, or no list."""
     said = 0
     for at, message in enumerate(conversation if isinstance(conversation, list) else []):
-        said += isinstance(message, Mapping) and message.get("role") == "assistant"
+        said += isinstance(message, Mapping) and role_of(message) == "assistant"
         if said == turn:
             return conversation[: at + 1]
     return conversation
@@ -211,12 +234,12 @@ def _renamed(**names: str) -> Callable[[Columns, str], Made]:
 def _help_steer(prompt: str, response_a: str, response_b: str, strength: str) -> Callable[[Columns, str], Made]:
     """Two responses and how much better one is; the strength's size is the margin."""
 
-    def make(columns: Columns, place: str) -> Made:
+    def make(columns: Columns, _: str) -> Made:
         return {
             "prompt": columns[prompt],
             "response_a": columns[response_a],
             "response_b": columns[response_b],
-            "margin": _size(columns, strength, place),
+            "margin": _size(columns.get(strength)),
         }
 
     return make
@@ -239,7 +262,7 @@ LAYOUTS = (
         None,
         _lmsys_55k,
         spends=_WINNERS,
-        others=_WINNERS,
+        fits=_is_lmsys_55k,
     ),
     Layout(
         "PKU-SafeRLHF",
@@ -248,6 +271,7 @@ LAYOUTS = (
         _renamed(response_a="response_0", response_b="response_1"),
         _id_of_better,
         tells=("safer_response_id", "is_response_0_safe", "is_response_1_safe"),
+        alike=("safer_response_id",),
     ),
     Layout(
         "HelpSteer3",
@@ -275,7 +299,7 @@ LAYOUTS = (
         ("conversation_a", "conversation_b"),
         "winner",
         _arena,
-        spends=("turn",),
+        reads=("turn",),
     ),
     Layout(
         "AlpacaEval",

@@ -28,12 +28,12 @@ from pathlib import Path
 from typing import Any
 
 from bgpm.data.conversations import (
-    ROLES,
     Turn,
     joined,
     messages_in,
     parsed_list,
     response_text,
+    role_of,
     show,
     turns_of,
     with_system,
@@ -92,6 +92,12 @@ CONTEXT = frozenset(
 PARTS = frozenset(
     {"reasoning", "reasoning_content", "thinking", "thought", "thoughts", "cot", "chain_of_thought", "scratchpad"}
     | {"tool_calls", "function_call", "image", "images", "system", "system_prompt", "prefix"}
+)
+_UNREAD_LABEL = "column {0!r} looks like a label and is not read (pool.columns can name it: {{label: {0}}})"
+# The same in a row of K responses.
+_UNREAD_LIST = (
+    "column {0!r} looks like a label and is not read (pool.columns can name a list with a number of each response: "
+    "{{scores: {0}}}, or {{ranks: {0}}} where 1 is the best)"
 )
 EXCEL = 32_767  # characters that a cell of Excel holds
 _TRANSCRIPT = re.compile(r"\A\s*Human:.*\n\nAssistant:\s*\Z", re.DOTALL)  # Anthropic's, open for a response
@@ -166,10 +172,12 @@ class RecordTexts:
     Attributes:
         prompt: Turns; the last one is the user's or a tool's.
         responses: Turns of each response, the assistant's first.
+        tools: That the prompt lists, as the file has them; None where it has none.
     """
 
     prompt: tuple[Turn, ...]
     responses: tuple[tuple[Turn, ...], ...]
+    tools: Any = None
 
     @property
     def messages(self) -> tuple[Message, ...]:
@@ -289,25 +297,88 @@ def _ours(record: Record, reading: Reading, *, judged: bool = True) -> tuple[Lay
     place, given = record
     columns = {name: value for name, value in given.items() if not _is_missing(value)}
     mapping = reading.settings.columns
-    lost = sorted(theirs for theirs in mapping.values() if theirs not in given)
-    if lost and judged:
+    lost = sorted(theirs for ours, theirs in mapping.items() if theirs not in given and (judged or ours not in _UNUSED))
+    if lost:
         raise DataError(
-            f"{place}: no column {lost[0]!r}, which pool.columns names; the columns are {', '.join(sorted(given))}"
+            f"{place}: no column {lost[0]!r}, which pool.columns (--columns) names; the columns are "
+            f"{', '.join(sorted(given))}"
         )
     mapped = {ours: columns.get(theirs) for ours, theirs in mapping.items()}
     texts = {"prompt", "response_a", "response_b", "chosen", "rejected", "responses"} & mapped.keys()
     layout = None if texts else layout_of({name: columns.get(name) for name in given})
+    _check_further(given, layout, place, reading)
     if layout is None:
-        return None, columns | mapped
+        return None, _with_winner(columns | mapped, given, reading) if judged else columns | mapped
     if not judged:
         columns = {name: value for name, value in columns.items() if name not in (layout.label, *layout.spends)}
-    if "label" in mapped and layout.label:
-        columns[layout.label] = mapped.pop("label")
-    made = dict(columns) | layout.make(columns, place)
+    if "label" in mapping and layout.label:
+        alike = mapping["label"] in (layout.label, *layout.alike)
+        columns[layout.label] = mapped.pop("label") if alike else None  # another column's codes are not the layout's
+    theirs = layout.make(columns, place)
     if layout.label and judged:
         value = columns.get(layout.label)
-        made["label"] = value if reading.settings.labels else layout.coding(value, place)
-    return layout, made | mapped
+        theirs["label"] = value if reading.settings.labels else layout.coding(value, place)
+    if judged and "label" in mapped:
+        _check_code(mapped["label"], mapping["label"], layout, place, reading)
+    made = dict(columns) | theirs | mapped
+    if judged and "label" in theirs and "label" not in mapping and not _is_empty(columns.get("label")):
+        made["label"] = _label_beside(theirs["label"], columns["label"], layout, place, reading)
+    own = judged and layout.label not in given
+    return layout, _with_winner(made, given, reading) if own else made
+
+
+def _with_winner(columns: dict[str, Any], given: Mapping[str, Any], reading: Reading) -> dict[str, Any]:
+    """Columns whose label is what ``winner`` says, where nothing else says one and its word needs no coding."""
+    sides = not _is_list(columns) and all(columns.get(name) is not None for name in _PAIRS[1])
+    alone = "label" not in given and "label" not in reading.settings.columns and _is_empty(columns.get("label"))
+    if sides and alone and columns.get("chosen") is None and _names_winner(columns.get("winner")):
+        return columns | {"label": columns["winner"], "winner": None}
+    return columns
+
+
+def _check_further(given: Mapping[str, Any], layout: Layout | None, place: str, reading: Reading) -> None:
+    """DataError if a third response stands in a column of its own: response_c, or response_3."""
+    first, second = (layout.texts if layout else _PAIRS[1])[-2:]
+    stem, mark = first[:-1], first[-1]
+    named = {"response_a", "response_b"} <= reading.settings.columns.keys() or _is_list(given)
+    if named or second[:-1] != stem or not {first, second} <= given.keys():
+        return
+    marks = r"\d+" if mark.isdigit() else "[A-Z]" if mark.isupper() else "[a-z]"
+    for name, value in given.items():
+        if name in (first, second) or not re.fullmatch(re.escape(stem) + marks, name) or _is_empty(value):
+            continue
+        if name in reading.settings.ignore_keys:
+            reading.note(f"column {name!r} left out", place)
+        elif isinstance(value, str | list | Mapping):
+            raise DataError(
+                f"{place}: column {name!r} is a further response beside {first} and {second} and would be lost; write "
+                "all of them into a list, responses, or name the two that count in pool.columns (--columns): "
+                f"{{response_a: {first}, response_b: {second}}}"
+            )
+
+
+def _label_beside(decided: Any, label: Any, layout: Layout, place: str, reading: Reading) -> Any:
+    """The label of a row that has a column ``label`` beside a layout's own: that where it says something."""
+    if not _is_empty(decided):
+        reading.note(_UNREAD_LABEL.format("label"), place)
+        return decided
+    _check_code(label, "label", layout, place, reading)
+    return label
+
+
+def _check_code(value: Any, column: str, layout: Layout, place: str, reading: Reading) -> None:
+    """LabelCodingError if a column that is not the layout's own says by a code which numbered response is better."""
+    if reading.settings.labels or not layout.numbered or _is_empty(value) or _names_winner(value):
+        return
+    raise LabelCodingError(
+        f"{place}: {column} {show(value)} beside {' and '.join(layout.numbered)}: which of them it means is not known; "
+        f"say it with pool.columns: {{label: {column}}} and pool.labels, such as {{a: [1], b: [2]}}"
+    )
+
+
+def _names_winner(value: Any) -> bool:
+    """Whether a label is a word that says in any layout which response is better."""
+    return isinstance(value, str) and value.strip().lower() in WORDS.keys() - {"true", "false"}
 
 
 def _is_list(columns: Mapping[str, Any]) -> bool:
@@ -358,6 +429,12 @@ def _texts(columns: Mapping[str, Any], place: str, reading: Reading) -> RecordTe
         if any(not rest for rest in found):
             raise DataError(f"{place}: a conversation ends with the prompt and has no response")
         prompt = start if prompt is None else joined(prompt, start, place)
+    for name, (first, *_) in zip(names, found, strict=True):
+        if first.role != "assistant":
+            raise DataError(
+                f"{place}: {name}: the response begins with a turn of {first.role!r}: {show(first.content)}; expected "
+                "the assistant's (role assistant, from gpt, and the like): rename the role, or take the turn out"
+            )
     if history:
         prompt = (*_history(columns[history], place, turns), *prompt)
     for name in SYSTEM:
@@ -368,10 +445,12 @@ def _texts(columns: Mapping[str, Any], place: str, reading: Reading) -> RecordTe
         prompt = with_tools(prompt, columns[tools])
     if rendered := _RENDERED.match(prompt[0].content):
         reading.note(f"prompt in one text with {rendered[1]}, taken as text; messages would be read as turns", place)
-    return RecordTexts(_asked(prompt, place), tuple(found))
+    return RecordTexts(_asked(prompt, place), tuple(found), columns[tools] if tools else None)
 
 
 _PAIRS = (("chosen", "rejected"), ("response_a", "response_b"))
+# What `bgpm score` and its like do not use, and so may be absent there.
+_UNUSED = ("label", "margin", "ranks", "scores", "score_chosen", "score_rejected", "id", "section", "subset", "split")
 _SIDES = ("chosen", "rejected", "response_a", "response_b", "response_0", "response_1", "response_2")
 
 
@@ -469,8 +548,7 @@ def _check_copies(
 def _of_assistant(value: Any) -> bool:
     """Whether messages are a response alone, without the prompt."""
     first = value[0] if isinstance(value, list) and value else None
-    role = (first.get("role") or first.get("from")) if isinstance(first, Mapping) else None
-    return isinstance(role, str) and ROLES.get(role.lower(), role) == "assistant"
+    return isinstance(first, Mapping) and role_of(first) == "assistant"
 
 
 def _prompt_turns(columns: Mapping[str, Any], column: str, turns: Any, place: str) -> tuple[Turn, ...]:
@@ -563,9 +641,10 @@ def _shared_start(conversations: Sequence[tuple[Turn, ...]], names: Sequence[str
     while shared and conversations[0][shared - 1].role not in ("user", "tool"):
         shared -= 1
     if not shared:
+        roles = dict.fromkeys(turn.role for turns in conversations for turn in turns)
         raise DataError(
             f"{place}: {' and '.join(dict.fromkeys(names))} share no prompt: expected conversations with the same "
-            "turns up to a user's"
+            f"turns up to a user's, or a column prompt and the assistant's turns; the roles are {', '.join(roles)}"
         )
     return conversations[0][:shared]
 
@@ -648,6 +727,12 @@ def _worths(columns: Mapping[str, Any], place: str, reading: Reading) -> list[tu
     else:
         items = _list(columns["responses"], place, "responses")
     count = len(items)
+    if "label" in reading.settings.columns and columns.get("label") is not None:
+        named = reading.settings.columns["label"]
+        raise DataError(
+            f"{place}: {named} {show(columns['label'])} as the label of {count} responses: of these pool.columns reads "
+            f"lists with a number of each response: {{scores: {named}}}, or {{ranks: {named}}} where 1 is the best"
+        )
     rated: Any = [_rating(item, reading.settings.rating) for item in items]
     scores = columns.get("scores") if rated == [None] * count else rated
     if scores is None and columns.get("ranks") is None:
@@ -698,7 +783,7 @@ def _note_unread(record: Record, columns: Mapping[str, Any], layout: Layout | No
     scores = next((pair for pair in SCORES if all(columns.get(name) is not None for name in pair)), ())
     spent = {"label", *reading.settings.columns.values(), *_numbered(reading.settings)}
     if layout:
-        spent |= {*layout.texts, *layout.others, *layout.spends}
+        spent |= {*layout.texts, *layout.spends, *layout.reads}
         spent |= set() if "label" in reading.settings.columns else {layout.label}
     if _is_list(columns):
         spent |= {"scores", "ranks"}
@@ -708,14 +793,12 @@ def _note_unread(record: Record, columns: Mapping[str, Any], layout: Layout | No
     texts = () if _is_list(columns) else _sides(columns, record[0], reading)
     unread = set()
     for name, value in record[1].items():
-        if _is_empty(value) or name in spent or name in reading.settings.ignore_keys:
+        read = name in spent or columns.get(name) is None  # `_ours` has put it elsewhere
+        if read or _is_empty(value) or name in reading.settings.ignore_keys:
             continue
         looks = _words(name) & JUDGING and name not in (layout.tells if layout else ()) and name not in _READ
         if name.lower() in JUDGEMENTS or looks or (name in _SIDES[:2] and name not in texts):
-            reading.note(
-                f"column {name!r} looks like a label and is not read (pool.columns can name it: {{label: {name}}})",
-                record[0],
-            )
+            reading.note((_UNREAD_LIST if _is_list(columns) else _UNREAD_LABEL).format(name), record[0])
         elif name not in _READ or (name in COPIES and columns.get("prompt") is not None):
             unread.add(name)
     if unread:
@@ -873,7 +956,7 @@ def is_blank(text: str) -> bool:
 def _list(value: Any, place: str, column: str) -> list[Any]:
     found = parsed_list(value) if isinstance(value, str) else value
     if not isinstance(found, list):
-        raise DataError(f"{place}: {column}: expected a list, got {show(value)}")
+        raise DataError(f"{place}: {column}: expected a list, got {show(value)}; in a table's cell write it as JSON")
     return found
 
 

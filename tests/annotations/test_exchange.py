@@ -243,6 +243,47 @@ def test_json_min_and_its_csv_are_read(tmp_path: Path, store: LabelStore, caplog
     assert "1 annotations took over 86400 s: their time counts as not known" in caplog.text
 
 
+SELECTED = {"left": [{"selected": "left"}], "right": [{"selected": "right"}]}
+
+
+@pytest.mark.parametrize("write_value", [lambda value: value, json.dumps])
+@pytest.mark.parametrize("more", [{}, {"arm": "B"}, {"why": "short"}])
+def test_a_pairwise_tag_of_json_min_is_read_whatever_stands_beside_it(
+    tmp_path: Path, store: LabelStore, write_value: Any, more: dict[str, str]
+) -> None:
+    rows = [small(name, which=write_value(SELECTED[side]), **more) for name, side in (("p", "left"), ("q", "right"))]
+    assert import_annotations(write(tmp_path / "x.json", rows), "label-studio", store, KNOWN) == 2
+    assert labels_of(store) == {"p": 1.0, "q": 0.0}
+
+
+def test_a_column_of_json_min_that_may_be_a_tasks_field_is_no_answer_until_it_is_named(
+    tmp_path: Path, store: LabelStore
+) -> None:
+    rows = [small("p", pref="Response 1", arm="B"), small("q", pref="Response 2", arm="B")]
+    path = write(tmp_path / "x.json", rows)
+    with pytest.raises(DataError, match=r"arm holds a choice such as A or left.*, and pref the tag; .* --tag"):
+        import_annotations(path, "label-studio", store, KNOWN)
+    with pytest.raises(DataError, match="choice 'Response 1': expected one of A"):
+        import_annotations(path, "label-studio", store, KNOWN, tag="pref")
+    path = write(tmp_path / "y.json", [small("p", pref="A", arm="B"), small("q", arm="B")])
+    with pytest.raises(DataError, match=r"choices under 'arm', 'pref', of which 2 .* --tag"):
+        import_annotations(path, "label-studio", store, KNOWN)
+    assert import_annotations(path, "label-studio", store, KNOWN, tag="pref") == 2
+    assert labels_of(store) == {"p": 1.0, "q": None}
+
+
+def test_the_tag_that_is_named_is_the_preference_in_every_shape(tmp_path: Path, store: LabelStore) -> None:
+    tasks = write(tmp_path / "t.json", [studio("p", choices("B", tag="which"), choices("same", tag="style"))])
+    records = [{"id": "q", "responses": {"which": [{"value": "A", "user_id": 1}], "tone": [{"value": "B"}]}}]
+    for path, shape in ((tasks, "label-studio"), (write(tmp_path / "r.json", records), "argilla")):
+        with pytest.raises(DataError, match="--tag"):
+            import_annotations(path, shape, store, KNOWN)
+        with pytest.raises(DataError, match=r"'none' \(--tag\); there are \w+, which|'none' .* are which, tone"):
+            import_annotations(path, shape, store, KNOWN, tag="none")
+        assert import_annotations(path, shape, store, KNOWN, tag="which") == 1
+    assert labels_of(store) == {"p": 0.0, "q": 1.0}
+
+
 def test_label_studios_own_export_is_understood(tmp_path: Path, store: LabelStore) -> None:
     person = {"id": 4, "email": "cy@example.org", "first_name": "Cy"}
     note = {"from_name": "why", "to_name": "a", "type": "textarea", "value": {"text": ["clearer"]}}

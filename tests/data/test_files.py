@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from bgpm.data.files import hub_records, records
@@ -122,6 +125,52 @@ def test_a_broken_file_is_one_error_with_its_line(
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=complaint):
         run(tmp_path / name)
+
+
+HEADER = "prompt,chosen,rejected\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        (HEADER + 'q,a,b\nq,"a" it said,b\nq,a,b\n', ":3: malformed line: ',' expected"),
+        (HEADER + 'q,"a\na",b\nq,"a,b\nq,a,b\n', ":4: malformed line: unexpected end"),
+        ('prompt,"chosen,rejected\nq,a,b\n', ":1: malformed line"),
+        ((HEADER + "q,a,b\n").replace("\n", "\r"), ":1: malformed line: a line ends with CR alone"),
+        ("sep=;\nprompt;chosen;rejected\nq;a\n", ":3: malformed line: expected 3 fields"),
+    ],
+)
+def test_an_error_of_a_table_names_the_line_where_the_bad_row_begins(tmp_path: Path, text: str, place: str) -> None:
+    path = tmp_path / "p.csv"
+    path.write_bytes(text.encode())
+    with pytest.raises(DataError, match=re.escape(f"{path}{place}")):
+        list(records(path, ""))
+
+
+def test_the_delimiter_that_excel_writes_above_the_header_is_read(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_bytes(b"\xef\xbb\xbfsep=;\r\nprompt;chosen;rejected\r\nq;a, b;c\r\n")
+    assert list(records(tmp_path / "p.csv", "")) == [
+        (f"{tmp_path}/p.csv:3", {"prompt": "q", "chosen": "a, b", "rejected": "c"})
+    ]
+
+
+NO_UTF8 = pa.StringArray.from_buffers(1, pa.py_buffer(b"\0\0\0\0\1\0\0\0"), pa.py_buffer(b"\xff"))
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "message"),
+    [
+        ("x", NO_UTF8, "rows 0 to 0: column 'x' cannot be read: 'utf-8'"),
+        ("x", pa.array([10**13], pa.timestamp("s")), "rows 0 to 0: column 'x' cannot be read: date value"),
+        ("q", pa.array(["b"]), "column 'q' stands more than once"),
+    ],
+)
+def test_a_parquet_file_with_what_python_cannot_hold_is_one_error(
+    tmp_path: Path, name: str, column: Any, message: str
+) -> None:
+    pq.write_table(pa.table([pa.array(["a"]), column], ["q", name]), tmp_path / "p.parquet")
+    with pytest.raises(DataError, match=rf"p\.parquet: {message}"):
+        list(records(tmp_path / "p.parquet", ""))
 
 
 def test_a_missing_file_and_an_empty_folder_are_errors(tmp_path: Path, run: Run) -> None:

@@ -307,17 +307,74 @@ def test_messages_as_text_are_messages(write_list: Any) -> None:
     assert (row.prompt, row.a, row.b) == ((("user", ASKED),), "It's\n" + FIRST, "No")
 
 
+@pytest.mark.parametrize("lead", [{"tool_calls": None}, {"name": ""}, {"id": "1"}])
+@pytest.mark.parametrize("write_list", [json.dumps, repr, lambda turns: json.dumps(json.dumps(turns))])
+def test_messages_as_text_are_messages_whatever_key_comes_first_and_if_written_twice(
+    lead: Any, write_list: Any
+) -> None:
+    def cell(text: str) -> str:
+        return write_list([lead | user(ASKED), lead | said(text)])
+
+    (row,) = read({"prompt": ASKED, "chosen": cell(FIRST), "rejected": cell(SECOND)}, ignore_keys=["id"])
+    assert (row.prompt, row.a, row.b) == ((("user", ASKED),), FIRST, SECOND)
+    (row,) = read({"prompt": write_list([lead | user(ASKED)]), "chosen": FIRST, "rejected": "No"}, ignore_keys=["id"])
+    assert row.prompt == (("user", ASKED),)
+
+
 def test_a_list_of_messages_that_is_cut_off_is_refused() -> None:
     with pytest.raises(DataError, match="begins like a list of messages"):
         read({"prompt": ASKED, "chosen": '[{"role": "assistant", "content": "Gre', "rejected": SECOND})
 
 
 @pytest.mark.parametrize(
-    "text", ["[1, 2]", "[{]", '{"name": "Ada",\n "age": 3}', '[{"role": "admin"}]', "[user]: hi", '{"value": 3}', "[]"]
-)
+    "text",
+    [
+        "[1, 2]", "[{]", '{"name": "Ada",\n "age": 3}', '[{"role": "admin"}]', "[user]: hi", '{"value": 3}', "[]",
+        '[{"id": 1, "from": "Bonn", "value": 3}]', '[{"id": 1, "role": "user"}]', '[{"id', '"[{\\"a\\": 1}]"',
+    ],
+)  # fmt: skip
 def test_prose_and_honest_json_stay_as_they_are(text: str) -> None:
     (row,) = read({"prompt": ASKED, "chosen": text, "rejected": SECOND})
     assert row.a == text
+
+
+# -- who speaks ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("names", [("role", "content"), ("from", "value")])
+@pytest.mark.parametrize(
+    ("asker", "speaker"),
+    [("Human", "Assistant"), ("USER", "ai"), ("User", "chatgpt"), ("human", "bard"), ("user", "MODEL")],
+)
+def test_speakers_are_known_in_any_case_and_never_written_into_a_response(
+    names: tuple[str, str], asker: str, speaker: str
+) -> None:
+    def turn(*said: str) -> dict[str, str]:
+        return dict(zip(names, said, strict=True))
+
+    sides = {"chosen": turn(speaker, FIRST), "rejected": turn(speaker, SECOND)}
+    for columns in (
+        {"prompt": [turn("System", "Be short."), turn(asker, ASKED)]} | sides,
+        {name: [turn("System", "Be short."), turn(asker, ASKED), last] for name, last in sides.items()},
+    ):
+        (row,) = read(columns | {"system": "Be short."})
+        assert (row.prompt, row.a, row.b) == ((("system", "Be short."), ("user", ASKED)), FIRST, SECOND)
+        texts = texts_of_record(("p:1", columns))
+        assert [turns[0].as_given()["role"] for turns in texts.responses] == ["assistant"] * 2
+
+
+def test_a_response_that_nobody_known_speaks_is_refused() -> None:
+    sides = {
+        name: [user(ASKED), {"role": "narrator", "content": text}]
+        for name, text in (("chosen", "a"), ("rejected", "b"))
+    }
+    with pytest.raises(DataError, match="chosen: the response begins with a turn of 'narrator': 'a'"):
+        read(sides)
+    with pytest.raises(DataError, match=r"share no prompt.*the roles are narrator"):
+        read({"prompt": ASKED} | {name: turns[1:] for name, turns in sides.items()})
+    other = {name: [user(ASKED), user(name), said(FIRST)] for name in sides}
+    with pytest.raises(DataError, match="the response begins with a turn of 'user': 'chosen'"):
+        read(other)
 
 
 # -- responses that repeat their prompt ------------------------------------------------------------------------------
@@ -390,6 +447,72 @@ def test_a_mapping_reads_what_no_layout_covers(tmp_path: Path) -> None:
 def test_another_column_of_a_known_layout_may_decide() -> None:
     (row,) = read(RECORDS["PKU-SafeRLHF"][0], columns={"label": "safer_response_id"})
     assert row.label == 1.0
+
+
+NUMBERED = {
+    columns[0]: dict.fromkeys(columns, SECOND) | {columns[0]: FIRST, prompt: ASKED}
+    for prompt, *columns in (
+        ("prompt", "response_0", "response_1"),
+        ("prompt", "response_1", "response_2"),
+        ("context", "response1", "response2"),
+        ("instruction", "output_1", "output_2"),
+        ("question", "answer_0", "answer_1"),
+    )
+}
+
+
+@pytest.mark.parametrize("name", NUMBERED)
+@pytest.mark.parametrize("code", [0, 1, 2, "1", True])
+def test_a_code_beside_numbered_responses_is_refused_until_it_is_explained(name: str, code: object) -> None:
+    named = {"columns": {"label": "better"}}
+    for columns, more in (({"label": code}, {}), ({"better": code}, named)):
+        with pytest.raises(LabelCodingError, match=r"pool\.jsonl:7: \w+ .* and pool\.labels, such as"):
+            read(NUMBERED[name] | columns, **more)
+    for columns, more in (({"label": code}, {}), ({"better": code}, named)):
+        (row,) = read(NUMBERED[name] | columns, labels={"a": [code], "b": [7]}, **more)
+        assert (row.label, math.isnan(row.margin)) == (1.0, True)
+
+
+@pytest.mark.parametrize("name", NUMBERED)
+@pytest.mark.parametrize(("word", "label"), [("model_a", 1.0), ("Model_B", 0.0), ("tie", 0.5)])
+def test_a_word_for_the_winner_needs_no_coding(name: str, word: str, label: float) -> None:
+    for column in ("winner", "label"):
+        assert read(NUMBERED[name] | {column: word})[0].label == label
+        assert read(NUMBERED[name] | {column: word}, columns={"label": column})[0].label == label
+
+
+def test_a_winner_in_words_is_read_where_nothing_else_says_the_label() -> None:
+    def found(columns: dict[str, Any], **more: Any) -> tuple[float, list[str]]:
+        reading = Reading(settings(**more))
+        (row,) = rows_of_record(("p:1", columns), reading)
+        return row.label, [remark.split(" (")[0] for remark in reading.remarks()]
+
+    unread = ["column 'winner' looks like a label and is not read"]
+    assert found(SIDES | {"winner": "model_a"}) == (1.0, [])
+    assert found(SIDES | {"winner": "model_b", "label": 1}) == (1.0, unread)
+    assert found(PAIR | {"winner": "model_b"}) == (1.0, unread)
+    for columns in ({"winner": "1"}, {"winner": "gpt-4"}, {"winner": "model_b", "label": None}):
+        label, remarks = found(SIDES | columns)
+        assert (math.isnan(label), remarks) == (True, unread)
+    assert found(SIDES | {"winner": "a"}, labels={"a": ["b"], "b": ["a"]}) == (0.0, [])
+
+
+def test_a_label_beside_a_layouts_own_is_named_and_beside_lettered_responses_read() -> None:
+    reading = Reading(settings())
+    (row,) = rows_of_record(("p:1", RECORDS["HelpSteer2-preference"][0] | {"label": 1}), reading)
+    assert (row.label, ["'label'" in remark for remark in reading.noted]) == (0.0, [True])
+    columns = RECORDS["Stanford Human Preferences"][0] | {"labels": None, "label": 1}
+    assert read(columns)[0].label == 1.0
+
+
+def test_a_strength_is_no_margin_where_another_column_or_other_words_decide() -> None:
+    columns = RECORDS["HelpSteer2-preference"][0]
+    (row,) = read(columns | {"said": "model_a"}, columns={"label": "said"})
+    assert (row.label, math.isnan(row.margin)) == (1.0, True)
+    (row,) = read(columns | {"preference_strength": "first"}, labels={"a": ["first"], "b": ["second"]})
+    assert (row.label, math.isnan(row.margin)) == (1.0, True)
+    with pytest.raises(LabelCodingError, match="is_response_0_safe True"):
+        read(RECORDS["PKU-SafeRLHF"][0] | {"is_response_0_safe": True}, columns={"label": "is_response_0_safe"})
 
 
 def test_a_column_that_looks_like_a_label_and_is_not_read_is_named() -> None:
@@ -542,6 +665,40 @@ def test_json_lists_without_a_winner_are_an_unlabelled_pair_and_not_prose() -> N
     columns = RECORDS["LMSYS 55k"][0] | dict.fromkeys(("winner_model_a", "winner_model_b", "winner_tie"))
     (row,) = read(columns)
     assert (row.a, math.isnan(row.label)) == (FIRST, True)
+
+
+@pytest.mark.parametrize("write_list", [json.dumps, list])
+def test_lists_of_texts_without_the_columns_of_who_won_are_conversations_too(write_list: Any) -> None:
+    columns = {"prompt": [ASKED, "More?"], "response_a": [FIRST, "No."], "response_b": [SECOND, "Yes."]}
+    columns = {name: write_list(texts) for name, texts in columns.items()}
+    texts = texts_of_record(("p:1", columns))
+    assert texts.messages == (("user", ASKED),)
+    for more, label in (({}, math.nan), ({"winner": "model_b"}, 0.0), ({"label": 1}, 1.0)):
+        (row,) = read(columns | more)
+        assert row.a.startswith(FIRST)
+        assert row.label == label or math.isnan(label) == math.isnan(row.label)
+
+
+@pytest.mark.parametrize("cell", ["['x' 'y']", "['x'\n 'y']", "['x', 'y' 'z']", "['x' \"it's\"]"])
+def test_a_list_as_numpy_writes_it_is_refused_and_not_joined(cell: str) -> None:
+    for reads in (rows_of_record, texts_of_record):
+        with pytest.raises(DataError, match=r"responses: expected a list, got .*; in a table's cell write it as JSON"):
+            list(reads(("p:1", {"prompt": ASKED, "responses": cell}), Reading(settings())))  # type: ignore[call-overload]
+        for more in ({}, {"winner_model_a": 1, "winner_model_b": 0, "winner_tie": 0}):
+            with pytest.raises(DataError, match=r"prompt: expected a list of texts, got .*; write it as JSON"):
+                list(reads(("p:1", dict.fromkeys(SIDES, cell) | more), Reading(settings())))  # type: ignore[call-overload]
+    assert read({"prompt": ASKED, "chosen": cell, "rejected": SECOND})[0].a == cell
+    turns = "[{'role': 'assistant', 'content': 'Green, '\n 'from the hills.'}]"  # as pprint breaks a text
+    assert read({"prompt": ASKED, "chosen": turns, "rejected": SECOND})[0].a == FIRST
+    assert [row.a for row in read({"prompt": ASKED, "responses": "['x \\'y\\'',\n 'z']"})] == ["x 'y'"]
+
+
+@pytest.mark.parametrize(
+    "cells", [(ASKED, '["a"]', '["b"]'), ('["q"]', '["a", "b"]', '["c"]'), ('["q"]', "[1]", "[2]"), ("[]", "[]", "[]")]
+)
+def test_a_list_that_is_no_conversation_stays_prose(cells: tuple[str, str, str]) -> None:
+    (row,) = read(dict(zip(SIDES, cells, strict=True)))
+    assert (row.prompt[0][1], row.a, row.b) == cells
 
 
 @pytest.mark.parametrize("columns", [{"question": "Why?", "context": ASKED}, {"prompt": "Why?", "input": ASKED}])
@@ -796,12 +953,45 @@ def test_two_columns_of_responses_beside_two_others_are_refused_until_two_are_na
     assert (row.a, row.b, row.label) == (FIRST, SECOND, 1.0)
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("response_a", "response_b", "response_c"), ("response_1", "response_2", "response_10"),
+        ("response_0", "response_1", "response_2"), ("conversation_a", "conversation_b", "conversation_c"),
+    ],
+)  # fmt: skip
+def test_a_third_response_in_a_column_of_its_own_is_not_dropped(names: tuple[str, ...]) -> None:
+    first, second, third = names
+    columns = {"prompt": ASKED, first: FIRST, second: SECOND}
+    if first == "conversation_a":
+        columns = {name: [user(ASKED), said(text)] for name, text in ((first, FIRST), (second, SECOND))}
+    message = f"column '{third}' is a further response beside {first} and {second}"
+    for reads in (rows_of_record, texts_of_record):
+        with pytest.raises(DataError, match=message):
+            list(reads(("p:1", columns | {third: "Mint."}), Reading(settings())))  # type: ignore[call-overload]
+    named = {"response_a": first, "response_b": second}
+    for more, setting in (({third: "Mint."}, {"columns": named}), ({third: ""}, {}), ({f"{first}c": "Mint."}, {})):
+        assert read(columns | more, **setting)[0].a == FIRST
+    assert read(columns | {third: "Mint."}, ignore_keys=[third])[0].a == FIRST
+
+
 def test_a_column_chosen_that_nothing_reads_is_named() -> None:
     for columns in (SIDES | {"chosen": "b"}, {"prompt": ASKED, "responses": [FIRST, SECOND], "chosen": 1}):
         reading = Reading(settings())
         (row,) = rows_of_record(("pool.jsonl:1", columns), reading)
         assert math.isnan(row.label)
         assert "column 'chosen' looks like a label" in " ".join(reading.noted)
+
+
+def test_a_label_of_more_responses_is_refused_and_the_setting_that_reads_their_worth_is_named() -> None:
+    listed = {"prompt": ASKED, "responses": [FIRST, SECOND], "worth": [5, 2]}
+    reading = Reading(settings())
+    list(rows_of_record(("pool.jsonl:1", listed | {"best_of": 0}), reading))
+    assert ["{scores: best_of}" in remark for remark in reading.noted] == [True]
+    with pytest.raises(DataError, match=r"worth \[5, 2\] as the label of 2 responses: .*\{scores: worth\}"):
+        read(listed, columns={"label": "worth"})
+    assert read(listed, columns={"scores": "worth"})[0].label == 1.0
+    assert math.isnan(read(listed | {"worth": None}, columns={"label": "worth"})[0].label)
 
 
 @pytest.mark.parametrize("column", ["responses", "completions"])
@@ -839,5 +1029,11 @@ def test_of_two_turns_the_one_that_was_judged_is_the_response() -> None:
     for whole in ({"turn": 2}, {}):
         (both,) = read({**sides, "winner": "model_a", **whole})
         assert both.a.endswith(f"{FIRST} Yes.")
+    spoken = {
+        side: [{"from": turn["role"].title(), "value": turn["content"]} for turn in sides[side]] for side in sides
+    }
+    assert read({**spoken, "winner": "model_a", "turn": 1})[0].a == FIRST
+    texts = texts_of_record(("p:1", {**sides, "winner": "model_a", "turn": 1}))
+    assert [len(turns) for turns in texts.responses] == [1, 1]
     with pytest.raises(LabelCodingError, match=r"got 'last', expected the number of the turn"):
         read({**sides, "winner": "model_a", "turn": "last"})
