@@ -36,7 +36,7 @@ from bgpm.errors import ConfigError, DataError
 from bgpm.features import FeatureSettings
 from bgpm.features.blocks import built
 from bgpm.features.blocks.columns import PoolColumns
-from bgpm.inference import PreferenceModel, ResponseSet, numbers_of, ranking
+from bgpm.inference import PreferenceModel, ResponseSet, completed, numbers_of, ranking
 from bgpm.pool_export import Format, as_rows, folder_of, one_per_prompt, read_preferences, remarks
 from bgpm.registry import parse
 from bgpm.stage import read_params, setting, write_text
@@ -284,8 +284,8 @@ def read(given: argparse.Namespace) -> list[Entry]:
     rows = source_records(reading.settings) if known else json_lines(given.file)
     entries = [_entry(record, reading) for record in tqdm(rows, desc="read", unit="row", disable=None)]
     if block:
-        for entry in entries:
-            numbers_of(entry.choice, block)
+        for choice in completed([entry.choice for entry in entries], block):
+            numbers_of(choice, block)
     if repeat_their_prompts((entry.choice.prompt, entry.choice.responses) for entry in entries):
         for entry in entries:
             reading.note("row whose responses repeated the prompt, taken without it", entry.choice.place)

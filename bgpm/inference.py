@@ -40,7 +40,7 @@ from bgpm.features.blocks.columns import PoolColumns
 from bgpm.features.reduction import Reduction
 from bgpm.posteriors import Fitted, load
 from bgpm.sections import section
-from bgpm.stage import COLUMNS, EMBEDDINGS, FEATURES, POOL, features_dir, read_params, seeds_of, setting
+from bgpm.stage import COLUMNS, EMBEDDINGS, FEATURES, POOL, READS, features_dir, read_params, seeds_of, setting
 from bgpm.types import LIKELIHOODS, Features, Pairs
 from bgpm.values import read_json
 
@@ -109,7 +109,11 @@ class ResponseSet:
                 raise DataError(
                     f"{self.place}: response {number} of {len(self.responses)}: not text: {response!r}; drop it"
                 )
-
+        for text in (*self.responses, *(content for _, content in self.prompt)):
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise DataError(f"{self.place}: half a character (a lone surrogate) in a text: {error}") from None
         for name, numbers in self.columns.items():
             if len(numbers) != len(self.responses):
                 raise DataError(
@@ -231,6 +235,7 @@ class PreferenceModel(ModelHubMixin):
         stem = model / f"seed-{seed}"
         fitted = load(stem)
         base = section(params := read_params(root / "params.yaml"), "backbone", BackboneSettings)
+        reads = base.reading()
         if (root / base.path).is_dir():
             base = base.model_copy(update={"path": str(root / base.path)})
         trained = stem / "backbone"
@@ -242,8 +247,12 @@ class PreferenceModel(ModelHubMixin):
         else:
             settings = section(params, "features", FeatureSettings)
             reduction = Reduction.load(settings, root / FEATURES / "pool" / "reduction.safetensors")
+            _check_reads(model, {"map": reduction.digest, "features": settings.reading(), "backbone": reads})
             backbone = load_backbone(base, likelihood="likelihood" in reduction.parts, letters=reduction.reads_letters)
         read_as = {"template_date": backbone.template_date, "system_turns": backbone.system_turns}
+        if trained.is_dir():
+            dtype = str(backbone.model.dtype).removeprefix("torch.")
+            read_as |= {"pooling": backbone.pooling, "max_tokens": backbone.max_tokens, "dtype": dtype}
         base = base.model_copy(update=read_as)
         reads_prompt = bool(getattr(fitted.model, "prompt_gates", False))
         facts = hub.facts_of(model, seed, root)
@@ -416,16 +425,9 @@ class PreferenceModel(ModelHubMixin):
             return {}
         known: dict[tuple[int, str], list[float]] = {}
         places: dict[tuple[Message, ...], int] = {}
-        for choice in choices:
+        for choice in completed(choices, block):
             prompt, own = places.setdefault(choice.prompt, len(places)), numbers_of(choice, block)
-            for n, text in enumerate(choice.responses):
-                mine = own[n].tolist()
-                if not np.array_equal(known.setdefault((prompt, text), mine), mine, equal_nan=True):
-                    raise DataError(
-                        f"{choice.place}: response {n + 1} has {mine} as {', '.join(block.use)}, and the same text "
-                        f"elsewhere {known[prompt, text]}; a number of a response cannot depend on what it is compared "
-                        "with: give one"
-                    )
+            known |= {(prompt, text): own[n].tolist() for n, text in enumerate(choice.responses)}
         return {block.kind: known}
 
     def _read_pairs(self, texts: Sequence[PairText]) -> np.ndarray:
@@ -539,6 +541,47 @@ class PreferenceModel(ModelHubMixin):
                 f"{model}: the backbone gives other states of the pool's first pair than those it was trained on "
                 f"({stored}): it is another model, or features.pair_states another; {fix}"
             )
+
+
+def _check_reads(model: Path, now: Mapping[str, Any]) -> None:
+    """StateError if the model was fitted under another map, or on texts that were read otherwise."""
+    if not (model / READS).is_file():  # of an earlier version
+        return
+    then = read_json(model / READS)
+    if differs := [name for name, value in now.items() if then.get(name) != value]:
+        what = {"map": "data/features", "features": "features of params.yaml", "backbone": "backbone of params.yaml"}
+        raise StateError(
+            f"{model}: was fitted on other features than {' and '.join(what[name] for name in differs)} give now; set "
+            "params.yaml as it was and run `dvc checkout`, or take a model of this run"
+        )
+
+
+def completed(choices: Sequence[ResponseSet], block: PoolColumns) -> list[ResponseSet]:
+    """The choices, each with the numbers that any of them gives for the same response.
+
+    Raises:
+        DataError: If a response has two.
+    """
+    known: dict[tuple[tuple[Message, ...], str, str], float] = {}
+    for choice in choices:
+        for name in block.use:
+            for n, (text, number) in enumerate(zip(choice.responses, choice.columns.get(name, ()), strict=False), 1):
+                if np.isfinite(number) and known.setdefault((choice.prompt, text, name), number) != number:
+                    raise DataError(
+                        f"{choice.place}: response {n} has {number} as {name}, and the same text elsewhere "
+                        f"{known[choice.prompt, text, name]}; a number of a response cannot depend on what it is "
+                        "compared with: give one"
+                    )
+    return [
+        replace(
+            choice,
+            columns={
+                name: [known.get((choice.prompt, text, name), np.nan) for text in choice.responses]
+                for name in block.use
+            },
+        )
+        for choice in choices
+    ]
 
 
 def numbers_of(choice: ResponseSet, block: PoolColumns) -> np.ndarray:

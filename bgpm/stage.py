@@ -63,6 +63,7 @@ HELDOUT_ANNOTATIONS = ANNOTATIONS / "heldout"
 START = DATA / "start"
 OFFLINE = DATA / "offline"
 TRAINING = DATA / "training.json"
+READS = "reads.json"  # beside features and frozen models: the map, and how texts are read
 LIKELIHOOD = DATA / "likelihood.json"
 TEXTS = DATA / "texts.json"
 PLAN = DATA / "plan.json"

@@ -90,7 +90,7 @@ def work(settings: BackboneSettings, which: str, folder: Path) -> None:
             if letters is not None:
                 np.save(folder / "letters.npy", letters)
         if first:
-            write_json(folder / "summary.json", counts | dated(backbone))
+            write_json(folder / "summary.json", counts | {"reads": settings.reading()} | dated(backbone))
 
 
 def refuse_many_pairs(settings: FeatureSettings, which: str) -> None:

@@ -23,11 +23,13 @@ from bgpm.stage import (
     EMBEDDINGS,
     FEATURES,
     POOL,
+    READS,
     TEXTS,
     run,
     whole_folder,
     write_json,
 )
+from bgpm.values import read_json
 
 
 class Features(Sections):
@@ -54,6 +56,10 @@ def main() -> None:
             write_pair_numbers(folder, np.hstack(known) if known else None)
             if which == "pool":
                 reduction.save(folder / "reduction.safetensors")
+                backbone = read_json(EMBEDDINGS / "pool" / "summary.json")["reads"]
+                write_json(
+                    folder / READS, {"map": reduction.digest, "features": settings.reading(), "backbone": backbone}
+                )
     # Only a trained backbone reads the benchmark's texts while it trains: another benchmark is to re-run that, and no
     # training on frozen features.
     frozen = read.mode == "frozen"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 from tqdm import tqdm
 
@@ -18,6 +20,7 @@ from bgpm.stage import (
     BENCHMARK,
     FEATURES,
     POOL,
+    READS,
     features_dir,
     round_dir,
     run,
@@ -72,6 +75,8 @@ def main(arm: str, k: str = "0") -> None:
             fitted.save(folder / f"seed-{seed}")
             summary[f"seed-{seed}"] = {"labels": int((~np.isnan(mine["label"])).sum()), **fitted.summary(), **learnt}
         write_json(folder / "summary.json", summary)
+        if training.mode == "frozen":
+            shutil.copyfile(FEATURES / "pool" / READS, folder / READS)
     forget(f"{arm}-{k}")
 
 

@@ -372,8 +372,14 @@ def test_a_conversation_that_the_chat_template_refuses_is_named(
         model.embed_all(choices)
 
 
+def test_half_a_character_is_refused_as_in_files() -> None:
+    for prompt, response in (("which", "\ud800 a"), ("which \ud800", "a")):
+        with pytest.raises(DataError, match="half a character"):
+            ResponseSet.of(prompt, [response, "b"])
+
+
 def test_a_folder_that_is_no_model_is_refused(finished_project: Project) -> None:
-    with pytest.raises(StateError, match="round-1: no model in it"):
+    with pytest.raises(StateError, match=r"round-1: no model in it; it is in .*round-1/model"):
         PreferenceModel.load("data/entropy/round-1", root=finished_project.folder)
 
 
@@ -386,6 +392,23 @@ def test_a_model_of_other_features_or_of_another_backbone_is_refused(finished_pr
         shutil.copytree(source / name, project.folder / name)
     shutil.copy(source / "params.yaml", project.folder)
     PreferenceModel.load(FOLDER, root=project.folder)
+
+    for change, named in (
+        ({"features__states__whiten": True}, "features"),
+        ({"backbone__max_tokens": 1024}, "backbone"),  # the pool may have no text that is cut
+        ({"backbone__pooling": "last"}, "backbone"),
+    ):
+        own = (project.folder / "params.yaml").read_bytes()
+        project.params(**change)
+        with pytest.raises(StateError, match=f"fitted on other features than .*{named} of params.yaml give now"):
+            PreferenceModel.load(FOLDER, root=project.folder)
+        (project.folder / "params.yaml").write_bytes(own)
+    reads = project.folder / FOLDER / "reads.json"
+    known = reads.read_text(encoding="utf-8")
+    reads.write_text(json.dumps(json.loads(known) | {"map": "another"}), encoding="utf-8")
+    with pytest.raises(StateError, match="fitted on other features than data/features give now"):
+        PreferenceModel.load(FOLDER, root=project.folder)
+    reads.unlink()  # as an earlier version left it
 
     project.params(features__states__layers="last")
     with pytest.raises(StateError, match=r"reads 96 states; backbone and features of params.yaml give 32"):

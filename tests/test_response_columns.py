@@ -206,6 +206,10 @@ def test_score_and_rank_read_the_columns_and_say_where_one_is_missing(
     main(["rank", file, *given, "--response-columns", "{reward: both}"])
     found = [json.loads(line)["order"][0] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert found == [int(row["mean"] < 0) for row in rows[:6]]
+    once = {name: value for name, value in rows[0].items() if name != "right"}  # the row before gives it
+    main(["score", str(write_jsonl(tmp_path / "in.jsonl", [rows[0], once])), *given])
+    first, second = [json.loads(line)["score_mean"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert first == pytest.approx(second)
     capsys.readouterr()
     for some, message in (
         ([rows[0], {k: v for k, v in rows[1].items() if k != "right"}],

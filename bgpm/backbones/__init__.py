@@ -74,3 +74,7 @@ class BackboneSettings(Settings):
     dtype: Literal["float32", "bfloat16"] = "float32"
     template_date: Annotated[str, BeforeValidator(_day)] = "2024-07-26"
     system_turns: Literal["refuse", "fold", "drop"] = "refuse"
+
+    def reading(self) -> dict[str, Any]:
+        """Which part of a text counts, beside the weights: what a model's features depend on, and new texts' too."""
+        return self.model_dump(include={"pooling", "max_tokens", "system_turns"})

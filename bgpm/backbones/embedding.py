@@ -105,6 +105,12 @@ class Backbone:
         return pad if pad is not None else (self.tokenizer.eos_token_id or 0)
 
 
+def _padding_position(model: Any) -> int | None:
+    """The padding token's place among position embeddings: a RoBERTa counts positions from behind it."""
+    places = [m for name, m in model.named_modules() if name.endswith("position_embeddings")]
+    return next((found for m in places if (found := getattr(m, "padding_idx", None)) is not None), None)
+
+
 def resolve(path: str, sha256: str | None = None) -> str:
     """Folder or hub id that ``path`` means.
 
@@ -229,8 +235,9 @@ class ModelSource:
         """The model with its tokeniser and how to pool its states."""
         encoder = not is_causal(self)
         pooling = self.settings.pooling if self.settings.pooling != "auto" else ("mean" if encoder else "last")
-        # Both: a RoBERTa has two position embeddings more than it has positions.
         positions = getattr(self.config.get_text_config(), "max_position_embeddings", None)
+        if positions and (behind := _padding_position(model)) is not None:
+            positions -= behind + 1
         limits = positions, self.tokenizer.model_max_length
         room = min(self.settings.max_tokens, *(limit for limit in limits if limit))
         name = type(model).__name__

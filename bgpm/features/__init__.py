@@ -64,6 +64,13 @@ class FeatureSettings(Settings):
         own = self.settings.get("pair_states", {})
         return PairReading(**{key: value for key, value in own.items() if key in PairReading.model_fields})
 
+    def reading(self) -> list[list[Any]]:
+        """The blocks in their order, each with its settings: what a fitted map depends on."""
+        from bgpm.features.blocks import built
+
+        limits = {"max_pairs"}  # another limit on the work is no other map
+        return [[kind, block.model_dump(mode="json", exclude=limits)] for kind, block in built(self).items()]
+
     @model_validator(mode="before")
     @classmethod
     def _read_both_forms(cls, given: Any) -> Any:

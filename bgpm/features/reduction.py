@@ -229,6 +229,11 @@ class Reduction:
         refuse(np.concatenate(bad))
         return out
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the fitted arrays."""
+        return _digest(self.arrays)
+
     def save(self, path: Path) -> None:
         """Write the fitted arrays as safetensors: the same bytes for the same arrays, whatever wrote them.
 

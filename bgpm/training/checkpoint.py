@@ -35,7 +35,8 @@ from bgpm.training.network import PreferenceNetwork, ScoreHead, load_base
 from bgpm.values import read_json
 
 VERSION = 3
-READS = ("template_date", "system_turns")  # settings of the base that were in force, whatever params.yaml says now
+# Settings of the base that were in force, whatever params.yaml says now; earlier checkpoints have the first two.
+READS = ("template_date", "system_turns", "pooling", "max_tokens")
 FIX = "train again or run `dvc checkout`"
 ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
@@ -125,7 +126,7 @@ def restore_backbone(folder: Path, base: BackboneSettings) -> Trained:
     except ConfigError as error:
         raise StateError(f"{error}; {FIX}") from error
     reads = described.get("reads")
-    if not isinstance(reads, dict) or set(reads) != set(READS):
+    if not isinstance(reads, dict) or not set(READS[:2]) <= set(reads) <= set(READS):
         raise StateError(f"{folder}/bgpm.json: expected reads with {', '.join(READS)}; {FIX}")
     base = parse(BackboneSettings, base.model_dump() | reads, "reads", str(folder / "bgpm.json"))
     reduction, head = Reduction.load(settings, folder / "reduction.safetensors"), load(folder / "head")
@@ -140,7 +141,9 @@ def restore_backbone(folder: Path, base: BackboneSettings) -> Trained:
             raise StateError(
                 f"{folder}: the weights of this round were not kept; set training.keep: all to keep every round's"
             )
-        backbone = load_backbone(base.model_copy(update={"path": str(folder), "sha256": None}))
+        # As it was trained: of steps of 1e-5 most would be lost in bfloat16.
+        kept = {"path": str(folder), "sha256": None, "dtype": "float32"}
+        backbone = load_backbone(base.model_copy(update=kept))
     else:
         backbone = _adapted(folder, base, merge=described["mode"] == "lora")
     return Trained(backbone, reduction, head)

@@ -155,6 +155,8 @@ def variant(folder: Path, model_type: str, **extra: Any) -> Backbone:
 
 def test_positions_that_count_from_behind_the_padding_tokens_number_are_found(tmp_path: Path) -> None:
     backbone = variant(tmp_path, "roberta")
+    places = backbone.model.embeddings.position_embeddings
+    assert backbone.max_tokens == min(256, places.num_embeddings - places.padding_idx - 1)
     assert found(backbone) == (packing.Packing(1, share=False), "")
     check(backbone)
 

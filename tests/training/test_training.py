@@ -118,6 +118,8 @@ def test_all_weights_are_saved_as_transformers_reads_them(bert: Workspace, full:
     once, again = (restore_backbone(full / "backbone", bert.backbone).backbone.model.state_dict() for _ in range(2))
     saved = load_file(full / "backbone/model.safetensors")
     assert all(torch.equal(once[name], value) and torch.equal(again[name], value) for name, value in saved.items())
+    coarse = restore_backbone(full / "backbone", bert.backbone.model_copy(update={"dtype": "bfloat16"}))
+    assert all(torch.equal(coarse.backbone.model.state_dict()[name], value) for name, value in saved.items())
 
 
 @pytest.mark.slow
