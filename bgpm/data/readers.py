@@ -414,7 +414,7 @@ def _texts(columns: Mapping[str, Any], place: str, reading: Reading) -> RecordTe
         for name, value in zip(names, values, strict=True):
             if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
                 raise DataError(
-                    f"{place}: {name}: {len(value)} texts in a list, where one response is expected: give each pair a "
+                    f"{place}: {name}: a list of texts, where one response is expected: give each pair a "
                     "row, or all responses in a list, responses, with ranks; RewardBench 2 and RM-Bench are read as "
                     "benchmark.path"
                 )

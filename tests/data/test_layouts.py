@@ -960,7 +960,7 @@ def test_a_refusal_names_the_columns_and_the_setting_that_mends_it(
 
 
 def test_a_list_of_texts_for_a_response_is_refused_with_what_to_write() -> None:
-    with pytest.raises(DataError, match=r"rejected: 3 texts in a list, where one response .* benchmark\.path"):
+    with pytest.raises(DataError, match=r"rejected: a list of texts, where one response .* benchmark\.path"):
         read({"prompt": ASKED, "chosen": FIRST, "rejected": ["a", "b", "c"]})
 
 
