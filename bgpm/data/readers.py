@@ -407,9 +407,17 @@ def _texts(columns: Mapping[str, Any], place: str, reading: Reading) -> RecordTe
             given = sorted(name for name, value in columns.items() if value is not None)
             raise DataError(
                 f"{place}: expected columns chosen and rejected, response_a and response_b, or responses, each with a "
-                f"prompt or as conversations; got {', '.join(given) or 'none'}; name yours in pool.columns"
+                f"prompt or as conversations; got {', '.join(given) or 'none'}; name yours in pool.columns, such as "
+                f"{_mapping_for(columns)}"
             )
         values = [columns[name] for name in names]
+        for name, value in zip(names, values, strict=True):
+            if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+                raise DataError(
+                    f"{place}: {name}: a list of texts, where one response is expected: give each pair a "
+                    "row, or all responses in a list, responses, with ranks; RewardBench 2 and RM-Bench are read as "
+                    "benchmark.path"
+                )
     values = [messages_in(value, place, name) for value, name in zip(values, names, strict=True)]
     alone = all(isinstance(value, str) or _of_assistant(value) for value in values)
     column = next((name for name in PROMPTS if columns.get(name) is not None), None)
@@ -419,7 +427,7 @@ def _texts(columns: Mapping[str, Any], place: str, reading: Reading) -> RecordTe
     if column is not None:
         _check_context(columns, column, place, reading)
     if prompt is None and alone and all(isinstance(value, str) for value in values):
-        prompt, values = _shared_transcript(values, place)
+        prompt, values = _shared_transcript(values, columns, place)
     elif column == "prompt" and isinstance(columns["prompt"], str):
         values = [_after_transcript(columns["prompt"], value, place, reading) for value in values]
     found = [response(value, name) for value, name in zip(values, names, strict=True)]
@@ -649,17 +657,44 @@ def _shared_start(conversations: Sequence[tuple[Turn, ...]], names: Sequence[str
     return conversations[0][:shared]
 
 
-def _shared_transcript(texts: Sequence[str], place: str) -> tuple[tuple[Turn, ...], list[str]]:
+def _shared_transcript(
+    texts: Sequence[str], columns: Mapping[str, Any], place: str
+) -> tuple[tuple[Turn, ...], list[str]]:
     """Anthropic's form: transcripts, alike up to the last ``Assistant:`` they share."""
     mark = "\n\nAssistant:"
     parts = [text.split(mark) for text in texts]
     shared = min(*(_alike(parts[0], other) for other in parts), *(len(part) - 1 for part in parts))
     if shared < 1:
         raise DataError(
-            f"{place}: no prompt: expected a column prompt, message lists, or transcripts that share a beginning"
+            f"{place}: no prompt: expected a column prompt, message lists, or transcripts that share a beginning; got "
+            f"{', '.join(sorted(name for name, value in columns.items() if value is not None))}; name yours in "
+            f"pool.columns: {{prompt: {_prompt_in(columns)}}}"
         )
     prompt = Turn("user", mark.join(parts[0][:shared]).removeprefix("\n\n"))
     return (prompt,), [mark.join(part[shared:]).removeprefix(" ") for part in parts]
+
+
+def _prompt_in(columns: Mapping[str, Any]) -> str:
+    """The column that is likely the prompt, for a message: input, or the one with messages; NAME where none is."""
+    talks = [
+        name
+        for name, value in columns.items()
+        if name not in _READ and isinstance(value, list) and any(isinstance(item, Mapping) for item in value)
+    ]
+    return "input" if columns.get("input") is not None else talks[0] if len(talks) == 1 else "NAME"
+
+
+def _mapping_for(columns: Mapping[str, Any]) -> str:
+    """What ``pool.columns`` may say of a row without columns of responses that we know, for a message."""
+    for first, second in ("ab", "AB", "01", "12"):
+        for name in columns:
+            other = name[:-1] + second
+            if name.endswith(first) and isinstance(columns.get(other), str | list):
+                return f"{{response_a: {name}, response_b: {other}}}"
+    for name, value in columns.items():
+        if name not in _READ and isinstance(value, list) and len(value) > 1 and all(isinstance(v, str) for v in value):
+            return f"{{responses: {name}}}"
+    return "{prompt: question, response_a: left, response_b: right}"
 
 
 def _after_transcript(prompt: str, response: Any, place: str, reading: Reading) -> Any:

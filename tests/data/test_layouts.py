@@ -934,6 +934,36 @@ def test_a_reason_in_camel_case_belongs_to_its_response_too() -> None:
         read(PAIR | {"chosenReasoning": "It is fresher."})
 
 
+@pytest.mark.parametrize(
+    ("columns", "setting", "unread"),
+    [
+        ({"system": "S", "input": ASKED, "chosen": FIRST, "rejected": SECOND}, "{prompt: input}", "chosen, input"),
+        ({"trajectory": [user(ASKED)], "chosen": FIRST, "rejected": SECOND}, "{prompt: trajectory}", "rejected, traj"),
+        ({"question": ASKED, "response_A": FIRST, "response_B": SECOND, "label": "A>B"},
+         "{response_a: response_A, response_b: response_B}", "label, question, response_A, response_B"),
+        ({"instruction": ASKED, "response1": FIRST, "response2": SECOND},
+         "{response_a: response1, response_b: response2}", "response1, response2"),
+        ({"instruction": ASKED, "output": [FIRST, SECOND]}, "{responses: output}", "instruction, output"),
+    ],
+)  # fmt: skip
+def test_a_refusal_names_the_columns_and_the_setting_that_mends_it(
+    columns: dict[str, Any], setting: str, unread: str
+) -> None:
+    with pytest.raises(DataError) as error:
+        read(columns)
+    assert unread in str(error.value)
+    assert setting in str(error.value)
+    named = dict(part.split(": ") for part in setting.strip("{}").split(", "))
+    texts = texts_of_record(("p:1", columns), Reading(settings(columns=named)))
+    assert texts.messages[-1] == ("user", ASKED)
+    assert [turns[0].content for turns in texts.responses] == [FIRST, SECOND]
+
+
+def test_a_list_of_texts_for_a_response_is_refused_with_what_to_write() -> None:
+    with pytest.raises(DataError, match=r"rejected: a list of texts, where one response .* benchmark\.path"):
+        read({"prompt": ASKED, "chosen": FIRST, "rejected": ["a", "b", "c"]})
+
+
 def test_nan_in_a_cell_is_an_absent_cell() -> None:
     absent = dict.fromkeys(("system", "history", "tools", "image", "context", "margin", "id"), math.nan)
     (row,) = read(PAIR | absent)

@@ -133,7 +133,7 @@ def test_a_missing_label_is_unknown_but_chosen_says_enough(given: Any) -> None:
         ({"prompt": " \n", "chosen": "x", "rejected": "y"}, "the prompt is empty"),
         ({"chosen": "x", "rejected": "y"}, "no prompt"),
         ({"prompt": 3, "chosen": "x", "rejected": "y"}, "prompt: expected text or a list of messages, got 3"),
-        ({"prompt": "p", "chosen": ["x"], "rejected": ["y"]}, "expected messages with role and content"),
+        ({"prompt": "p", "chosen": ["x"], "rejected": ["y"]}, "a list of texts, where one response"),
         (
             {"prompt": turns("a", "b"), "chosen": "x", "rejected": "y"},
             "the user's or a tool's, got 'assistant'",
