@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from bgpm.data.tables import read_table
 from bgpm.errors import StateError
 from bgpm.installed import default_params
 from bgpm.registry import parse
+from bgpm.rounds import rounds
 from bgpm.stage import read_params
 
 
@@ -98,6 +100,19 @@ def test_a_campaign_begins_with_the_settings_that_ship_whatever_an_experiment_le
     assert default_params() == "goal: model\n"
 
 
+def test_a_campaign_begins_with_a_commit_and_says_whose_labels_nobody_will_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    init(tmp_path / "mine", "--pool", pairs(tmp_path), "-S", f"rounds={rounds(2)}")
+    git = ("git", "-C", str(tmp_path / "mine"))
+    assert subprocess.run([*git, "status", "--porcelain"], check=True, capture_output=True).stdout == b""
+    assert subprocess.run([*git, "log", "--oneline"], check=True, capture_output=True).stdout.count(b"\n") == 1
+    own = read_params(tmp_path / "mine/params.yaml")
+    pool = int(re.search(r"(\d+) pairs may be acquired", said := capsys.readouterr().out)[1])
+    assert own["start"]["labels"] + 2 * own["batch_size"] <= max(pool // 2, 6) < pool  # though rounds were given
+    assert "have a label in the file, which --oracle human does not read" in said
+
+
 def test_a_campaign_without_pairs_says_where_they_go(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     init(tmp_path / "mine")
     assert f"put your pairs into {tmp_path / 'mine/data/source/pairs.jsonl'}" in capsys.readouterr().out
@@ -108,14 +123,14 @@ def test_a_small_pool_gets_a_budget_that_it_has(size: int) -> None:
     own = read_params(ROOT / "params.yaml")
     sizes = campaign._sizes({"goal": "model"}, parse(Params, own, ""), size)
     found = {key: yaml.safe_load(value) for key, value in sizes.items()}
-    rounds = len(found.get("rounds", own["rounds"]))
-    planned = found["start.labels"] + found["batch_size"] * rounds
+    number = len(found.get("rounds", own["rounds"]))
+    planned = found["start.labels"] + found["batch_size"] * number
     assert 2 <= planned <= max(size // 2, 6) or size < 11
     assert planned <= size
     assert found["start.labels"] >= min(2, size - 1)  # one may be skipped
     if size == 5000:
         defaults = (own["start"]["labels"], own["batch_size"], len(own["rounds"]))
-        assert (found["start.labels"], found["batch_size"], rounds) == defaults
+        assert (found["start.labels"], found["batch_size"], number) == defaults
 
 
 def test_a_campaign_within_another_repository_is_a_part_of_it(tmp_path: Path) -> None:
