@@ -9,6 +9,7 @@ import numpy as np
 from markupsafe import Markup
 
 from bgpm.evaluation.arm import Arm
+from bgpm.evaluation.forecast import HORIZON
 from bgpm.evaluation.result import Result
 from bgpm.evaluation.savings import band
 from bgpm.reporting.charts import Series, line_chart
@@ -86,10 +87,10 @@ def out_of_reach(outlook: Mapping[str, Any]) -> list[str]:
     horizons = [found["horizon"] for found in outlook.values() if "horizon" in found]
     if not horizons:
         return []
-    return [
-        f"Out of reach is what takes more than {max(horizons):.3g} times the labels so far, or than the pool has; "
-        "chance is that of getting there before."
-    ]
+    most = "labels than the pool has"
+    if max(horizons) == HORIZON:
+        most = f"than {HORIZON:.0f} times the labels so far"
+    return [f"Out of reach is what takes more {most}; chance is that of getting there before."]
 
 
 def round_cells(ahead: Mapping[str, Any]) -> list[str]:
