@@ -44,6 +44,7 @@ def workspace(folder: Path, count: int) -> None:
                 np.lib.format.write_array_header_1_0(file, {**header, "shape": (rows, LAYERS, WIDTH)})
                 for start in range(0, rows, len(block)):
                     file.write(block[: rows - start].reshape(-1, LAYERS, WIDTH).tobytes())
+        (folder / EMBEDDINGS / which / "summary.json").write_text('{"reads": {}}', encoding="utf-8")
     (folder / "params.yaml").write_text(PARAMS, encoding="utf-8")
 
 

@@ -129,7 +129,10 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write text, whole or not at all."""
+    """Write text, whole or not at all; straight into a device or a pipe, whose place no file may take."""
+    if path.exists() and (not path.is_file() or Path("/dev") in path.absolute().parents):
+        path.write_text(text, encoding="utf-8")
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     part.write_text(text, encoding="utf-8")

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -224,3 +225,16 @@ def test_rounds_on_the_command_line_answer_nonsense_with_their_usage(words: list
     )
     assert done.returncode == 1
     assert done.stderr == "usage: python -m bgpm.rounds NUMBER\n"
+
+
+def test_a_pipe_is_written_into_and_stays_one(tmp_path: Path) -> None:
+    """As root, a file that took the place of /dev/null would break every program of the machine."""
+    pipe, found = tmp_path / "pipe", []
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: found.append(pipe.read_text(encoding="utf-8")))
+    reader.start()
+    stage.write_text(pipe, "a line\n")
+    reader.join()
+    assert found == ["a line\n"]
+    assert pipe.is_fifo()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pipe"]

@@ -83,6 +83,7 @@ class Campaign:
             folder.mkdir(parents=True)
             np.save(folder / "responses.npy", features)
             np.save(folder / "prompts.npy", np.zeros((len(texts), 6), np.float32))
+            (folder / "reads.json").write_text("{}", encoding="utf-8")
         plan.main()
         start.main()
         pool = read_table(self.root / "data/pool/pairs.parquet")

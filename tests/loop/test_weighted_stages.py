@@ -53,6 +53,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         np.save(tmp_path / f"data/features/{name}/responses.npy", features)
         prompts = len(read_table(tmp_path / f"data/{name}/prompts.parquet", ["text"])["text"])
         np.save(tmp_path / f"data/features/{name}/prompts.npy", np.zeros((prompts, 4), np.float32))
+        (tmp_path / f"data/features/{name}/reads.json").write_text("{}", encoding="utf-8")
     return tmp_path
 
 
