@@ -54,7 +54,7 @@ from bgpm.types import Features, Pairs
 
 READS = "states_statistics"
 START, BATCH, BUDGET = 32, 32, 320
-SEEDS = 5
+SEEDS = 10
 OURS = {
     "random": {"acquisition": "random", "model": "bt"},
     "entropy": {"acquisition": "entropy", "model": "bt"},
