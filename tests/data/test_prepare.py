@@ -386,7 +386,7 @@ def test_ties_of_a_benchmark_are_dropped_and_an_empty_benchmark_is_an_error(run:
 def test_an_empty_or_tiny_pool_is_an_error(run: Run, pool_records: Make) -> None:
     with pytest.raises(DataError, match="the pool has no pair, or none is left"):
         run([])
-    with pytest.raises(DataError, match="every pair was dropped"):
+    with pytest.raises(DataError, match="what was dropped, and why, stands above"):
         run([pair("Q", "x", "x", 1)])
     with pytest.raises(
         DataError, match=r"no prompt is in split '(pool|heldout)': the pool is too small \(3 pairs, 1 prompts"

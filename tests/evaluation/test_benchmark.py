@@ -274,7 +274,7 @@ def test_kinds_are_not_mixed_and_a_kind_that_is_asked_for_is_insisted_on(prepare
         prepared([*items, pair])
     with pytest.raises(DataError, match=r"benchmark\.jsonl:1: chosen: expected a list of texts"):
         prepared([pair], kind="rewardbench2")
-    with pytest.raises(DataError, match=r"expected messages with role and content"):
+    with pytest.raises(DataError, match=r"chosen: a list of texts, where one response is expected"):
         prepared(items, kind="pairs")
 
 
