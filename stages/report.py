@@ -20,7 +20,7 @@ from bgpm.oracles import Oracle
 from bgpm.reporting import ReportSettings
 from bgpm.reporting.acquired import read_pool_tables
 from bgpm.reporting.costs import read_costs
-from bgpm.reporting.expectations import next_batch
+from bgpm.reporting.expectations import ToCome, next_batch
 from bgpm.reporting.figure import draw
 from bgpm.reporting.page import costs_page, page
 from bgpm.reporting.pool import draw_pool
@@ -85,20 +85,23 @@ def main() -> None:
         rng=generator("report", "pool"),
     )
     result = replace(result, pool=second, goal=goal)
-    to_come = {
+    outlooks = {
         arm.name: outlook(arm.labels, arm.trials.curves, of_pool, generator("report", "outlook", arm.name))
         for arm in arms.values()
         if arm.measured
     }
     left = result.arms[0].labels[-1] < of_pool
-    following = next_batch(names[0], last, by_people=params["oracle"] == "human") if left else {}
-    model = (round_dir(names[0], last) / "model").as_posix()
+    to_come = ToCome(
+        outlooks,
+        next_batch(names[0], last, by_people=params["oracle"] == "human") if left else None,
+        (round_dir(names[0], last) / "model").as_posix(),
+    )
     summary = read_optional(TRUTH / "summary.json")
     benchmark = {"path": params["benchmark"]["path"]} | summary.get("benchmark", {})
     rule = _rule(arms[names[0]], benchmark, settings.xstest)
     write_text(REPORTS / "label_efficiency.csv", as_csv(arms.values()))
-    write_json(REPORTS / "label_efficiency.json", report_json(result, to_come, rule))
-    write_text(REPORTS / "label_efficiency.md", report_markdown(result, to_come, following, model, benchmark, rule))
+    write_json(REPORTS / "label_efficiency.json", report_json(result, outlooks, rule))
+    write_text(REPORTS / "label_efficiency.md", report_markdown(result, to_come, benchmark, rule))
     write_json(REPORTS / "metrics.json", metrics(result))
     with whole_folder(REPORTS / "plots") as folder:
         for arm in arms.values():
@@ -112,9 +115,7 @@ def main() -> None:
         baselines=read_optional(DATA / "baselines.json"),
         params=params,
         params_text=Path("params.yaml").read_text(encoding="utf-8"),
-        outlook=to_come,
-        following=following,
-        model=model,
+        to_come=to_come,
         benchmark=benchmark,
         rule=rule,
     )

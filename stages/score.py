@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from bgpm.acquisition import Acquisition
-from bgpm.data.tables import concatenate, read_table, write_table
+from bgpm.data.tables import concatenate, pool_size, read_table, write_table
 from bgpm.errors import LaunchError
 from bgpm.launch import (
     LauncherSettings,
@@ -42,7 +42,7 @@ def main(arm: str, k: str, out: str | None = None) -> None:
     launcher = Score.read().launcher
     refuse_launched()
     path = round_dir(arm, k) / "scores.parquet"
-    pairs = int((read_table(POOL / "pairs.parquet", ["split"])["split"] == "pool").sum())
+    pairs = pool_size(POOL)
     if pairs < launcher.score_from or not must_launch(launcher):
         return work(acquisition, arm, k, path)
     path.unlink(missing_ok=True)

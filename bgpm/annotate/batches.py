@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from bgpm.data.dedup import digest
-from bgpm.data.tables import read_table, rows_of, where
+from bgpm.data.tables import pool_size, read_table, rows_of, where
 from bgpm.errors import StateError
 from bgpm.sizes import pairs_of
-from bgpm.stage import ASKED, POOL, START, TRUTH, WAITING, round_dir, setting
+from bgpm.stage import ASKED, POOL, START, TRUTH, WAITING, number_of, round_dir, setting
 from bgpm.values import read_json
 
 
@@ -195,8 +195,8 @@ def to_come(batch: OpenBatch, params: Mapping[str, Any]) -> int:
     if batch.path is None:
         return 0
     rounds = len(params["rounds"])
-    done = 0 if batch.path.parent == START else int(batch.path.parent.name.removeprefix("round-")) + 1
-    pool = int((read_table(POOL / "pairs.parquet", ["split"])["split"] == "pool").sum())
+    done = 0 if batch.path.parent == START else number_of(batch.path.parent) + 1
+    pool = pool_size(POOL)
     return max(0, rounds - done) * pairs_of(params["batch_size"], pool)
 
 

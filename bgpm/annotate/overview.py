@@ -22,7 +22,7 @@ from bgpm.annotations.checks import Check, check_files
 from bgpm.annotations.evidence import wilson
 from bgpm.annotations.quality import ALPHA, QUICK, SIDE, Hits, Levels, Measures, measures, talks
 from bgpm.annotations.store import Annotation, Flag, LabelStore, Strength, folder_by_pair, paid
-from bgpm.data.tables import read_table
+from bgpm.data.tables import pool_size, read_table
 from bgpm.errors import DataError, StateError
 from bgpm.evaluation import AuditSettings
 from bgpm.evaluation.arm import Arm, read_arm
@@ -257,7 +257,7 @@ def _curve(params: Mapping[str, Any], batches: Sequence[OpenBatch]) -> Section:
     chart = None
     if len(arms[0].labels) > 1:
         chart = line_chart("Held-out accuracy, %, against labels acquired", series, width=760, height=300)
-    pool = int((read_table(POOL / "pairs.parquet", ["split"])["split"] == "pool").sum())
+    pool = pool_size(POOL)
     forecasts = [found for arm in arms if (found := _forecast(arm, pool))]
     return {"chart": chart, "caption": f"{'; '.join(words)}, {basis}.", "forecasts": forecasts}
 

@@ -122,6 +122,11 @@ def concatenate(tables: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndar
     return {name: np.concatenate([t[name] for t in tables]) for name in tables[0]}
 
 
+def pool_size(pool: Path) -> int:
+    """How many pairs of a pool may be acquired: those that are not held out."""
+    return int((read_table(pool / "pairs.parquet", ["split"])["split"] == "pool").sum())
+
+
 def where(table: Mapping[str, np.ndarray], mask: np.ndarray) -> dict[str, np.ndarray]:
     """The rows of a table at a mask or at row numbers."""
     return {name: column[mask] for name, column in table.items()}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 
@@ -229,7 +230,7 @@ class Reduction:
         refuse(np.concatenate(bad))
         return out
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of the fitted arrays."""
         return _digest(self.arrays)
@@ -240,7 +241,7 @@ class Reduction:
         A digest of them lies beside, since a number that changed would still make features.
         """
         arrays = {name: np.asarray(array, order="C") for name, array in self.arrays.items()}
-        save_file(arrays, path, metadata={"sha256": _digest(arrays)})
+        save_file(arrays, path, metadata={"sha256": self.digest})
 
     @classmethod
     def load(cls, settings: FeatureSettings, path: Path) -> Reduction:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,14 +19,24 @@ from bgpm.reporting.words import count, ends, percent
 from bgpm.stage import round_dir
 
 
-def expectations(result: Result, outlook: Mapping[str, Any], following: Mapping[str, str]) -> dict[str, Any] | None:
-    """What the page says of the rounds to come; None where no arm has an outlook.
+@dataclass(frozen=True)
+class ToCome:
+    """What comes after the last round.
 
-    Args:
-        result: What was found.
+    Attributes:
         outlook: A forecast by arm.
-        following: What `next_batch` gives; empty where no pair is left.
+        batch: What `next_batch` gives; None where no pair is left.
+        model: Folder of the last round's model.
     """
+
+    outlook: Mapping[str, Any]
+    batch: Mapping[str, str] | None
+    model: str
+
+
+def expectations(result: Result, to_come: ToCome) -> dict[str, Any] | None:
+    """What the page says of the rounds to come; None where no arm has an outlook."""
+    outlook = to_come.outlook
     known = [(arm, style, outlook[arm.name]) for arm, style in styled(result.arms) if outlook.get(arm.name)]
     if not known:
         return None
@@ -36,7 +47,7 @@ def expectations(result: Result, outlook: Mapping[str, Any], following: Mapping[
     ]
     return {
         "notes": out_of_reach(outlook) + notes,
-        "following": following,
+        "batch": to_come.batch,
         "figures": [_carried_on(arm, style, found) for arm, style, found in ahead],
         "arms": [
             {

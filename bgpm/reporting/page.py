@@ -20,7 +20,7 @@ from bgpm.reporting.certainty import certainty
 from bgpm.reporting.charts import Crossing, Series, line_chart, wide_and_narrow
 from bgpm.reporting.costs import Cost
 from bgpm.reporting.drawn_batches import estimates_section
-from bgpm.reporting.expectations import expectations
+from bgpm.reporting.expectations import ToCome, expectations
 from bgpm.reporting.pool import pool_number, pool_section, pool_sentence
 from bgpm.reporting.shown import Number, ShownArm, TableRow, styled
 from bgpm.reporting.summary import benchmark_notes, interval_words
@@ -40,9 +40,7 @@ def page(
     baselines: Mapping[str, Any],
     params: Mapping[str, Any],
     params_text: str,
-    outlook: Mapping[str, Any],
-    following: Mapping[str, str],
-    model: str,
+    to_come: ToCome,
     benchmark: Mapping[str, Any],
     rule: str,
 ) -> str:
@@ -55,9 +53,7 @@ def page(
         baselines: What the baselines stage wrote; empty where it did not run.
         params: params.yaml, for what was run and where texts come from.
         params_text: params.yaml as given.
-        outlook: What to expect from the next rounds, by arm.
-        following: Commands for the next batch; empty where no pair is left.
-        model: Folder of the last round's model.
+        to_come: What comes after the last round.
         benchmark: What the prepare stage counted of the benchmark; empty where it left nothing.
         rule: How the benchmark is scored, in words.
     """
@@ -69,7 +65,7 @@ def page(
         pool=pool_section(result.arms, result.pool),
         accuracy=_accuracy(result),
         targets=_targets(result),
-        expectations=expectations(result, outlook, following),
+        expectations=expectations(result, to_come),
         curves=_curves(result, benchmark, rule),
         certainty=certainty(result),
         estimates=estimates_section(result.arms),
@@ -78,7 +74,7 @@ def page(
         rules=_rules(result, baselines),
         model=_findings(result),
         params_text=params_text,
-        model_folder=model,
+        model_folder=to_come.model,
         data=_data(params, pool, summary),
     )
 

@@ -11,7 +11,7 @@ from bgpm.evaluation.arm import COLUMNS, Arm
 from bgpm.evaluation.result import Result, verdict
 from bgpm.evaluation.savings import Comparison, Difference, Interval, aulc, band, isotonic
 from bgpm.reporting.drawn_batches import estimates_markdown
-from bgpm.reporting.expectations import kept_words, out_of_reach, reach_cells, round_cells
+from bgpm.reporting.expectations import ToCome, kept_words, out_of_reach, reach_cells, round_cells
 from bgpm.reporting.pool import pool_json, pool_markdown, pool_metrics, pool_sentence
 from bgpm.reporting.words import caveats, count, ends, percent, sentence, share_words
 
@@ -182,10 +182,10 @@ def benchmark_notes(result: Result, benchmark: Mapping[str, Any], rule: str) -> 
     return notes
 
 
-def _outlook(result: Result, outlook: Mapping[str, Any], following: Mapping[str, str], model: str) -> list[str]:
+def _outlook(result: Result, to_come: ToCome) -> list[str]:
     lines = ["", "## What to expect from the next rounds", ""]
     for arm in result.arms:
-        found = outlook.get(arm.name, {"missing": "no forecast was made"})
+        found = to_come.outlook.get(arm.name, {"missing": "no forecast was made"})
         if "missing" in found:
             lines.append(f"{arm.title}: {found['missing']}.")
             continue
@@ -200,21 +200,14 @@ def _outlook(result: Result, outlook: Mapping[str, Any], following: Mapping[str,
         lines += [f"| {percent(r['target'], 1)} | {' | '.join(reach_cells(r))} |" for r in found["reach"]]
         lines.append("")
     law = "A power law is carried on, with the noise of measuring on these held-out prompts."
-    lines.append(" ".join([law, *out_of_reach(outlook)]))
-    if following:
-        lines += ["", f"The next batch: `{following['label']}`. Its pairs: `{following['show']}`."]
-    lines += ["", f"The model of the last round: `{model}`."]
+    lines.append(" ".join([law, *out_of_reach(to_come.outlook)]))
+    if to_come.batch:
+        lines += ["", f"The next batch: `{to_come.batch['label']}`. Its pairs: `{to_come.batch['show']}`."]
+    lines += ["", f"The model of the last round: `{to_come.model}`."]
     return lines
 
 
-def report_markdown(
-    result: Result,
-    outlook: Mapping[str, Any],
-    following: Mapping[str, str],
-    model: str,
-    benchmark: Mapping[str, Any],
-    rule: str,
-) -> str:
+def report_markdown(result: Result, to_come: ToCome, benchmark: Mapping[str, Any], rule: str) -> str:
     """The result, the caveats, labels to each target, the last points of the curves, the forecast and what to run."""
     arm, base = result.arm, result.baseline
     title = f"{arm.title} against {base.title}" if base else arm.title
@@ -261,7 +254,7 @@ def report_markdown(
     lines += ["", f"{over}; {count(_heldout(arm)['prompts'])} held-out prompts."]
     lines += [note for text in benchmark_notes(result, benchmark, rule) for note in ("", text)]
     lines += estimates_markdown(result.arms)
-    lines += _outlook(result, outlook, following, model)
+    lines += _outlook(result, to_come)
     return "\n".join(lines) + "\n"
 
 
