@@ -127,11 +127,11 @@ def read_preferences(folder: Path, seed: int, root: Path = Path()) -> Preference
     label = np.where(audited, mine["audit"], mine["label"])
     probability = np.where(audited, mine["audit"], mine["probability"])
     source = mine["source"].astype(object)
-    given = np.array([said.get(name, np.nan) for name in mine["pair_id"]]) if (said := annotated(root)) else None
-    if given is not None:  # nobody's word is overruled by a model
-        rows = (source == INFERRED) & ~audited & ~np.isnan(given)
-        label[rows] = probability[rows] = given[rows]
-        source[rows] = ANNOTATED
+    said = annotated(root)
+    given = np.array([said.get(name, np.nan) for name in mine["pair_id"]], np.float64)
+    ahead = (source == INFERRED) & ~audited & ~np.isnan(given)  # nobody's word is overruled by a model
+    label[ahead] = probability[ahead] = given[ahead]
+    source[ahead] = ANNOTATED
     decided = np.flatnonzero(label != 0.5)
     pool = root / POOL
     pairs = read_table(pool / "pairs.parquet", ["pair_id", "prompt", "response_a", "response_b"])
